@@ -1,0 +1,36 @@
+# Everything a developer or CI does. Needs only Python >= 3.11 and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help test lint demo clean
+help:
+	@echo "make test   environment, dependencies, real model server, all tests"
+	@echo "make lint   ruff, mypy, import-linter"
+	@echo "make demo   a real model answering through Edge, until Ctrl-C"
+	@echo "make clean  remove the environment"
+
+$(STAMP): pyproject.toml edge/__init__.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "edge needs Python 3.11 or newer: set PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "this Python lacks venv: apt-get install python3-venv (Debian, Ubuntu), then run make again"; exit 1; }
+	@echo "preparing $(VENV) (about a minute the first time)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --editable '.[demo]' --group dev
+	@touch $@
+
+test: $(STAMP) lint
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+demo: $(STAMP)
+	$(BIN)/edge demo
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,1 @@
+"""The face: one thin module per surface, and the operator's routes."""

@@ -1,0 +1,185 @@
+"""Every way an exchange can fail, once: whose side, which status, which code, worth a retry or not.
+
+In: the place that noticed the failure (adapters translate foreign exceptions here, once).
+Out: one ``EdgeError``, which a dialect renders in its surface's own shape, before or after the commit.
+Must not: know any surface's JSON shape, log, or carry a secret in ``message``.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class Side(StrEnum):
+    """Who failed. Decided by the await that raised, never by the exception's type."""
+
+    CLIENT = "client"
+    EDGE = "edge"
+    UPSTREAM = "upstream"
+
+
+class EdgeError(Exception):
+    """A failure that a client is told about.
+
+    Args:
+        message: One sentence for the person who reads it; names the field and the fix where there is one.
+        param: The request field at fault, in the client's own spelling.
+        headers: Extra response headers, used only when the status has not gone out yet.
+    """
+
+    side: Side = Side.EDGE
+    status: int = 500
+    type: str = "api_error"
+    code: str | None = None
+    retryable: bool = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        if code is not None:
+            self.code = code
+        self.headers = dict(headers or {})
+
+
+class BadRequest(EdgeError):
+    """The request itself is wrong; sending it again cannot help."""
+
+    side, status, type, code = Side.CLIENT, 400, "invalid_request_error", "invalid_request"
+
+
+class Unauthorized(EdgeError):
+    """No key, or not one of ours."""
+
+    side, status, type, code = Side.CLIENT, 401, "authentication_error", "invalid_api_key"
+
+
+class Forbidden(EdgeError):
+    """Known, but not allowed: a Host or Origin that is not on the list."""
+
+    side, status, type, code = Side.CLIENT, 403, "permission_error", "forbidden"
+
+
+class NotFound(EdgeError):
+    """No such route, or no such model."""
+
+    side, status, type, code = Side.CLIENT, 404, "not_found_error", "not_found"
+
+
+class MethodNotAllowed(EdgeError):
+    """The route exists, but not for this method."""
+
+    side, status, type, code = Side.CLIENT, 405, "invalid_request_error", "method_not_allowed"
+
+
+class RequestTimeout(EdgeError):
+    """The request body did not arrive in time."""
+
+    side, status, type, code = Side.CLIENT, 408, "invalid_request_error", "request_timeout"
+
+
+class BodyTooLarge(EdgeError):
+    """The request body is over ``server.max_body_bytes``."""
+
+    side, status, type, code = Side.CLIENT, 413, "invalid_request_error", "request_too_large"
+
+
+class UnsupportedMedia(EdgeError):
+    """Not JSON, or in an encoding Edge does not take."""
+
+    side, status, type, code = Side.CLIENT, 415, "invalid_request_error", "unsupported_media_type"
+
+
+class Busy(EdgeError):
+    """Edge is at one of its own bounds (bodies in flight); try again shortly."""
+
+    status, type, code, retryable = 503, "server_error", "server_is_overloaded", True
+
+
+class ShuttingDown(EdgeError):
+    """Edge is draining: no new exchanges, and at the deadline no old ones either."""
+
+    status, type, code, retryable = 503, "server_error", "shutting_down", True
+
+
+class InternalError(EdgeError):
+    """A bug of ours, told like every other failure."""
+
+    status, type, code = 500, "server_error", "internal_error"
+
+
+class NoUpstream(EdgeError):
+    """No upstream that could serve this is up, or speaks the surface."""
+
+    side, status, type, code, retryable = Side.UPSTREAM, 503, "server_error", "no_upstream", True
+
+
+class Unsupported(EdgeError):
+    """No configured upstream speaks this surface; a retry cannot help."""
+
+    side, status, type, code = Side.UPSTREAM, 501, "invalid_request_error", "surface_not_supported"
+
+
+class UpstreamUnreachable(EdgeError):
+    """Refused, DNS, TLS, no route: no byte of the request was answered."""
+
+    side, status, type, code, retryable = Side.UPSTREAM, 502, "server_error", "upstream_unreachable", True
+
+
+class UpstreamCut(EdgeError):
+    """The upstream ended without saying it was done."""
+
+    side, status, type, code, retryable = Side.UPSTREAM, 502, "server_error", "upstream_cut", True
+
+
+class UpstreamBroken(EdgeError):
+    """The upstream answered with something that is not the surface it claims to speak."""
+
+    side, status, type, code, retryable = Side.UPSTREAM, 502, "server_error", "upstream_error", True
+
+
+class UpstreamTimeout(EdgeError):
+    """Connect, first token, a gap between tokens or the whole answer took too long."""
+
+    side, status, type, code, retryable = Side.UPSTREAM, 504, "server_error", "upstream_timeout", True
+
+
+class UpstreamSaid(EdgeError):
+    """The upstream's own error: a 4xx/5xx answer, or an error event inside a 200.
+
+    Args:
+        status: What the upstream answered (inside a 200: what Edge makes of it, 502).
+        body: The upstream's JSON error object, whole, or None when it sent something else.
+    """
+
+    side, type, code = Side.UPSTREAM, "server_error", "upstream_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        body: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, headers=headers)
+        self.status = status
+        self.body = body
+        if status < 500:
+            self.type, self.code = _BY_STATUS.get(status, ("invalid_request_error", "invalid_request"))
+        self.retryable = status >= 500 or status in (408, 429)
+
+
+_BY_STATUS = {
+    401: ("authentication_error", "invalid_api_key"),
+    403: ("permission_error", "forbidden"),
+    404: ("not_found_error", "not_found"),
+    413: ("invalid_request_error", "request_too_large"),
+    429: ("rate_limit_error", "rate_limit_exceeded"),
+}

@@ -1,0 +1,158 @@
+"""The lifecycles of a generation and of a subscriber, each one table.
+
+In: what happened (an event). Out: the next state and, where it ends there, the outcome.
+Must not: know sockets, clocks or bytes. Flow control is not in here on purpose: whether a reader lags is a matter of
+degree, and mixing it in would square the tables.
+
+Two rules. A pair that is not in the table is a bug of ours and raises. ``ENDED`` takes every event and ignores it, since
+both ends of a stream may fail in the same moment and only the first to be noticed counts.
+"""
+
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """How a generation ended; the closed vocabulary of records, logs and metrics."""
+
+    COMPLETE = "complete"
+    UPSTREAM_ERROR = "upstream_error"
+    UPSTREAM_CUT = "upstream_cut"
+    UPSTREAM_STALL = "upstream_stall"
+    CONNECT_TIMEOUT = "connect_timeout"
+    FIRST_TOKEN_TIMEOUT = "first_token_timeout"
+    TOTAL_TIMEOUT = "total_timeout"
+    CLIENT_GONE = "client_gone"
+    CLIENT_STALL = "client_stall"
+    STOPPED = "stopped"
+    SHUTDOWN = "shutdown"
+    QUEUE_TIMEOUT = "queue_timeout"
+    REJECTED = "rejected"
+    INTERNAL_ERROR = "internal_error"
+
+
+class State(StrEnum):
+    """Where a generation is."""
+
+    ROUTING = "routing"  # accepted; no upstream is being talked to (at first, and between two attempts)
+    CONNECTING = "connecting"  # an upstream connection is being made
+    WAITING = "waiting"  # the request is with the upstream; no generated content yet
+    STREAMING = "streaming"  # generated content has come
+    ENDED = "ended"
+
+
+class Happened(StrEnum):
+    """What can happen to a generation."""
+
+    OPEN = "open"  # an attempt begins
+    CONNECTED = "connected"
+    RETRY = "retry"  # the attempt failed and another upstream may be tried
+    CONTENT = "content"
+    DONE = "done"  # the upstream finished, and said so
+    CUT = "cut"  # it ended, and had not said so
+    ERROR = "error"  # it said that it failed
+    STALL = "stall"
+    CONNECT_TIMEOUT = "connect_timeout"
+    FIRST_TOKEN_TIMEOUT = "first_token_timeout"
+    TOTAL_TIMEOUT = "total_timeout"
+    READER_GONE = "reader_gone"
+    READER_STALLED = "reader_stalled"
+    STOP = "stop"
+    SHUTDOWN = "shutdown"
+    QUEUE_TIMEOUT = "queue_timeout"
+    REJECT = "reject"
+    BUG = "bug"
+
+
+_LIVE = (State.ROUTING, State.CONNECTING, State.WAITING, State.STREAMING)
+
+# What can end a generation in any live state, whatever it was doing.
+_ANYWHERE = {
+    Happened.TOTAL_TIMEOUT: Outcome.TOTAL_TIMEOUT,
+    Happened.READER_GONE: Outcome.CLIENT_GONE,
+    Happened.READER_STALLED: Outcome.CLIENT_STALL,
+    Happened.STOP: Outcome.STOPPED,
+    Happened.SHUTDOWN: Outcome.SHUTDOWN,
+    Happened.BUG: Outcome.INTERNAL_ERROR,
+}
+
+Step = tuple[State, Outcome | None]
+
+GENERATION: dict[tuple[State, Happened], Step] = {
+    (State.ROUTING, Happened.OPEN): (State.CONNECTING, None),
+    (State.ROUTING, Happened.REJECT): (State.ENDED, Outcome.REJECTED),
+    (State.ROUTING, Happened.QUEUE_TIMEOUT): (State.ENDED, Outcome.QUEUE_TIMEOUT),
+    (State.CONNECTING, Happened.CONNECTED): (State.WAITING, None),
+    (State.CONNECTING, Happened.RETRY): (State.ROUTING, None),
+    (State.CONNECTING, Happened.CUT): (State.ENDED, Outcome.UPSTREAM_CUT),
+    (State.CONNECTING, Happened.ERROR): (State.ENDED, Outcome.UPSTREAM_ERROR),
+    (State.CONNECTING, Happened.CONNECT_TIMEOUT): (State.ENDED, Outcome.CONNECT_TIMEOUT),
+    (State.WAITING, Happened.RETRY): (State.ROUTING, None),
+    (State.WAITING, Happened.CONTENT): (State.STREAMING, None),
+    (State.WAITING, Happened.DONE): (State.ENDED, Outcome.COMPLETE),
+    (State.WAITING, Happened.CUT): (State.ENDED, Outcome.UPSTREAM_CUT),
+    (State.WAITING, Happened.ERROR): (State.ENDED, Outcome.UPSTREAM_ERROR),
+    (State.WAITING, Happened.FIRST_TOKEN_TIMEOUT): (State.ENDED, Outcome.FIRST_TOKEN_TIMEOUT),
+    (State.STREAMING, Happened.CONTENT): (State.STREAMING, None),
+    (State.STREAMING, Happened.DONE): (State.ENDED, Outcome.COMPLETE),
+    (State.STREAMING, Happened.CUT): (State.ENDED, Outcome.UPSTREAM_CUT),
+    (State.STREAMING, Happened.ERROR): (State.ENDED, Outcome.UPSTREAM_ERROR),
+    (State.STREAMING, Happened.STALL): (State.ENDED, Outcome.UPSTREAM_STALL),
+    **{(state, what): (State.ENDED, outcome) for state in _LIVE for what, outcome in _ANYWHERE.items()},
+}
+
+
+class ReaderState(StrEnum):
+    """Where a subscriber is."""
+
+    HELD = "held"  # the status has not gone out
+    OPEN = "open"  # committed: bytes go out as they come
+    ENDING = "ending"  # the generation ended; what is pending, then the terminal signal, is being flushed
+    CLOSED = "closed"
+
+
+class ReaderHappened(StrEnum):
+    """What can happen to a subscriber."""
+
+    COMMIT = "commit"  # status and headers go out
+    ANSWER = "answer"  # the whole answer, or an HTTP error, goes out at once
+    END = "end"  # the generation ended after the commit
+    FLUSHED = "flushed"
+    GONE = "gone"
+    STALLED = "stalled"
+
+
+READER: dict[tuple[ReaderState, ReaderHappened], ReaderState] = {
+    (ReaderState.HELD, ReaderHappened.COMMIT): ReaderState.OPEN,
+    (ReaderState.HELD, ReaderHappened.ANSWER): ReaderState.ENDING,
+    (ReaderState.HELD, ReaderHappened.GONE): ReaderState.CLOSED,
+    (ReaderState.OPEN, ReaderHappened.END): ReaderState.ENDING,
+    (ReaderState.OPEN, ReaderHappened.GONE): ReaderState.CLOSED,
+    (ReaderState.OPEN, ReaderHappened.STALLED): ReaderState.CLOSED,
+    (ReaderState.ENDING, ReaderHappened.FLUSHED): ReaderState.CLOSED,
+    (ReaderState.ENDING, ReaderHappened.GONE): ReaderState.CLOSED,
+    (ReaderState.ENDING, ReaderHappened.STALLED): ReaderState.CLOSED,
+}
+
+
+class Illegal(RuntimeError):
+    """A transition that the table does not have: a bug of ours."""
+
+
+def step(state: State, what: Happened) -> Step:
+    """The next state of a generation, and its outcome if it ends there."""
+    if state is State.ENDED:
+        return State.ENDED, None
+    try:
+        return GENERATION[state, what]
+    except KeyError:
+        raise Illegal(f"a generation that is {state} cannot take {what}") from None
+
+
+def reader_step(state: ReaderState, what: ReaderHappened) -> ReaderState:
+    """The next state of a subscriber."""
+    if state is ReaderState.CLOSED:
+        return ReaderState.CLOSED
+    try:
+        return READER[state, what]
+    except KeyError:
+        raise Illegal(f"a subscriber that is {state} cannot take {what}") from None

@@ -1,0 +1,1 @@
+"""Pure wire code: splitting, observing, aggregating and shaping bytes. No I/O, no clock, no logging."""

@@ -1,0 +1,61 @@
+"""What a codec hands on: the whole events of one network read, and what was seen in them.
+
+In: nothing. Out: plain values, made once per network read on the hot path, hence slots and no validation.
+Must not: hold anything that is per event.
+"""
+
+from dataclasses import dataclass
+
+from edge.errors import UpstreamSaid
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts as the upstream reported them; ``None`` where it said nothing."""
+
+    prompt: int | None = None
+    completion: int | None = None
+    cached: int | None = None
+    reasoning: int | None = None
+
+    def merged(self, newer: "Usage") -> "Usage":
+        """Later figures win field by field (Anthropic sends input first, output later)."""
+        return Usage(
+            self.prompt if newer.prompt is None else newer.prompt,
+            self.completion if newer.completion is None else newer.completion,
+            self.cached if newer.cached is None else newer.cached,
+            self.reasoning if newer.reasoning is None else newer.reasoning,
+        )
+
+
+class Batch:
+    """The complete events cut from one network read, as client-surface bytes, plus the observation of them.
+
+    Attributes:
+        data: Whole events, ready to be written downstream; may be empty.
+        events: How many data-bearing events ``data`` holds.
+        tokens: How many of them carried generated content.
+        terminated: The surface's terminator was among them (anything after it has been dropped).
+        error: The upstream's own in-band error, if it was among them (anything after it has been dropped).
+    """
+
+    __slots__ = ("data", "error", "events", "terminated", "tokens")
+
+    def __init__(
+        self,
+        data: bytes,
+        events: int = 0,
+        tokens: int = 0,
+        *,
+        terminated: bool = False,
+        error: UpstreamSaid | None = None,
+    ) -> None:
+        self.data = data
+        self.events = events
+        self.tokens = tokens
+        self.terminated = terminated
+        self.error = error
+
+    def __repr__(self) -> str:
+        flags = " terminated" * self.terminated + " error" * (self.error is not None)
+        return f"<Batch {len(self.data)} B, {self.events} events, {self.tokens} tokens{flags}>"

@@ -1,0 +1,67 @@
+"""What a surface is to the rest of Edge: how its streams are read, and how failures and silences look in it.
+
+In: bytes and errors. Out: batches and bytes. One ``Codec`` per attempt (it has state), one ``Dialect`` per surface.
+Must not: do I/O, or know which upstream is behind it.
+"""
+
+from typing import Protocol
+
+from edge.errors import EdgeError
+from edge.protocol.batch import Batch, Usage
+from edge.protocol.request import Prepared
+from edge.protocol.surface import Surface
+
+
+class Codec(Protocol):
+    """Reads one upstream stream of a surface that is relayed as bytes."""
+
+    usage: Usage | None
+
+    def feed(self, data: bytes) -> Batch:
+        """Cut whole events out of a network read and observe them.
+
+        Raises:
+            BadStream: malformed, or over the bound.
+        """
+
+    def finished(self, *, clean_eof: bool) -> bool:
+        """Whether the answer is whole, now that the terminator (or, with ``clean_eof``, only the end) has come."""
+
+    def heartbeat(self, *, handed_over: bool) -> bytes:
+        """A keep-alive that this surface's clients ignore; ``handed_over``: any event has reached the client."""
+
+    def error_event(self, error: EdgeError, request_id: str) -> bytes:
+        """The in-band error."""
+
+    @property
+    def terminator(self) -> bytes:
+        """What ends a finished stream whose upstream forgot to; empty where the finish event is itself the end."""
+
+
+class Collector(Protocol):
+    """Builds the non-stream answer out of the events of a stream."""
+
+    def add(self, event: dict[str, object]) -> None:
+        """Take one decoded data payload; what is not the surface's shape is ignored."""
+
+    def answer(self) -> dict[str, object]:
+        """The answer, as the upstream's own non-stream reply would have been."""
+
+
+class Dialect(Protocol):
+    """A surface's codec, collector and error shape."""
+
+    surface: Surface
+
+    def codec(self, prepared: Prepared, max_event_bytes: int) -> Codec:
+        """A fresh codec for one attempt."""
+
+    def collector(self, prepared: Prepared) -> Collector:
+        """A fresh collector for one attempt."""
+
+    def error_body(self, error: EdgeError, request_id: str) -> bytes:
+        """The HTTP error body, one JSON object."""
+
+
+class BadStream(ValueError):
+    """The upstream's bytes are not the surface: malformed JSON, or an event over the bound."""

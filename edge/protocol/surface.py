@@ -1,0 +1,28 @@
+"""The API shapes a client may speak, and the one exact path each has on an upstream."""
+
+from enum import StrEnum
+
+
+class Surface(StrEnum):
+    """A surface, by the name used in configuration, logs and metrics."""
+
+    CHAT = "chat"
+    COMPLETIONS = "completions"
+    EMBEDDINGS = "embeddings"
+    RESPONSES = "responses"
+    MESSAGES = "messages"
+    COUNT_TOKENS = "count_tokens"
+
+
+# Exact upstream paths: a route names its path here, nothing is ever built from what a client sent.
+UPSTREAM_PATHS: dict[Surface, str] = {
+    Surface.CHAT: "/v1/chat/completions",
+    Surface.COMPLETIONS: "/v1/completions",
+    Surface.EMBEDDINGS: "/v1/embeddings",
+    Surface.RESPONSES: "/v1/responses",
+    Surface.MESSAGES: "/v1/messages",
+    Surface.COUNT_TOKENS: "/v1/messages/count_tokens",
+}
+
+# Surfaces whose answers are generated, hence streamed from the upstream even for a client that wants one JSON body.
+GENERATING = frozenset({Surface.CHAT, Surface.COMPLETIONS, Surface.RESPONSES, Surface.MESSAGES})

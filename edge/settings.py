@@ -1,0 +1,137 @@
+"""Every setting, once: its name, type, bound, default, unit and one line of help.
+
+In: nothing. Out: frozen structs that the rest of Edge is given, and from which the loader, ``config/edge.toml``, the
+environment names and the README's table are derived. Must not: read files or the environment (``edge.config`` does).
+
+A unit is part of the name where there is one: ``_s`` seconds, ``_bytes`` bytes.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+Seconds = Annotated[float, Meta(ge=0, extra={"unit": "s"})]
+PositiveSeconds = Annotated[float, Meta(gt=0, extra={"unit": "s"})]
+Bytes = Annotated[int, Meta(ge=1024, extra={"unit": "bytes"})]
+
+SURFACE_NAMES = Literal["chat", "completions", "embeddings", "responses", "messages", "count_tokens"]
+
+
+class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Listening, and the bounds on what a client may send."""
+
+    listen: Annotated[list[str], Meta(description="addresses: HOST:PORT, [IPV6]:PORT, unix:PATH or systemd")] = (
+        msgspec.field(default_factory=lambda: ["127.0.0.1:11435"])
+    )
+    allowed_hosts: Annotated[
+        list[str],
+        Meta(description='Host names to answer besides loopback ones while there are no keys; "*" answers any'),
+    ] = msgspec.field(default_factory=list)
+    cors_origins: Annotated[list[str], Meta(description='browser origins that may call; "*" allows any')] = (
+        msgspec.field(default_factory=list)
+    )
+    max_connections: Annotated[
+        int, Meta(ge=0, description="client connections at once; 0 = from the open-file limit, at most 4096")
+    ] = 0
+    max_body_bytes: Annotated[Bytes, Meta(description="largest request body (images are sent inline)")] = 32 * 2**20
+    bodies_budget_bytes: Annotated[Bytes, Meta(description="all request bodies in flight together")] = 256 * 2**20
+    body_s: Annotated[PositiveSeconds, Meta(description="time for a request body to arrive")] = 60.0
+    keepalive_s: Annotated[
+        PositiveSeconds, Meta(description="time for an idle connection, and for request headers to arrive")
+    ] = 75.0
+    drain_s: Annotated[Seconds, Meta(description="how long running streams may finish after SIGTERM")] = 30.0
+
+
+class Stream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Clocks and buffers of a stream."""
+
+    connect_s: Annotated[PositiveSeconds, Meta(description="connecting to the upstream")] = 5.0
+    first_token_s: Annotated[PositiveSeconds, Meta(description="from connected to the first generated token")] = 300.0
+    inter_token_s: Annotated[PositiveSeconds, Meta(description="a silence between generated tokens")] = 60.0
+    total_s: Annotated[Seconds, Meta(description="a whole exchange; 0 = no limit")] = 0.0
+    heartbeat_s: Annotated[PositiveSeconds, Meta(description="a silence towards the client before a heartbeat")] = 10.0
+    commit_after_s: Annotated[
+        PositiveSeconds, Meta(description="how long the HTTP status waits for the first token")
+    ] = 10.0
+    client_stall_s: Annotated[PositiveSeconds, Meta(description="a reader that takes no byte for this long is cut")] = (
+        60.0
+    )
+    flush_s: Annotated[PositiveSeconds, Meta(description="time for the last bytes before a failed stream is cut")] = 2.0
+    buffer_bytes: Annotated[
+        Bytes, Meta(description="how far a reader may lag before the upstream is no longer read")
+    ] = 256 * 1024
+    max_event_bytes: Annotated[Bytes, Meta(description="largest single event from an upstream")] = 2**20
+    max_answer_bytes: Annotated[Bytes, Meta(description="largest answer that is collected into one JSON body")] = (
+        32 * 2**20
+    )
+    on_disconnect: Annotated[
+        Literal["cancel", "drain"],
+        Meta(description="when the reader leaves: cancel stops the model, drain lets it finish"),
+    ] = "cancel"
+
+
+class Auth(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may call."""
+
+    keys: Annotated[
+        list[str], Meta(description="static API keys; use ${VAR} or credential:NAME, not the key itself")
+    ] = msgspec.field(default_factory=list)
+    allow_anonymous: Annotated[bool, Meta(description="allow listening beyond loopback without any key")] = False
+
+
+class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is told, and how."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="least level that is logged")] = (
+        "info"
+    )
+    format: Annotated[
+        Literal["auto", "json", "console"], Meta(description="auto = key=value on a terminal, JSON elsewhere")
+    ] = "auto"
+    progress_s: Annotated[Seconds, Meta(description="a progress line for long streams this often; 0 = none")] = 30.0
+    content_bytes: Annotated[
+        int,
+        Meta(ge=0, extra={"unit": "bytes"}, description="log this much of each request and answer; 0 = nothing, ever"),
+    ] = 0
+
+
+class Discovery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Finding model servers on this host when no upstream is configured, and watching those that are known."""
+
+    enabled: Annotated[
+        bool, Meta(description="look for model servers on the ports below when no upstream is configured")
+    ] = True
+    ports: Annotated[list[int], Meta(description="loopback ports to look at")] = msgspec.field(
+        default_factory=lambda: [11434, 8000, 8080, 1234]
+    )
+    interval_s: Annotated[PositiveSeconds, Meta(description="between two looks at ports and at each upstream")] = 5.0
+
+
+class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One model server."""
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$", description="its name in logs and metrics")]
+    kind: Annotated[Literal["openai-compatible"], Meta(description="what it speaks")] = "openai-compatible"
+    url: Annotated[str, Meta(description="http://HOST:PORT or https://…, without /v1")]
+    api_key: Annotated[str, Meta(description="sent as Authorization: Bearer; use ${VAR} or credential:NAME")] = ""
+    ca_file: Annotated[str, Meta(description="PEM file to trust instead of the system's certificates")] = ""
+    headers: Annotated[dict[str, str], Meta(description="extra request headers")] = msgspec.field(default_factory=dict)
+    surfaces: Annotated[
+        list[SURFACE_NAMES], Meta(description="what it speaks; empty = the default of the detected server")
+    ] = msgspec.field(default_factory=list)
+    repairs: Annotated[
+        list[Literal["drop-null-events"]] | None,
+        Meta(description="faults of the server to mend; unset = the default of the detected server"),
+    ] = None
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole configuration."""
+
+    server: Server = Server()
+    stream: Stream = Stream()
+    auth: Auth = Auth()
+    log: Log = Log()
+    discovery: Discovery = Discovery()
+    upstream: list[Upstream] = msgspec.field(default_factory=list)

@@ -1,0 +1,1 @@
+"""What an exchange was: one StreamRecord, and the log line and metrics made from it."""

@@ -1,0 +1,51 @@
+"""The StreamRecord: everything that is told about one exchange, made once, when it has ended.
+
+In: the exchange, at its end. Out: one frozen value, from which the log line and all metrics are made.
+Must not: hold text of prompts or answers beyond what ``log.content_bytes`` asked for, or any key.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamRecord:
+    """One exchange, from accepted to ended. Times are seconds; ``None`` means it did not come to that.
+
+    ``queued_s + connecting_s + upstream_s + client_blocked_s + edge_s == total_s``: each moment belongs to one of them.
+    """
+
+    request_id: str
+    stream_id: str
+    surface: str
+    model: str | None
+    upstream: str | None
+    principal: str
+    streaming: bool  # the client asked for a stream
+    status: int  # HTTP status that went out; 499 when the reader left before there was one
+    outcome: str  # policy.lifecycle.Outcome
+    reader: str  # how the reader's side ended: finished, gone, stalled
+    error: str | None  # error code told to the client
+    attempts: int
+    queued_s: float
+    connecting_s: float
+    upstream_s: float
+    client_blocked_s: float
+    edge_s: float
+    total_s: float
+    ttft_s: float | None  # accepted to the first generated token
+    itl_p50_s: float | None
+    itl_p99_s: float | None
+    itl_max_s: float | None
+    tokens_in: int | None
+    tokens_out: int
+    tokens_cached: int | None
+    tokens_from: str  # reported (by the upstream's usage) or counted (events with generated content)
+    tokens_per_s: float | None
+    events: int
+    bytes_out: int
+    peak_buffer_bytes: int
+    heartbeats: int
+    stalls: int
+    http10: bool
+    request_text: str | None = None  # only if log.content_bytes asks for it
+    answer_text: str | None = None

@@ -1,0 +1,77 @@
+"""The upstream port: open a call, and batches are pushed into a sink until it ends.
+
+An upstream pushes; it never queues. It calls the sink from the event loop, in order: ``connected`` once, ``feed`` for
+each network read, ``end`` exactly once, and after ``end`` or ``abort`` nothing at all. It must not decide: retries,
+deadlines and outcomes belong to the exchange.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from edge.errors import EdgeError
+from edge.policy.lifecycle import Happened
+from edge.protocol.batch import Batch
+from edge.protocol.dialect import Codec
+from edge.protocol.surface import Surface
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to one upstream.
+
+    Attributes:
+        surface: Which of the upstream's exact routes to post to.
+        body: The JSON body, ready to send.
+        codec: Fed with what comes back; None for an answer that is one JSON body, which then arrives as one batch.
+        headers: Allowlisted headers to send besides the upstream's own (``x-request-id`` …).
+        max_answer_bytes: Bound on a JSON body that is read whole, and on the error answers.
+    """
+
+    surface: Surface
+    body: bytes
+    codec: Codec | None
+    headers: Mapping[str, str]
+    max_answer_bytes: int
+
+
+class Sink(Protocol):
+    """Where an attempt pushes to. All methods are synchronous and never raise."""
+
+    def connected(self) -> None:
+        """The connection stands and the request is on its way."""
+
+    def answered(self, headers: Mapping[str, str]) -> None:
+        """The upstream accepted the request (2xx); allowlisted response headers to pass on."""
+
+    def feed(self, batch: Batch) -> None:
+        """The whole events of one network read."""
+
+    def end(self, happened: Happened, error: EdgeError | None) -> None:
+        """The attempt is over: DONE, CUT or ERROR (both with the error to tell)."""
+
+
+class Source(Protocol):
+    """The handle on a running attempt."""
+
+    def pause(self) -> None:
+        """Stop reading from the upstream; idempotent."""
+
+    def resume(self) -> None:
+        """Read again; idempotent."""
+
+    def abort(self) -> None:
+        """Close the connection now, so that the model stops; idempotent, and nothing is pushed after it."""
+
+
+class Upstream(Protocol):
+    """A model server, or a cloud."""
+
+    name: str
+    surfaces: frozenset[Surface]
+
+    def open(self, call: Call, sink: Sink) -> Source:
+        """Begin a call; returns at once."""
+
+    async def close(self) -> None:
+        """Release every connection."""
