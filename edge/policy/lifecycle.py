@@ -4,8 +4,8 @@ In: what happened (an event). Out: the next state and, where it ends there, the 
 Must not: know sockets, clocks or bytes. Flow control is not in here on purpose: whether a reader lags is a matter of
 degree, and mixing it in would square the tables.
 
-Two rules. A pair that is not in the table is a bug of ours and raises. ``ENDED`` takes every event and ignores it, since
-both ends of a stream may fail in the same moment and only the first to be noticed counts.
+Two rules. A pair that is not in the table is a bug of ours and raises. ``ENDED`` takes every event and ignores it,
+since both ends of a stream may fail in the same moment and only the first to be noticed counts.
 """
 
 from enum import StrEnum
@@ -19,7 +19,7 @@ class Outcome(StrEnum):
     UPSTREAM_CUT = "upstream_cut"
     UPSTREAM_STALL = "upstream_stall"
     CONNECT_TIMEOUT = "connect_timeout"
-    FIRST_TOKEN_TIMEOUT = "first_token_timeout"
+    FIRST_TOKEN_TIMEOUT = "first_token_timeout"  # noqa: S105 - a name, not a password
     TOTAL_TIMEOUT = "total_timeout"
     CLIENT_GONE = "client_gone"
     CLIENT_STALL = "client_stall"
@@ -52,7 +52,7 @@ class Happened(StrEnum):
     ERROR = "error"  # it said that it failed
     STALL = "stall"
     CONNECT_TIMEOUT = "connect_timeout"
-    FIRST_TOKEN_TIMEOUT = "first_token_timeout"
+    FIRST_TOKEN_TIMEOUT = "first_token_timeout"  # noqa: S105 - a name, not a password
     TOTAL_TIMEOUT = "total_timeout"
     READER_GONE = "reader_gone"
     READER_STALLED = "reader_stalled"

@@ -68,7 +68,7 @@ def prepare(surface: Surface, raw: bytes) -> Prepared:
     if streamed:
         body["stream"] = True
         if surface in (Surface.CHAT, Surface.COMPLETIONS):
-            strip_usage = _inject_usage(body, stream)
+            strip_usage = _inject_usage(body, stream=stream)
     return Prepared(
         surface, model, stream, streamed, orjson.dumps(body), strip_usage, _choices(surface, body), len(raw)
     )
@@ -133,7 +133,7 @@ def _asks(body: dict[str, Any], name: str) -> bool:
     return value > 1 if name == "best_of" and isinstance(value, int) else value not in (None, False)
 
 
-def _inject_usage(body: dict[str, Any], stream: bool) -> bool:
+def _inject_usage(body: dict[str, Any], *, stream: bool) -> bool:
     """Ask for usage; True if the client streams and did not ask, so that its chunk must not reach it."""
     options = _field(body, "stream_options", dict, "an object") or {}
     body["stream_options"] = {**options, "include_usage": True}

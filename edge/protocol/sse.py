@@ -90,7 +90,7 @@ class SseSplitter:
         end = 0
         for match in _BOUNDARY.finditer(self._buffer, self._scanned):
             end = match.end()
-        # A CR at the very end may be half of a CRLF: cutting after it would leave a stray LF in front of the next event.
+        # A CR at the very end may be half of a CRLF: cutting there would leave a stray LF before the next event.
         if end == len(self._buffer) and end and self._buffer[-1:] == b"\r":
             return 0 if end == 1 else self._boundary_before(end)
         return end
