@@ -35,11 +35,12 @@ class Batch:
         data: Whole events, ready to be written downstream; may be empty.
         events: How many data-bearing events ``data`` holds.
         tokens: How many of them carried generated content.
-        terminated: The surface's terminator was among them (anything after it has been dropped).
+        terminated: The surface's regular end was among them (anything after it has been dropped).
         error: The upstream's own in-band error, if it was among them (anything after it has been dropped).
+        told: ``data`` ends with that error, in the surface's own shape; else it is still to be told.
     """
 
-    __slots__ = ("data", "error", "events", "terminated", "tokens")
+    __slots__ = ("data", "error", "events", "terminated", "tokens", "told")
 
     def __init__(
         self,
@@ -49,12 +50,14 @@ class Batch:
         *,
         terminated: bool = False,
         error: UpstreamSaid | None = None,
+        told: bool = False,
     ) -> None:
         self.data = data
         self.events = events
         self.tokens = tokens
         self.terminated = terminated
         self.error = error
+        self.told = told
 
     def __repr__(self) -> str:
         flags = " terminated" * self.terminated + " error" * (self.error is not None)

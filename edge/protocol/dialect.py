@@ -24,6 +24,9 @@ class Codec(Protocol):
             BadStream: malformed, or over the bound.
         """
 
+    def eof(self) -> Batch:
+        """What the end of the body completes."""
+
     def finished(self, *, clean_eof: bool) -> bool:
         """Whether the answer is whole, now that the terminator (or, with ``clean_eof``, only the end) has come."""
 
@@ -53,8 +56,8 @@ class Dialect(Protocol):
 
     surface: Surface
 
-    def codec(self, prepared: Prepared, max_event_bytes: int) -> Codec:
-        """A fresh codec for one attempt."""
+    def codec(self, prepared: Prepared, max_event_bytes: int, repairs: frozenset[str]) -> Codec:
+        """A fresh codec for one attempt; ``repairs`` are those of the upstream it will read from."""
 
     def collector(self, prepared: Prepared) -> Collector:
         """A fresh collector for one attempt."""

@@ -23,7 +23,7 @@ class Call:
     Attributes:
         surface: Which of the upstream's exact routes to post to.
         body: The JSON body, ready to send.
-        codec: Fed with what comes back; None for an answer that is one JSON body, which then arrives as one batch.
+        codec: Fed with the events that come back; None where one JSON body is expected.
         headers: Allowlisted headers to send besides the upstream's own (``x-request-id`` …).
         max_answer_bytes: Bound on a JSON body that is read whole, and on the error answers.
     """
@@ -47,6 +47,9 @@ class Sink(Protocol):
     def feed(self, batch: Batch) -> None:
         """The whole events of one network read."""
 
+    def body(self, data: bytes) -> None:
+        """The answer came as one JSON body: expected without a codec, else the server's own choice."""
+
     def end(self, happened: Happened, error: EdgeError | None) -> None:
         """The attempt is over: DONE, CUT or ERROR (both with the error to tell)."""
 
@@ -68,7 +71,6 @@ class Upstream(Protocol):
     """A model server, or a cloud."""
 
     name: str
-    surfaces: frozenset[Surface]
 
     def open(self, call: Call, sink: Sink) -> Source:
         """Begin a call; returns at once."""

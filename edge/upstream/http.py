@@ -6,6 +6,8 @@ cookies, retry, time out by itself (one ticker owns all clocks) or limit concurr
 
 import socket
 import ssl
+from types import SimpleNamespace
+from typing import Protocol
 
 import aiohttp
 from aiohttp.abc import AbstractCookieJar
@@ -52,5 +54,29 @@ def make_session(settings: UpstreamSettings) -> aiohttp.ClientSession:
         trust_env=False,
         auto_decompress=False,
         read_bufsize=READ_BUFSIZE,
-        trace_configs=[],
+        trace_configs=[_tracing()],
     )
+
+
+class Traced(Protocol):
+    """What may be given as ``trace_request_ctx`` with a request."""
+
+    def connection_ready(self, *, reused: bool) -> None:
+        """The connection stands (TLS included); ``reused`` if it came from the pool."""
+
+
+def _tracing() -> aiohttp.TraceConfig:
+    """Tell connecting from waiting: aiohttp returns from a request only with the response headers."""
+
+    async def made(_session: object, context: SimpleNamespace, _params: object) -> None:
+        if context.trace_request_ctx is not None:
+            context.trace_request_ctx.connection_ready(reused=False)
+
+    async def reused(_session: object, context: SimpleNamespace, _params: object) -> None:
+        if context.trace_request_ctx is not None:
+            context.trace_request_ctx.connection_ready(reused=True)
+
+    config = aiohttp.TraceConfig()
+    config.on_connection_create_end.append(made)
+    config.on_connection_reuseconn.append(reused)
+    return config

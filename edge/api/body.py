@@ -1,0 +1,100 @@
+"""Reading a request body: bounded in size, in time, and over all requests together; big ones are parsed elsewhere.
+
+In: a request. Out: ``Prepared``. Must not: hold a body that does not fit, or stop the loop for a big one.
+"""
+
+import asyncio
+import multiprocessing
+import signal
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+from aiohttp import web
+
+from edge.errors import BadRequest, BodyTooLarge, Busy, RequestTimeout, UnsupportedMedia
+from edge.policy.budget import Budget, Share
+from edge.protocol.request import Prepared, prepare
+from edge.protocol.surface import Surface
+from edge.settings import Server as ServerSettings
+
+# Parsing and writing JSON holds the interpreter's lock, so that a thread would stop the loop as well: 25 MiB took
+# 55 ms. Another process costs about 0.2 s once and then two copies through a pipe.
+_INLINE_BYTES = 2**20
+
+
+class Bodies:
+    """Reads and prepares request bodies within their bounds."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._settings = settings
+        self._pool: ProcessPoolExecutor | None = None
+        self.budget = Budget(settings.bodies_budget_bytes)
+
+    async def read(self, request: web.BaseRequest, surface: Surface, share: Share) -> Prepared:
+        """Read, check and rewrite a body.
+
+        Raises:
+            EdgeError: too large, too slow, no room, not JSON, or not what the surface asks for.
+        """
+        self._check_type(request)
+        try:
+            async with asyncio.timeout(self._settings.body_s):
+                raw = await self._read(request, share)
+        except TimeoutError:
+            limit = self._settings.body_s
+            raise RequestTimeout(f"the request body did not arrive within {limit:g} s (server.body_s)") from None
+        except web.RequestPayloadError:
+            raise BadRequest("the request body is broken: its framing or its length is wrong") from None
+        return await self._prepare(surface, raw)
+
+    async def close(self) -> None:
+        """End the parsing process, if there ever was one."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await asyncio.to_thread(pool.shutdown)
+
+    def _check_type(self, request: web.BaseRequest) -> None:
+        encoding = request.headers.get("Content-Encoding", "identity").lower()
+        if encoding != "identity":
+            raise UnsupportedMedia("send the request body without Content-Encoding")
+        kind = request.content_type.lower()
+        declared = "Content-Type" in request.headers
+        # A browser lets any page post without asking first, unless the type is JSON; so JSON it must be, and a client
+        # that declares nothing is let through only if it is no browser.
+        if (declared and kind != "application/json") or (not declared and "Origin" in request.headers):
+            raise UnsupportedMedia("send the request body as Content-Type: application/json")
+
+    async def _read(self, request: web.BaseRequest, share: Share) -> bytes:
+        limit = self._settings.max_body_bytes
+        too_large = BodyTooLarge(f"the request body is over {limit} bytes (server.max_body_bytes)")
+        declared = request.content_length or 0
+        if declared > limit:
+            raise too_large
+        self._take(share, declared)
+        parts: list[bytes] = []
+        size = 0
+        while data := await request.content.readany():
+            size += len(data)
+            if size > limit:
+                raise too_large
+            if size > declared:
+                self._take(share, min(len(data), size - declared))
+            parts.append(data)
+        return b"".join(parts)
+
+    def _take(self, share: Share, size: int) -> None:
+        if not share.take(size):
+            raise Busy("too many large requests at once (server.bodies_budget_bytes)", headers={"Retry-After": "1"})
+
+    async def _prepare(self, surface: Surface, raw: bytes) -> Prepared:
+        if len(raw) <= _INLINE_BYTES:
+            return prepare(surface, raw)
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            ignore = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; only the parent decides
+            self._pool = ProcessPoolExecutor(1, context, initializer=signal.signal, initargs=ignore)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, prepare, surface, raw)
+        except BrokenProcessPool:
+            self._pool = None
+            raise Busy("the process that reads large requests died; try again", headers={"Retry-After": "1"}) from None

@@ -1,0 +1,48 @@
+"""What the face knows of a request before any surface has looked at it.
+
+In: the raw request. Out: ids, principal, error shape. Must not: read the body.
+"""
+
+import re
+import secrets
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from edge.policy.auth import Principal
+from edge.protocol.dialect import Dialect
+from edge.protocol.dialects import DIALECTS
+from edge.protocol.surface import UPSTREAM_PATHS, Surface
+
+_WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_SURFACES = {path: surface for surface, path in UPSTREAM_PATHS.items()}
+
+
+@dataclass(slots=True)
+class Context:
+    """One request, as far as the face knows it.
+
+    Attributes:
+        principal: Set once it is known who calls.
+        exchanged: It became an exchange, which has a record of its own.
+    """
+
+    request_id: str
+    stream_id: str
+    dialect: Dialect
+    accepted_at: float
+    principal: Principal | None = None
+    exchanged: bool = False
+
+
+CONTEXT = web.RequestKey("context", Context)
+
+
+def make_context(request: web.BaseRequest, accepted_at: float) -> Context:
+    """Ids for a request: its own if it is well-formed, else a new one; and the shape its errors will have."""
+    given = request.headers.get("x-request-id", "")
+    request_id = given if _WELL_FORMED.fullmatch(given) else f"req_{secrets.token_hex(16)}"
+    surface = _SURFACES.get(request.path)
+    if surface is None:
+        surface = Surface.MESSAGES if "anthropic-version" in request.headers else Surface.CHAT
+    return Context(request_id, f"st_{secrets.token_hex(16)}", DIALECTS[surface], accepted_at)

@@ -1,0 +1,172 @@
+"""Listening: sockets with small send buffers, a bound on connections, and aiohttp's server behind them.
+
+In: an application and listen addresses. Out: accepted connections. Must not: look at a request.
+"""
+
+import asyncio
+import os
+import resource
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from aiohttp import web
+
+from edge.config import Listen
+from edge.settings import Server as ServerSettings
+from edge.stream.writer import SEND_BUFFER
+
+_BACKLOG = 1024
+_MOST_CONNECTIONS = 4096
+_OWN_FILES = 64  # descriptors for listening, logs, probes and the like
+_SYSTEMD_FIRST_FD = 3  # sd_listen_fds(3)
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\nConnection: close\r\n"
+    b"Content-Length: %d\r\n\r\n%b"
+)
+_FULL_BODY = (
+    b'{"error":{"message":"too many connections (server.max_connections)","type":"server_error",'
+    b'"param":null,"code":"server_is_overloaded"}}'
+)
+
+
+def connection_limit(settings: ServerSettings) -> int:
+    """``max_connections``, or what the open-file limit allows: each connection may need one to an upstream."""
+    if settings.max_connections:
+        return settings.max_connections
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return _MOST_CONNECTIONS
+    return max(1, min(_MOST_CONNECTIONS, (soft - _OWN_FILES) // 2))
+
+
+class Gate:
+    """The protocol factory: aiohttp's while there is room, else one that refuses."""
+
+    def __init__(self, server: web.Server, limit: int) -> None:
+        self._server = server
+        self._limit = limit
+
+    def __call__(self) -> asyncio.Protocol:
+        if len(self._server.connections) >= self._limit:
+            return _Refuse()
+        return self._server()
+
+
+class _Refuse(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Answer at once; nothing is read."""
+        if isinstance(transport, asyncio.Transport):
+            transport.write(_FULL % (len(_FULL_BODY), _FULL_BODY))
+            transport.close()
+
+
+class Listener:
+    """Everything that listens."""
+
+    def __init__(self, app: web.Application, settings: ServerSettings) -> None:
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            handler_cancellation=True,
+            keepalive_timeout=settings.keepalive_s,
+            auto_decompress=False,
+            shutdown_timeout=1.0,
+        )
+        self._limit = connection_limit(settings)
+        self._servers: list[asyncio.Server] = []
+        self._paths: list[Path] = []
+        self.addresses: list[str] = []
+
+    async def start(self, listens: list[Listen]) -> None:
+        """Listen on all of them.
+
+        Raises:
+            OSError: an address cannot be listened on; the message names it.
+        """
+        await self._runner.setup()
+        server = self._runner.server
+        if server is None:
+            raise RuntimeError("aiohttp's runner made no server")
+        gate = Gate(server, self._limit)
+        for listen in listens:
+            for sock in self._sockets(listen):
+                await self._serve(gate, sock)
+
+    async def stop_accepting(self) -> None:
+        """Close the listening sockets; connections stay."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+        for path in self._paths:
+            path.unlink(missing_ok=True)
+        self._paths.clear()
+
+    async def close(self) -> None:
+        """Close everything."""
+        await self.stop_accepting()
+        await self._runner.cleanup()
+
+    async def _serve(self, gate: Callable[[], asyncio.Protocol], sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        sock.setblocking(False)
+        # Inherited by every connection: what the kernel takes for a reader that does not read.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        if sock.family == socket.AF_UNIX:
+            self._servers.append(await loop.create_unix_server(gate, sock=sock, backlog=_BACKLOG))
+            self.addresses.append(f"unix:{sock.getsockname()}")
+        else:
+            self._servers.append(await loop.create_server(gate, sock=sock, backlog=_BACKLOG))
+            host, port = sock.getsockname()[:2]
+            self.addresses.append(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+
+    def _sockets(self, listen: Listen) -> list[socket.socket]:
+        try:
+            if listen.kind == "systemd":
+                return _from_systemd()
+            if listen.kind == "unix":
+                return [self._unix(Path(listen.path))]
+            return [_tcp(*entry) for entry in _resolve(listen)]
+        except OSError as error:
+            raise OSError(error.errno, f"cannot listen on {listen}: {error.strerror or error}") from None
+
+    def _unix(self, path: Path) -> socket.socket:
+        if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
+            path.unlink()  # left behind by a process that was killed
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.bind(str(path))
+        except OSError:
+            sock.close()
+            raise
+        self._paths.append(path)
+        return sock
+
+
+Resolved = tuple[socket.AddressFamily, tuple[str, int]]
+
+
+def _resolve(listen: Listen) -> list[Resolved]:
+    infos = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys((family, (str(address[0]), int(address[1]))) for family, _, _, _, address in infos))
+
+
+def _tcp(family: socket.AddressFamily, address: tuple[str, int]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _from_systemd() -> list[socket.socket]:
+    count = int(os.environ.get("LISTEN_FDS", "0")) if os.environ.get("LISTEN_PID") == str(os.getpid()) else 0
+    if count == 0:
+        raise OSError(0, "systemd passed no socket (LISTEN_FDS); is this started by a .socket unit?")
+    return [socket.socket(fileno=_SYSTEMD_FIRST_FD + number) for number in range(count)]

@@ -1,0 +1,47 @@
+"""The surfaces whose requests become exchanges: parse, run, and nothing else.
+
+In: requests on the exact routes of ``protocol.surface``. Out: the exchange's response. Must not: know a dialect's
+details; a route only names its surface.
+"""
+
+from aiohttp import web
+
+from edge.api.body import Bodies
+from edge.api.context import CONTEXT
+from edge.api.face import Handler
+from edge.errors import InternalError, ShuttingDown
+from edge.protocol.surface import UPSTREAM_PATHS, Surface
+from edge.stream.exchange import Asked, Exchange, House
+
+
+def routes(house: House, bodies: Bodies) -> list[web.RouteDef]:
+    """One POST route per surface; clients use the same paths as upstreams do."""
+    return [web.post(path, _handler(house, bodies, surface)) for surface, path in UPSTREAM_PATHS.items()]
+
+
+def _handler(house: House, bodies: Bodies, surface: Surface) -> Handler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        context = request[CONTEXT]
+        if context.principal is None:
+            raise InternalError("a request got past the face without a principal")
+        if house.registry.draining:
+            raise ShuttingDown("Edge is shutting down; send the request again", headers={"Connection": "close"})
+        share = bodies.budget.share()
+        try:
+            prepared = await bodies.read(request, surface, share)
+            asked = Asked(
+                request_id=context.request_id,
+                stream_id=context.stream_id,
+                principal=context.principal,
+                prepared=prepared,
+                dialect=context.dialect,
+                release=share.give_back,
+                accepted_at=context.accepted_at,
+            )
+            context.exchanged = True
+            return await Exchange(house, asked).run(request)
+        finally:
+            if not context.exchanged:
+                share.give_back()
+
+    return handle

@@ -1,0 +1,153 @@
+"""The composition root: one Edge process, from settings to listening to drained.
+
+In: settings. Out: a service that can be started and stopped. Must not: decide anything; it connects parts.
+"""
+
+import time
+from collections.abc import Callable
+
+import aiohttp
+from aiohttp import web
+
+from edge.api import ops, surfaces
+from edge.api.body import Bodies
+from edge.api.context import Context
+from edge.api.face import Face
+from edge.api.server import Listener
+from edge.config import Listen, parse_listen
+from edge.errors import EdgeError
+from edge.policy.auth import Keys
+from edge.policy.hosts import Hosts, Origins
+from edge.settings import Settings
+from edge.settings import Upstream as UpstreamSettings
+from edge.stream.exchange import Exchange, House
+from edge.stream.registry import Registry
+from edge.stream.ticker import Ticker, interval_for
+from edge.telemetry import log
+from edge.telemetry.metrics import Metrics
+from edge.telemetry.record import StreamRecord
+from edge.upstream.fleet import Fleet, Member
+from edge.upstream.relay import Relay
+
+# After the drain the rest is ended with the truth; this is for that truth to get out, on top of stream.flush_s.
+_LAST_WORDS_S = 1.0
+_SHOWN_CHARS = 200
+
+
+class Edge:
+    """One process. Made with the loop running; ``stop`` must follow ``start``, however that ended."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        self.settings = settings
+        self.log = log.get_logger()
+        listens = [parse_listen(text) for text in settings.server.listen]
+        self._listens: list[Listen] = listens
+        own_ports = {listen.port for listen in listens if listen.kind == "tcp"}
+        self.fleet = Fleet(settings, _relay, log=self.log, own_ports=own_ports)
+        self.registry = Registry()
+        self.ticker = Ticker(interval_for(settings.stream), clock)
+        self.metrics = Metrics(active=lambda: len(self.registry), known_models=self._models)
+        self.bodies = Bodies(settings.server)
+        tell = Teller(self.metrics)
+        house = House(settings, self.fleet, self.registry, self.ticker, tell, clock)
+        self.listener = Listener(make_app(house, self.bodies, self.metrics, tell), settings.server)
+
+    async def start(self) -> None:
+        """Listen, then look for upstreams: a client that is early is told that none is known yet.
+
+        Raises:
+            OSError: an address cannot be listened on.
+        """
+        await self.listener.start(self._listens)
+        self.log.info("listening", addresses=self.listener.addresses)
+        await self.fleet.start()
+
+    async def stop(self) -> None:
+        """Drain: no new exchanges, the running ones finish or are ended with the truth."""
+        settings = self.settings
+        await self.listener.stop_accepting()
+        if len(self.registry):
+            self.log.info("draining", streams=len(self.registry), drain_s=settings.server.drain_s)
+        await self.registry.drain(settings.server.drain_s, settings.stream.flush_s + _LAST_WORDS_S)
+        self.ticker.close()
+        await self.listener.close()
+        await self.fleet.close()
+        await self.bodies.close()
+        self.log.info("stopped")
+
+    def _models(self) -> frozenset[str]:
+        return frozenset().union(*(member.models for member in self.fleet.members))
+
+
+class Teller:
+    """``stream.exchange.Tell``, in log lines and metrics."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._log = log.get_logger()
+
+    def started(self, exchange: Exchange) -> None:
+        """See ``stream.exchange.Tell``."""
+        asked, prepared = exchange.asked, exchange.prepared
+        log.start(
+            request_id=asked.request_id,
+            stream_id=exchange.stream_id,
+            surface=str(prepared.surface),
+            model=prepared.model,
+            upstream=exchange.member.name if exchange.member is not None else None,
+            principal=asked.principal.name,
+        )
+
+    def progressed(self, exchange: Exchange) -> None:
+        """See ``stream.exchange.Tell``."""
+        generation = exchange.generation
+        log.progress(
+            request_id=exchange.asked.request_id,
+            stream_id=exchange.stream_id,
+            surface=str(exchange.prepared.surface),
+            model=exchange.prepared.model,
+            upstream=exchange.member.name if exchange.member is not None else None,
+            elapsed_s=exchange.elapsed_s,
+            tokens=generation.tokens,
+            tokens_per_s=generation.tokens_per_s(),
+            buffer_bytes=generation.journal.statistics().held,
+        )
+
+    def failed(self, exchange: Exchange, bug: BaseException) -> None:
+        """See ``stream.exchange.Tell``."""
+        self._log.error("bug", request_id=exchange.asked.request_id, stream_id=exchange.stream_id, exc_info=bug)
+
+    def ended(self, record: StreamRecord) -> None:
+        """See ``stream.exchange.Tell``."""
+        log.emit(record)
+        self._metrics.observe(record)
+
+    def refused(self, request: web.BaseRequest, context: Context, error: EdgeError) -> None:
+        """See ``api.face.Refused``."""
+        if error.__cause__ is not None:
+            self._log.error("bug", request_id=context.request_id, exc_info=error.__cause__)
+        self._log.info(
+            "refused",
+            request_id=context.request_id,
+            method=request.method,
+            path=request.path[:_SHOWN_CHARS],
+            status=error.status,
+            error=error.code,
+        )
+
+
+def make_app(house: House, bodies: Bodies, metrics: Metrics, tell: Teller) -> web.Application:
+    """The aiohttp application."""
+    settings = house.settings
+    keys = Keys(settings.auth.keys)
+    hosts = Hosts(settings.server.allowed_hosts, have_keys=bool(keys))
+    face = Face(keys, hosts, Origins(settings.server.cors_origins), house.clock, tell)
+    app = web.Application(middlewares=[face.middleware])
+    app.on_response_prepare.append(face.on_response_prepare)
+    app.add_routes(surfaces.routes(house, bodies))
+    app.add_routes(ops.routes(house.fleet, house.registry, metrics.render))
+    return app
+
+
+def _relay(session: aiohttp.ClientSession, settings: UpstreamSettings, _member: Member) -> Relay:
+    return Relay(session, settings.name)

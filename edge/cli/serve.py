@@ -1,0 +1,64 @@
+"""``edge serve``: run one process until it is told to stop."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from edge.app import Edge
+from edge.config import ConfigError, Loaded, load
+from edge.telemetry import log
+
+
+@click.command()
+@click.option("--config", "config", type=click.Path(path_type=Path), help="TOML file; without one, the defaults.")
+@click.option("--listen", multiple=True, help="HOST:PORT, unix:PATH or systemd; overrides the config, may be repeated.")
+def serve(config: Path | None, listen: tuple[str, ...]) -> None:
+    """Serve, beside the model servers that are configured or found on the usual loopback ports."""
+    loaded = load_or_exit(config, listen)
+    log.configure(loaded.settings.log)
+    try:
+        import uvloop  # noqa: PLC0415 - there is none on some platforms, and asyncio's own loop serves too
+    except ImportError:
+        status = asyncio.run(_serve(loaded))
+    else:
+        status = uvloop.run(_serve(loaded))
+    sys.exit(status)
+
+
+def load_or_exit(config: Path | None, listen: tuple[str, ...] = ()) -> Loaded:
+    """Load the configuration; on mistakes print them all, one a line, and exit with status 2."""
+    try:
+        return load(config, os.environ, listen)
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        sys.exit(2)
+
+
+async def _serve(loaded: Loaded) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    edge = Edge(loaded.settings)
+    for warning in loaded.warnings:
+        edge.log.warning("config", problem=warning)
+    try:
+        await edge.start()
+    except OSError as error:
+        click.echo(f"edge: {error.strerror or error}", err=True)
+        await edge.stop()
+        return 1
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _stop_or_die, stop, number)
+    await stop.wait()
+    await edge.stop()
+    return 0
+
+
+def _stop_or_die(stop: asyncio.Event, number: int) -> None:
+    """The first signal drains; a second one means it."""
+    if stop.is_set():
+        os._exit(128 + number)
+    stop.set()

@@ -1,0 +1,25 @@
+"""The configuration: an optional TOML file and the environment in, checked ``Settings`` out.
+
+In: a path, the environment, the command line's addresses. Out: ``Loaded``, or one ``ConfigError`` that tells every
+mistake at once. Must not: open sockets, log, or put a configured value into a message (it may be a secret).
+
+``python -m edge.config`` prints ``config/edge.toml``; with ``--table`` it prints the README's table.
+"""
+
+from edge.config.listen import Listen, parse_listen
+from edge.config.load import Loaded, load
+from edge.config.problems import ConfigError, Problem
+from edge.config.reference import Row, render_example, render_table, settings_rows
+
+__all__ = [
+    "ConfigError",
+    "Listen",
+    "Loaded",
+    "Problem",
+    "Row",
+    "load",
+    "parse_listen",
+    "render_example",
+    "render_table",
+    "settings_rows",
+]

@@ -1,0 +1,199 @@
+"""Combinations and texts that cannot work, though every value has the right type.
+
+In: settings. Out: conflicts, each with the keys that are part of it. Must not: repeat a configured value, or touch
+anything but the certificate files.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from edge.config.listen import Listen, is_host, is_loopback, parse_listen
+from edge.settings import Settings, Upstream
+
+MIN_KEY_CHARS = 8
+
+_VISIBLE = re.compile(r"[!-~]+")
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+")
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - recognised here, not bound
+
+# Headers that belong to the connection, to the body, or to Edge's own promises (the last line: an encoding it could
+# not look into, its own request id, and what makes llama.cpp generate on after a disconnect).
+_NOT_SETTABLE = frozenset(
+    {
+        *("connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization"),
+        *("te", "trailer", "transfer-encoding", "upgrade"),
+        *("expect", "host", "content-length", "content-type", "content-encoding"),
+        *("accept-encoding", "x-request-id", "x-conversation-id"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """What cannot work; told at the first of its keys that was given."""
+
+    keys: tuple[str, ...]
+    message: str
+
+
+def conflicts(settings: Settings) -> Iterator[Conflict]:
+    """Everything in the settings that cannot work."""
+    for rule in _RULES:
+        yield from rule(settings)
+
+
+def _listen(settings: Settings) -> Iterator[Conflict]:
+    key = "server.listen"
+    if not settings.server.listen:
+        yield Conflict((key,), "needs at least one address")
+    for n, text in enumerate(settings.server.listen, start=1):
+        try:
+            parse_listen(text)
+        except ValueError as error:
+            yield Conflict((key,), f"item {n}: {error}")
+    addresses = _addresses(settings)
+    fixed = [address for address in addresses if address.kind != "tcp" or address.port]
+    if len(set(fixed)) < len(fixed):
+        yield Conflict((key,), "has the same address twice")
+    beyond = any(address.kind == "tcp" and not address.loopback for address in addresses)
+    if beyond and not settings.auth.keys and not settings.auth.allow_anonymous:
+        yield Conflict(
+            (key, "auth.keys", "auth.allow_anonymous"),
+            "Edge refuses to listen beyond loopback and Unix sockets without auth.keys, unless "
+            "auth.allow_anonymous = true says so",
+        )
+
+
+def _addresses(settings: Settings) -> list[Listen]:
+    """The addresses that can be read."""
+    found = []
+    for text in settings.server.listen:
+        try:
+            found.append(parse_listen(text))
+        except ValueError:
+            continue
+    return found
+
+
+def _browsers(settings: Settings) -> Iterator[Conflict]:
+    for n, host in enumerate(settings.server.allowed_hosts, start=1):
+        if host != "*" and not is_host(host.strip("[]")):
+            yield Conflict(("server.allowed_hosts",), f'item {n} must be a host name without scheme or port, or "*"')
+    for n, origin in enumerate(settings.server.cors_origins, start=1):
+        if origin not in ("*", "null") and not _ORIGIN.fullmatch(origin):
+            yield Conflict(("server.cors_origins",), f'item {n} must be SCHEME://HOST[:PORT] without a path, or "*"')
+
+
+def _bodies(settings: Settings) -> Iterator[Conflict]:
+    if settings.server.max_body_bytes > settings.server.bodies_budget_bytes:
+        yield Conflict(
+            ("server.max_body_bytes", "server.bodies_budget_bytes"),
+            "one body may not be larger than server.bodies_budget_bytes, which is for all of them",
+        )
+
+
+def _keys(settings: Settings) -> Iterator[Conflict]:
+    for n, key in enumerate(settings.auth.keys, start=1):
+        if not key:
+            yield Conflict(("auth.keys",), f"item {n} is empty")
+        elif not _VISIBLE.fullmatch(key):
+            yield Conflict(("auth.keys",), f"item {n} has a space, a line end or another character no header can carry")
+        elif len(key) < MIN_KEY_CHARS:
+            yield Conflict(("auth.keys",), f"item {n} is shorter than {MIN_KEY_CHARS} characters")
+
+
+def _discovery(settings: Settings) -> Iterator[Conflict]:
+    for n, port in enumerate(settings.discovery.ports, start=1):
+        if not 1 <= port <= 65535:
+            yield Conflict(("discovery.ports",), f"item {n} must be a port from 1 to 65535")
+
+
+def _upstreams(settings: Settings) -> Iterator[Conflict]:
+    seen: dict[str, int] = {}
+    for n, upstream in enumerate(settings.upstream):
+        place = f"upstream[{n}]"
+        first = seen.setdefault(upstream.name, n)
+        if first != n:
+            yield Conflict((f"{place}.name", f"upstream[{first}].name"), f"upstream[{first}] has the same name")
+        if fault := _url_fault(upstream.url):
+            yield Conflict((f"{place}.url",), fault)
+        elif _is_edge(upstream.url, _addresses(settings)):
+            yield Conflict((f"{place}.url", "server.listen"), "is Edge's own address (server.listen)")
+        if upstream.api_key and not _VISIBLE.fullmatch(upstream.api_key):
+            yield Conflict((f"{place}.api_key",), "has a space, a line end or another character no header can carry")
+        yield from _ca_file(place, upstream)
+        yield from _headers(place, upstream)
+
+
+def _url_fault(url: str) -> str | None:
+    try:
+        parts = urlsplit(url)
+        plausible = parts.scheme in ("http", "https") and parts.port != 0 and is_host(parts.hostname or "")
+    except ValueError:
+        plausible = False
+    if not plausible or not _VISIBLE.fullmatch(url):
+        return "must be http://HOST:PORT or https://HOST[:PORT]"
+    if "@" in parts.netloc:
+        return "must not hold a user or password: use api_key or headers"
+    if "?" in url or "#" in url:
+        return "must not have a query or a fragment"
+    if parts.path.rstrip("/").endswith("/v1"):
+        return "leave out /v1: Edge adds the path of each route"
+    return None if parts.path in ("", "/") else "leave out the path: Edge adds the path of each route"
+
+
+def _is_edge(url: str, addresses: list[Listen]) -> bool:
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    return is_loopback(host) and any(
+        address.kind == "tcp" and address.port == port and (address.loopback or address.host in _EVERYWHERE)
+        for address in addresses
+    )
+
+
+def _ca_file(place: str, upstream: Upstream) -> Iterator[Conflict]:
+    key = f"{place}.ca_file"
+    if not upstream.ca_file:
+        return
+    if not upstream.url.lower().startswith("https:"):
+        yield Conflict((key, f"{place}.url"), "is only of use with an https:// url")
+    try:
+        pem = Path(upstream.ca_file).read_bytes()
+    except (OSError, ValueError) as error:
+        yield Conflict((key,), f"cannot be read: {getattr(error, 'strerror', None) or 'not a path'}")
+    else:
+        if b"CERTIFICATE-----" not in pem:
+            yield Conflict((key,), "the file holds no PEM certificate")
+
+
+def _headers(place: str, upstream: Upstream) -> Iterator[Conflict]:
+    key = f"{place}.headers"
+    names = Counter(name.lower() for name in upstream.headers)
+    for n, (name, value) in enumerate(upstream.headers.items(), start=1):
+        if not _TOKEN.fullmatch(name):
+            yield Conflict((key,), f"the name of header {n} has characters that a header's name cannot have")
+        elif name.lower() in _NOT_SETTABLE:
+            yield Conflict((key,), f"{name} cannot be set: the connection, the body or Edge itself decides it")
+        elif name.lower() == "authorization" and upstream.api_key:
+            yield Conflict((key, f"{place}.api_key"), f"{name} and api_key exclude each other")
+        elif names[name.lower()] > 1:
+            names[name.lower()] = 0  # told once, not at each of them
+            yield Conflict((key,), f"{name} is there more than once")
+        if _CONTROL.search(value):
+            yield Conflict((key,), f"the value of header {n} has a line end or another control character")
+
+
+_RULES: tuple[Callable[[Settings], Iterator[Conflict]], ...] = (
+    _listen,
+    _browsers,
+    _bodies,
+    _keys,
+    _discovery,
+    _upstreams,
+)

@@ -1,0 +1,106 @@
+"""Which upstreams may be tried for a request, best first.
+
+In: the surface, the model as the client wrote it, and what is known of each upstream. Out: a list that is never empty,
+or the error that tells the client why there is nobody. Must not: remember, log, or prefer an upstream by its name.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol, TypeVar
+
+from edge.errors import NotFound, NoUpstream, Unsupported
+from edge.protocol.surface import Surface
+
+SHOWN_CHARS = 100  # of a name that somebody else chose, in a message
+SHOWN_NAMES = 8
+
+
+class Candidate(Protocol):
+    """What routing needs to know of an upstream.
+
+    Attributes:
+        models: Names of the models it lists; still those of its last list while it is down.
+        up: It answered the last look.
+        any_model: It answers whatever model is named (one model, or it lists none).
+        active: Requests of ours that it is working on.
+    """
+
+    name: str
+    surfaces: frozenset[Surface]
+    models: frozenset[str]
+    up: bool
+    any_model: bool
+    active: int
+
+
+C = TypeVar("C", bound=Candidate)
+
+
+def route(surface: Surface, model: str | None, candidates: Sequence[C]) -> list[C]:
+    """All upstreams that may be tried, the less busy first, in the configured order among equals.
+
+    An upstream that lists the model always wins over one that answers any name: the latter has another model.
+
+    Raises:
+        NoUpstream: there is none, none is up, or the only ones that list the model are down.
+        Unsupported: none that is up (and lists the model) speaks the surface.
+        NotFound: nobody lists the model, and more than one upstream could be meant.
+    """
+    up = _up(candidates)
+    speaking = [c for c in up if surface in c.surfaces]
+    if not speaking:
+        raise _unspoken(surface, up)
+    if model is None:
+        return _least_busy_first(speaking)
+    listing = [c for c in speaking if model in c.models]
+    if listing:
+        return _least_busy_first(listing)
+    _refuse_if_known_elsewhere(surface, model, candidates)
+    willing = [c for c in speaking if c.any_model]
+    if willing:
+        return _least_busy_first(willing)
+    if len(speaking) == 1:
+        return speaking  # its own 404 tells the truth, in its own words
+    there = _names(sorted({name for c in speaking for name in c.models}))
+    raise NotFound(
+        f"the model '{printable(model)}' does not exist; there are: {there}", param="model", code="model_not_found"
+    )
+
+
+def printable(text: str) -> str:
+    """A foreign name, fit for a message: bounded, and without control characters."""
+    shown = "".join(char if char.isprintable() else "?" for char in text[:SHOWN_CHARS])
+    return shown + "…" * (len(text) > SHOWN_CHARS)
+
+
+def _up(candidates: Sequence[C]) -> list[C]:
+    if not candidates:
+        raise NoUpstream("no model server has been found yet; start one, and it will be used as soon as it answers")
+    up = [c for c in candidates if c.up]
+    if not up:
+        raise NoUpstream(f"no upstream is up: {_names(c.name for c in candidates)}")
+    return up
+
+
+def _least_busy_first(candidates: Iterable[C]) -> list[C]:
+    return sorted(candidates, key=lambda c: c.active)
+
+
+def _refuse_if_known_elsewhere(surface: Surface, model: str, candidates: Iterable[C]) -> None:
+    """The model is known, but not where it could be had now: say so, rather than let another model answer."""
+    listing = [c for c in candidates if model in c.models]
+    down = [c.name for c in listing if surface in c.surfaces]  # those that are up have been tried already
+    if down:
+        raise NoUpstream(f"the model '{printable(model)}' is served by {_names(down)}, which is not up")
+    if listing:
+        raise _unspoken(surface, listing)
+
+
+def _unspoken(surface: Surface, candidates: Iterable[C]) -> Unsupported:
+    spoken = "; ".join(f"{c.name} speaks {', '.join(sorted(c.surfaces)) or 'nothing'}" for c in candidates)
+    return Unsupported(f"no upstream that could answer this speaks {surface}: {spoken}")
+
+
+def _names(names: Iterable[str]) -> str:
+    every = [printable(name) for name in names]
+    more = len(every) - SHOWN_NAMES
+    return ", ".join(every[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")

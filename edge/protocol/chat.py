@@ -1,0 +1,152 @@
+"""Chat completions and legacy completions: the two OpenAI surfaces whose streams are ``data:`` lines and ``[DONE]``.
+
+In: the upstream's bytes. Out: batches; heartbeats and errors in the surface's shape. Must not: change an event's bytes.
+Format: https://platform.openai.com/docs/api-reference/chat/streaming, and what llama.cpp and vLLM make of it.
+"""
+
+from typing import Any
+
+import orjson
+
+from edge.errors import EdgeError
+from edge.protocol.batch import Usage
+from edge.protocol.codec import Seen, SeenError, SseCodec
+from edge.protocol.collect_chat import ChatCollector, CompletionsCollector
+from edge.protocol.dialect import BadStream, Collector
+from edge.protocol.request import Prepared
+from edge.protocol.shapes import is_openai, openai_body, upstream_said
+from edge.protocol.sse import COMMENT_HEARTBEAT, DONE, Event, encode
+from edge.protocol.surface import Surface
+
+DROP_NULL_EVENTS = "drop-null-events"
+
+# Delta fields that are not generated content, whatever they hold.
+_NOT_CONTENT = frozenset({"role"})
+
+
+class ChatCodec(SseCodec):
+    """Reads a chat completions or a completions stream."""
+
+    terminator = DONE
+
+    def __init__(self, prepared: Prepared, max_event_bytes: int, repairs: frozenset[str]) -> None:
+        super().__init__(max_event_bytes)
+        self._strip_usage = prepared.strip_usage
+        self._choices = prepared.choices
+        self._drop_null = DROP_NULL_EVENTS in repairs
+        self._open: set[int] = set()  # choices that have begun; complete only with several, see _plain
+        self._closed: set[int] = set()
+
+    def finished(self, *, clean_eof: bool) -> bool:
+        """All choices that began have finished; without a terminator, also all that were asked for."""
+        if not self._closed or self._open - self._closed:
+            return False
+        return not clean_eof or len(self._closed) >= self._choices
+
+    def heartbeat(self, *, handed_over: bool) -> bytes:  # noqa: ARG002 - a comment fits anywhere
+        """A comment; an event of any kind would be yielded by the SDKs as a chunk."""
+        return COMMENT_HEARTBEAT
+
+    def error_event(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - the envelope has no place for it
+        """An object under ``error``: a string would lose its text in the Python SDK."""
+        return encode(openai_body(error))
+
+    def _plain(self, whole: bytes) -> int:
+        """Every event is one ``data: {…}`` line with a null finish reason, no error and no usage.
+
+        A quote inside a JSON string is escaped, so model text cannot forge any of these patterns. Several choices are
+        always walked, since it takes the index of each to know when all have finished.
+        """
+        if self._choices > 1:
+            return 0
+        count = whole.count(b"\n\n")
+        if (
+            whole.count(b'"finish_reason":null') == count
+            and whole.startswith(b'data: {"')
+            and whole.endswith(b"}\n\n")
+            and whole.count(b'}\n\ndata: {"') == count - 1
+            and b'"error"' not in whole
+            and b'"usage":{' not in whole
+            and b"\r" not in whole
+        ):
+            return count
+        return 0
+
+    def _observe(self, event: Event) -> Seen:
+        if event.data.strip() == b"[DONE]":
+            return Seen.END
+        try:
+            chunk = orjson.loads(event.data)
+        except orjson.JSONDecodeError:
+            raise BadStream("the upstream sent a malformed chunk") from None
+        if not isinstance(chunk, dict):
+            return Seen.DROP if chunk is None and self._drop_null else Seen.PRELUDE
+        if chunk.get("error") or event.event == "error":
+            raise SeenError(upstream_said(chunk, 502), relay=is_openai(chunk))
+        return self._chunk(chunk)
+
+    def _chunk(self, chunk: dict[str, Any]) -> Seen:
+        usage = chunk.get("usage")
+        if isinstance(usage, dict):
+            self.usage = read_usage(usage)
+        choices = chunk.get("choices")
+        if not isinstance(choices, list):
+            return Seen.PRELUDE
+        if not choices and self._strip_usage and isinstance(usage, dict):
+            return Seen.DROP
+        content = False
+        for choice in choices:
+            if isinstance(choice, dict):
+                content = self._choice(choice) or content
+        return Seen.TOKEN if content else Seen.PRELUDE
+
+    def _choice(self, choice: dict[str, Any]) -> bool:
+        index = choice.get("index")
+        number = index if isinstance(index, int) else 0
+        self._open.add(number)
+        if choice.get("finish_reason"):
+            self._closed.add(number)
+        if choice.get("text"):
+            return True
+        delta = choice.get("delta")
+        return isinstance(delta, dict) and any(value for key, value in delta.items() if key not in _NOT_CONTENT)
+
+
+def read_usage(usage: dict[str, Any]) -> Usage:
+    """OpenAI's usage object, in the spelling of chat completions or of Responses."""
+    prompt_details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
+    output_details = usage.get("completion_tokens_details") or usage.get("output_tokens_details")
+    return Usage(
+        prompt=_count(usage, "prompt_tokens", "input_tokens"),
+        completion=_count(usage, "completion_tokens", "output_tokens"),
+        cached=_count(prompt_details, "cached_tokens"),
+        reasoning=_count(output_details, "reasoning_tokens"),
+    )
+
+
+def _count(holder: object, *names: str) -> int | None:
+    if isinstance(holder, dict):
+        for name in names:
+            value = holder.get(name)
+            if isinstance(value, int):
+                return value
+    return None
+
+
+class ChatDialect:
+    """``/v1/chat/completions`` and ``/v1/completions``."""
+
+    def __init__(self, surface: Surface) -> None:
+        self.surface = surface
+
+    def codec(self, prepared: Prepared, max_event_bytes: int, repairs: frozenset[str]) -> ChatCodec:
+        """See ``dialect.Dialect``."""
+        return ChatCodec(prepared, max_event_bytes, repairs)
+
+    def collector(self, prepared: Prepared) -> Collector:  # noqa: ARG002 - the stream tells all
+        """See ``dialect.Dialect``."""
+        return ChatCollector() if self.surface is Surface.CHAT else CompletionsCollector()
+
+    def error_body(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - it is in the header
+        """OpenAI's envelope."""
+        return orjson.dumps(openai_body(error))

@@ -1,0 +1,16 @@
+"""The one table from a surface to its dialect."""
+
+from edge.protocol.chat import ChatDialect
+from edge.protocol.dialect import Dialect
+from edge.protocol.messages import MessagesDialect
+from edge.protocol.responses import ResponsesDialect
+from edge.protocol.surface import Surface
+
+DIALECTS: dict[Surface, Dialect] = {
+    Surface.CHAT: ChatDialect(Surface.CHAT),
+    Surface.COMPLETIONS: ChatDialect(Surface.COMPLETIONS),
+    Surface.EMBEDDINGS: ChatDialect(Surface.EMBEDDINGS),
+    Surface.RESPONSES: ResponsesDialect(),
+    Surface.MESSAGES: MessagesDialect(Surface.MESSAGES),
+    Surface.COUNT_TOKENS: MessagesDialect(Surface.COUNT_TOKENS),
+}

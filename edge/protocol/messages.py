@@ -1,0 +1,128 @@
+"""Anthropic Messages, streamed and not, and its token counting.
+
+In: the upstream's bytes. Out: batches; heartbeats and errors in the surface's shape. Must not: change an event's bytes.
+Format: https://docs.anthropic.com/en/api/messages-streaming. The Python SDK dispatches on the ``event:`` line alone.
+"""
+
+from typing import Any
+
+import orjson
+
+from edge.errors import EdgeError
+from edge.protocol.batch import Usage
+from edge.protocol.codec import Seen, SeenError, SseCodec
+from edge.protocol.collect_messages import MessagesCollector
+from edge.protocol.dialect import BadStream, Collector
+from edge.protocol.request import Prepared
+from edge.protocol.shapes import anthropic_body, is_anthropic, upstream_said
+from edge.protocol.sse import Event, encode
+from edge.protocol.surface import Surface
+
+_PING = encode({"type": "ping"}, "ping")
+_PLAIN = b'event: content_block_delta\ndata: {"type":"content_block_delta"'
+# Blocks that begin empty and are filled by deltas; any other block (a tool call's name, a server tool's result) is
+# generated content by itself.
+_EMPTY_BLOCKS = frozenset({"text", "thinking"})
+
+
+class MessagesCodec(SseCodec):
+    """Reads a Messages stream."""
+
+    terminator = encode({"type": "message_stop"}, "message_stop")
+
+    def __init__(self, max_event_bytes: int) -> None:
+        super().__init__(max_event_bytes)
+        self._stop_reason = False
+
+    def finished(self, *, clean_eof: bool) -> bool:  # noqa: ARG002 - one choice: a stop reason is enough
+        """A stop reason has come."""
+        return self._stop_reason
+
+    def heartbeat(self, *, handed_over: bool) -> bytes:  # noqa: ARG002 - a ping fits anywhere, also before message_start
+        """The surface's own ``ping``."""
+        return _PING
+
+    def error_event(self, error: EdgeError, request_id: str) -> bytes:
+        """The surface's own ``error`` event."""
+        return encode(anthropic_body(error, request_id), "error")
+
+    def _plain(self, whole: bytes) -> int:
+        count = whole.count(b"\n\n")
+        if (
+            whole.count(_PLAIN) == count
+            and whole.count(b"\n") == 3 * count
+            and whole.count(b"}\n\n") == count
+            and b"\r" not in whole
+        ):
+            return count
+        return 0
+
+    def _observe(self, event: Event) -> Seen:
+        try:
+            payload = orjson.loads(event.data)
+        except orjson.JSONDecodeError:
+            raise BadStream("the upstream sent a malformed event") from None
+        if not isinstance(payload, dict):
+            return Seen.PRELUDE
+        kind = event.event or payload.get("type")
+        if kind == "error" or payload.get("error"):
+            raise SeenError(upstream_said(payload, 502), relay=event.event == "error" and is_anthropic(payload))
+        return self._event(str(kind), payload)
+
+    def _event(self, kind: str, payload: dict[str, Any]) -> Seen:
+        match kind:
+            case "ping":
+                return Seen.DROP
+            case "message_stop":
+                return Seen.END
+            case "content_block_delta":
+                return Seen.TOKEN
+            case "content_block_start":
+                block = payload.get("content_block")
+                empty = isinstance(block, dict) and block.get("type") in _EMPTY_BLOCKS
+                return Seen.PRELUDE if empty else Seen.TOKEN
+            case "message_start":
+                message = payload.get("message")
+                self._use(message.get("usage") if isinstance(message, dict) else None)
+            case "message_delta":
+                self._use(payload.get("usage"))
+                delta = payload.get("delta")
+                if isinstance(delta, dict) and delta.get("stop_reason"):
+                    self._stop_reason = True
+        return Seen.PRELUDE
+
+    def _use(self, usage: object) -> None:
+        if isinstance(usage, dict):
+            read = read_usage(usage)
+            self.usage = read if self.usage is None else self.usage.merged(read)
+
+
+def read_usage(usage: dict[str, Any]) -> Usage:
+    """Anthropic's usage: ``input_tokens`` leaves out what was read from or written to the cache."""
+    parts = [usage.get(name) for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")]
+    counts = [part for part in parts if isinstance(part, int)]
+    output = usage.get("output_tokens")
+    return Usage(
+        prompt=sum(counts) if isinstance(parts[0], int) else None,
+        completion=output if isinstance(output, int) else None,
+        cached=parts[1] if isinstance(parts[1], int) else None,
+    )
+
+
+class MessagesDialect:
+    """``/v1/messages`` and ``/v1/messages/count_tokens``."""
+
+    def __init__(self, surface: Surface) -> None:
+        self.surface = surface
+
+    def codec(self, prepared: Prepared, max_event_bytes: int, repairs: frozenset[str]) -> MessagesCodec:  # noqa: ARG002
+        """See ``dialect.Dialect``; neither the request nor a repair changes how Messages streams are read."""
+        return MessagesCodec(max_event_bytes)
+
+    def collector(self, prepared: Prepared) -> Collector:  # noqa: ARG002 - the stream tells all
+        """See ``dialect.Dialect``."""
+        return MessagesCollector()
+
+    def error_body(self, error: EdgeError, request_id: str) -> bytes:
+        """Anthropic's envelope."""
+        return orjson.dumps(anthropic_body(error, request_id))

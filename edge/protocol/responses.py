@@ -1,0 +1,123 @@
+"""OpenAI Responses: typed events with sequence numbers, ended by exactly one of completed, incomplete or failed.
+
+In: the upstream's bytes. Out: batches; heartbeats and errors in the surface's shape. Must not: change an event's bytes.
+Format: https://platform.openai.com/docs/api-reference/responses-streaming. Codex ignores comments for its idle timer,
+so that the heartbeat is an event as soon as ``response.created`` is out; before it only a comment is safe.
+"""
+
+from typing import Any
+
+import orjson
+
+from edge.errors import EdgeError
+from edge.protocol.chat import read_usage
+from edge.protocol.codec import Seen, SeenError, SseCodec
+from edge.protocol.collect_responses import ResponsesCollector
+from edge.protocol.dialect import BadStream, Collector
+from edge.protocol.request import Prepared
+from edge.protocol.shapes import openai_body, upstream_said
+from edge.protocol.sse import COMMENT_HEARTBEAT, Event, encode
+from edge.protocol.surface import Surface
+
+_PLAIN = b"event: response.output_text.delta\ndata: {"
+_SEQUENCE = b'"sequence_number":'
+_FINAL = frozenset({"response.completed", "response.incomplete", "response.failed"})
+
+
+class ResponsesCodec(SseCodec):
+    """Reads a Responses stream."""
+
+    def __init__(self, max_event_bytes: int) -> None:
+        super().__init__(max_event_bytes)
+        self._done = False
+        self._sequence = b""  # the bytes that begin with the last number: read only when a heartbeat needs it
+
+    def finished(self, *, clean_eof: bool) -> bool:  # noqa: ARG002 - the final event is finish and terminator in one
+        """One of the three final events has come."""
+        return self._done
+
+    def heartbeat(self, *, handed_over: bool) -> bytes:
+        """A ``keepalive`` event once ``response.created`` is out, a comment before."""
+        if not handed_over:
+            return COMMENT_HEARTBEAT
+        return encode({"type": "keepalive", "sequence_number": self._last()}, "keepalive")
+
+    def error_event(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - the event has no place for it
+        """The surface's error is flat."""
+        inner = openai_body(error)["error"]
+        flat = {key: inner.get(key) for key in ("code", "message", "param")}
+        return encode({"type": "error", **flat, "sequence_number": self._last() + 1}, "error")
+
+    def _last(self) -> int:
+        digits = self._sequence.lstrip()
+        end = 0
+        while digits[end : end + 1].isdigit():
+            end += 1
+        return int(digits[:end] or b"0")
+
+    def _note_sequence(self, whole: bytes) -> None:
+        at = whole.rfind(_SEQUENCE)
+        if at >= 0:
+            at += len(_SEQUENCE)
+            self._sequence = whole[at : at + 20]
+
+    def _plain(self, whole: bytes) -> int:
+        count = whole.count(b"\n\n")
+        if (
+            whole.count(_PLAIN) == count
+            and whole.count(b"\n") == 3 * count
+            and whole.count(b"}\n\n") == count
+            and b"\r" not in whole
+        ):
+            self._note_sequence(whole)
+            return count
+        return 0
+
+    def _observe(self, event: Event) -> Seen:
+        if event.data.strip() == b"[DONE]":
+            return Seen.DROP  # the surface has none; vLLM sends it
+        try:
+            payload = orjson.loads(event.data)
+        except orjson.JSONDecodeError:
+            raise BadStream("the upstream sent a malformed event") from None
+        if not isinstance(payload, dict):
+            return Seen.PRELUDE
+        kind = str(event.event or payload.get("type"))
+        if kind == "error" or (payload.get("error") and not kind.startswith("response.")):
+            flat = isinstance(payload.get("message"), str)
+            raise SeenError(upstream_said(payload, 502), relay=event.event == "error" and flat)
+        self._note_sequence(event.data)
+        return self._event(kind, payload)
+
+    def _event(self, kind: str, payload: dict[str, Any]) -> Seen:
+        if kind == "keepalive":
+            return Seen.DROP
+        if kind in _FINAL:
+            self._done = True
+            response = payload.get("response")
+            response = response if isinstance(response, dict) else {}
+            usage = response.get("usage")
+            if isinstance(usage, dict):
+                self.usage = read_usage(usage)
+            if kind == "response.failed":
+                raise SeenError(upstream_said({"error": response.get("error")}, 502), relay=True, final=True)
+            return Seen.END
+        return Seen.TOKEN if kind.endswith(".delta") else Seen.PRELUDE
+
+
+class ResponsesDialect:
+    """``/v1/responses``."""
+
+    surface = Surface.RESPONSES
+
+    def codec(self, prepared: Prepared, max_event_bytes: int, repairs: frozenset[str]) -> ResponsesCodec:  # noqa: ARG002
+        """See ``dialect.Dialect``; neither the request nor a repair changes how Responses streams are read."""
+        return ResponsesCodec(max_event_bytes)
+
+    def collector(self, prepared: Prepared) -> Collector:  # noqa: ARG002 - the stream tells all
+        """See ``dialect.Dialect``."""
+        return ResponsesCollector()
+
+    def error_body(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - it is in the header
+        """OpenAI's envelope."""
+        return orjson.dumps(openai_body(error))

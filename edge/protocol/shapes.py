@@ -1,0 +1,80 @@
+"""How an error looks in each family of surfaces, as HTTP body and in-band; and how an upstream's error is read.
+
+In: an ``EdgeError``, or the upstream's decoded JSON. Out: plain dicts, or an ``UpstreamSaid``.
+Must not: encode (the dialects do), or invent a message: what the upstream said is what is told.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from edge.errors import EdgeError, UpstreamSaid
+
+# Anthropic's error types by status: https://docs.anthropic.com/en/api/errors
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    415: "invalid_request_error",
+    429: "rate_limit_error",
+    501: "invalid_request_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+
+
+def openai_body(error: EdgeError) -> dict[str, Any]:
+    """``{"error": {"message", "type", "param", "code"}}``; an upstream's own envelope is kept whole."""
+    if isinstance(error, UpstreamSaid) and error.body is not None and is_openai(error.body):
+        return dict(error.body)
+    return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
+
+
+def anthropic_body(error: EdgeError, request_id: str) -> dict[str, Any]:
+    """``{"type": "error", "error": {"type", "message"}, "request_id"}``; an upstream's own envelope is kept whole."""
+    if isinstance(error, UpstreamSaid) and error.body is not None and is_anthropic(error.body):
+        return {**error.body, "request_id": error.body.get("request_id") or request_id}
+    kind = _ANTHROPIC_TYPES.get(error.status, "api_error")
+    return {"type": "error", "error": {"type": kind, "message": error.message}, "request_id": request_id}
+
+
+def is_openai(body: Mapping[str, object]) -> bool:
+    """Whether an SDK finds the message where it looks for it."""
+    inner = body.get("error")
+    return isinstance(inner, dict) and isinstance(inner.get("message"), str)
+
+
+def is_anthropic(body: Mapping[str, object]) -> bool:
+    """Whether the Anthropic SDK finds type and message where it looks for them."""
+    inner = body.get("error")
+    return (
+        body.get("type") == "error"
+        and isinstance(inner, dict)
+        and isinstance(inner.get("message"), str)
+        and isinstance(inner.get("type"), str)
+    )
+
+
+def upstream_said(body: Mapping[str, Any], status: int, headers: Mapping[str, str] | None = None) -> UpstreamSaid:
+    """Read an upstream's error object, in any of the shapes that servers use.
+
+    Args:
+        body: The decoded JSON object.
+        status: The HTTP status it came with; inside a 200, what to make of it where the object does not tell.
+        headers: Response headers to pass on.
+    """
+    inner = body.get("error", body)
+    message: object = inner
+    if isinstance(inner, dict):
+        message = inner.get("message") or inner.get("detail")
+        code = inner.get("code") or inner.get("status")
+        if status == 502 and isinstance(code, int) and 400 <= code <= 599:
+            status = code
+    if body.get("detail") and "error" not in body:
+        message = body["detail"]  # FastAPI's own errors
+    text = message if isinstance(message, str) else f"the upstream failed: {message or 'no reason given'}"
+    return UpstreamSaid(text, status=status, body=body, headers=headers)

@@ -1,0 +1,99 @@
+"""A reader that gathers a generation into one JSON answer, for a client that asked for no stream.
+
+In: the journal. Out: the answer, or the error, as one HTTP response. Must not: commit before the end: a non-stream
+client can be told of a failure only by the status.
+"""
+
+from collections.abc import Callable, Mapping
+
+import orjson
+from aiohttp import web
+
+from edge.errors import InternalError, UpstreamBroken
+from edge.policy.lifecycle import Outcome, ReaderHappened
+from edge.protocol.dialect import Collector
+from edge.protocol.sse import events
+from edge.settings import Stream as StreamSettings
+from edge.stream.generation import Generation
+from edge.stream.reader import BaseReader
+from edge.stream.writer import Writer
+
+
+class Collected(BaseReader):
+    """See the module.
+
+    Args:
+        collector: Made anew for each attempt that could hand something over, which is one.
+        headers: Called at the commit for the response headers.
+    """
+
+    def __init__(
+        self,
+        generation: Generation,
+        writer: Writer,
+        settings: StreamSettings,
+        clock: Callable[[], float],
+        changed: Callable[[], None],
+        *,
+        collector: Collector,
+        headers: Callable[[], Mapping[str, str]],
+    ) -> None:
+        super().__init__(generation, writer, settings, clock, changed)
+        self._collector = collector
+        self._headers = headers
+
+    async def run(self) -> web.StreamResponse:
+        """Wait for the end, then answer.
+
+        Raises:
+            EdgeError: the generation failed; the caller answers with it.
+        """
+        try:
+            generation = self._generation
+            while generation.outcome is None:
+                await self._wake.wait()
+            if generation.outcome is not Outcome.COMPLETE and not generation.terminated:
+                error = generation.error or InternalError(f"the answer ended as {generation.outcome}")
+                self.status = error.status
+                self._step(ReaderHappened.ANSWER)
+                self._step(ReaderHappened.FLUSHED)
+                raise error
+            return await self._answer()
+        finally:
+            self.leave()
+
+    def push(self) -> None:
+        """Take everything at once: this reader never lags."""
+        generation = self._generation
+        data = generation.journal.read(self.position, generation.journal.end)
+        self.position = generation.journal.end
+        generation.advanced()
+        if self.position > self._settings.max_answer_bytes:
+            limit = self._settings.max_answer_bytes
+            generation.break_off(UpstreamBroken(f"the answer is over stream.max_answer_bytes ({limit})"))
+            return
+        for event in events(data):
+            self._add(event.data)
+
+    def _add(self, data: bytes) -> None:
+        try:
+            decoded = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            return  # "[DONE]"; everything else was checked by the codec
+        if isinstance(decoded, dict):
+            self._collector.add(decoded)
+
+    async def _answer(self) -> web.StreamResponse:
+        body = self._generation.whole
+        if body is None:
+            body = orjson.dumps(self._collector.answer())
+        self._step(ReaderHappened.ANSWER)
+        self.status = 200
+        headers = {**self._headers(), "Content-Type": "application/json", "Content-Length": str(len(body))}
+        response = await self._writer.open(200, headers)
+        self._writer.write_nowait(body)
+        if self._writer.blocked:
+            await self._drain()
+        await self._writer.finish()
+        self._step(ReaderHappened.FLUSHED)
+        return response

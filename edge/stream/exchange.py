@@ -1,0 +1,264 @@
+"""An exchange: the one place that runs a request from Principal to StreamRecord.
+
+In: a prepared request and who sent it. Out: a response, through a reader, and one record. It routes, opens, fails over,
+books the time on phases and ends. Must not: parse a request, pick a codec by itself, or write to a socket.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from aiohttp import web
+
+from edge.errors import EdgeError, UpstreamSaid, UpstreamUnreachable
+from edge.policy.auth import Principal
+from edge.policy.lifecycle import Happened, State
+from edge.policy.routing import route
+from edge.protocol.dialect import Dialect
+from edge.protocol.request import Prepared, unstreamed
+from edge.settings import Settings
+from edge.stream.collected import Collected
+from edge.stream.generation import Generation
+from edge.stream.registry import Registry
+from edge.stream.subscriber import Subscriber
+from edge.stream.summary import summarise
+from edge.stream.ticker import Ticker
+from edge.stream.writer import Writer
+from edge.telemetry.record import StreamRecord
+from edge.telemetry.timeline import Phase, Timeline
+from edge.upstream.base import Call
+from edge.upstream.fleet import Fleet, Member
+
+STREAM_HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",
+}
+_PHASES = {
+    State.ROUTING: Phase.EDGE,
+    State.CONNECTING: Phase.CONNECTING,
+    State.WAITING: Phase.UPSTREAM,
+    State.STREAMING: Phase.UPSTREAM,
+    State.ENDED: Phase.EDGE,
+}
+
+
+class Tell(Protocol):
+    """Where an exchange tells what it does."""
+
+    def started(self, exchange: "Exchange") -> None:
+        """It was accepted."""
+
+    def progressed(self, exchange: "Exchange") -> None:
+        """It has been running for another ``log.progress_s``."""
+
+    def failed(self, exchange: "Exchange", bug: BaseException) -> None:
+        """It ended by a bug of ours."""
+
+    def ended(self, record: StreamRecord) -> None:
+        """It is over on both sides."""
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What all exchanges share."""
+
+    settings: Settings
+    fleet: Fleet
+    registry: Registry
+    ticker: Ticker
+    tell: Tell
+    clock: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who asked for what.
+
+    Attributes:
+        release: Gives the body's share of the budget back.
+        accepted_at: When the request line was seen, on ``House.clock``.
+    """
+
+    request_id: str
+    stream_id: str
+    principal: Principal
+    prepared: Prepared
+    dialect: Dialect
+    release: Callable[[], None]
+    accepted_at: float
+
+
+class Exchange:
+    """One request, its generation and its reader."""
+
+    def __init__(self, house: House, asked: Asked) -> None:
+        self.house = house
+        self.asked = asked
+        self.stream_id = asked.stream_id
+        self.prepared = asked.prepared
+        self.member: Member | None = None  # of the latest attempt
+        self.attempts = 0
+        self.timeline = Timeline(asked.accepted_at)
+        self.reader: Subscriber | Collected | None = None
+        self._busy: Member | None = None  # the one whose load this exchange counts towards
+        self._candidates: list[Member] = []
+        self._phase = Phase.EDGE
+        self._told_at = asked.accepted_at
+        self._recorded = False
+        self.generation = Generation(asked.stream_id, house.settings, house.clock, self)
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self.asked.request_id} {self.prepared.surface} {self.generation!r}>"
+
+    async def run(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer the request.
+
+        Raises:
+            EdgeError: it failed before the status went out; the caller answers with it.
+        """
+        reader = self.reader = self._make_reader(Writer(request))
+        self.house.registry.add(self)
+        self.house.ticker.add(self)
+        try:
+            self._begin()
+            self.house.tell.started(self)
+            return await reader.run()
+        finally:
+            reader.leave()
+            self.changed()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Since the request was accepted."""
+        return self.house.clock() - self.timeline.started
+
+    def shut_down(self) -> None:
+        """See ``registry.Owned``."""
+        self.generation.stop(Happened.SHUTDOWN)
+
+    def tick(self, now: float) -> None:
+        """See ``ticker.Ticked``."""
+        try:
+            self.generation.tick(now)
+            if self.reader is not None:
+                self.reader.tick(now)
+            progress_s = self.house.settings.log.progress_s
+            if progress_s and now - self._told_at >= progress_s:
+                self._told_at = now
+                self.house.tell.progressed(self)
+        except Exception as bug:  # noqa: BLE001 - one exchange's bug must not stop everybody's clock
+            self.generation.fail(bug)
+
+    # --- attempts -------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        try:
+            self._candidates = route(self.prepared.surface, self.prepared.model, self.house.fleet.members)
+        except EdgeError as error:
+            self.generation.reject(error)
+            return
+        self._open(self._candidates.pop(0))
+
+    def _open(self, member: Member) -> None:
+        prepared, settings = self.prepared, self.house.settings.stream
+        self.member = self._busy = member
+        self.attempts += 1
+        member.active += 1
+        codec = None
+        if prepared.streamed:
+            codec = self.asked.dialect.codec(prepared, settings.max_event_bytes, member.repairs)
+        headers = {"x-request-id": self.asked.request_id}
+        call = Call(prepared.surface, prepared.body, codec, headers, settings.max_answer_bytes)
+        self.generation.open(member.upstream, call)
+
+    def retry(self, error: EdgeError) -> bool:
+        """See ``generation.Owner``."""
+        member = self.member
+        if member is not None and isinstance(error, UpstreamUnreachable):
+            self.house.fleet.note_failure(member)
+        if self._refuses_streaming(error):
+            self.prepared = unstreamed(self.prepared)
+        elif error.retryable and self._candidates:
+            member = self._candidates.pop(0)
+        else:
+            return False
+        if member is None:
+            return False
+        self._free()
+        self.generation.retrying()
+        self._open(member)
+        return True
+
+    def _refuses_streaming(self, error: EdgeError) -> bool:
+        """The client wants no stream, Edge asked for one, and the server says that it cannot stream this."""
+        prepared = self.prepared
+        return (
+            prepared.streamed
+            and not prepared.stream
+            and isinstance(error, UpstreamSaid)
+            and error.status in (400, 422, 501)
+            and "stream" in error.message.lower()
+        )
+
+    def _free(self) -> None:
+        member, self._busy = self._busy, None
+        if member is not None:
+            member.active -= 1
+
+    # --- time and the record --------------------------------------------------------------------------------------
+
+    def changed(self) -> None:
+        """See ``generation.Owner``: book the time, and record when both sides have ended."""
+        reader = self.reader
+        blocked = reader is not None and reader.blocked
+        phase = Phase.CLIENT_BLOCKED if blocked else _PHASES[self.generation.state]
+        if phase is not self._phase:
+            self._phase = phase
+            self.timeline.enter(phase, self.house.clock())
+        if self.generation.handed_over:
+            self.asked.release()
+        if self.generation.outcome is not None:
+            self._free()
+            if reader is not None and reader.closed:
+                self._record()
+
+    def _make_reader(self, writer: Writer) -> Subscriber | Collected:
+        house, asked = self.house, self.asked
+        stream = house.settings.stream
+        if asked.prepared.stream:
+            return Subscriber(
+                self.generation, writer, stream, house.clock, self.changed,
+                headers=self._stream_headers, request_id=asked.request_id,
+            )  # fmt: skip
+        collector = asked.dialect.collector(asked.prepared)
+        return Collected(
+            self.generation, writer, stream, house.clock, self.changed,
+            collector=collector, headers=self.known_headers,
+        )  # fmt: skip
+
+    def _stream_headers(self) -> Mapping[str, str]:
+        return {**self.known_headers(), **STREAM_HEADERS}
+
+    def known_headers(self) -> dict[str, str]:
+        """What is known when the status goes out."""
+        headers = {"x-request-id": self.asked.request_id, "x-stream-id": self.stream_id, **self.generation.headers}
+        if self.member is not None:
+            headers["x-edge-upstream"] = self.member.name
+        now = self.house.clock()
+        self.timeline.enter(self._phase, now)
+        headers["Server-Timing"] = self.timeline.server_timing()
+        return headers
+
+    def _record(self) -> None:
+        if self._recorded:
+            return
+        self._recorded = True
+        self.asked.release()
+        self.house.registry.discard(self)
+        self.house.ticker.discard(self)
+        self.timeline.enter(Phase.EDGE, self.house.clock())
+        bug = self.generation.error.__cause__ if self.generation.error is not None else None
+        if bug is not None:
+            self.house.tell.failed(self, bug)
+        self.house.tell.ended(summarise(self))

@@ -1,0 +1,121 @@
+"""What every downstream reader has in common: its lifecycle, its flow control clock and its one end.
+
+In: a generation, a writer, ticks. Out: lifecycle steps; a reader that takes no byte for too long is cut. Must not: know
+whether the answer goes out as a stream or as one body.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from edge.policy.lifecycle import ReaderHappened, ReaderState, reader_step
+from edge.settings import Stream as StreamSettings
+from edge.stream.generation import Generation
+from edge.stream.writer import Writer
+
+
+class BaseReader:
+    """A reader's state; see ``policy.lifecycle.READER``.
+
+    Args:
+        changed: Called when the reader becomes blocked, is so no longer, or has ended.
+    """
+
+    def __init__(
+        self,
+        generation: Generation,
+        writer: Writer,
+        settings: StreamSettings,
+        clock: Callable[[], float],
+        changed: Callable[[], None],
+    ) -> None:
+        self.state = ReaderState.HELD
+        self.status = 0
+        self.position = 0
+        self.blocked = False
+        self.stalled = False
+        self.gone = False
+        self.peak_pending = 0
+        self.heartbeats = 0
+        self._generation = generation
+        self._writer = writer
+        self._settings = settings
+        self._clock = clock
+        self._changed = changed
+        self._wake = asyncio.Event()
+        self._taken = 0  # bytes that were out of the transport when the reader last made progress
+        self._progress_at = clock()
+        generation.attach(self)
+
+    def __repr__(self) -> str:
+        flags = " blocked" * self.blocked + " stalled" * self.stalled + " gone" * self.gone
+        return f"<{type(self).__name__} {self.state} at {self.position}{flags}>"
+
+    @property
+    def closed(self) -> bool:
+        """Nothing more goes out on this connection for this exchange."""
+        return self.state is ReaderState.CLOSED
+
+    @property
+    def http10(self) -> bool:
+        """See ``Writer.http10``."""
+        return self._writer.http10
+
+    @property
+    def bytes_out(self) -> int:
+        """Body bytes handed to the connection."""
+        return self._writer.bytes_out
+
+    def push(self) -> None:
+        """See ``generation.Reader``."""
+        raise NotImplementedError
+
+    def ended(self) -> None:
+        """See ``generation.Reader``."""
+        self._wake.set()
+
+    def tick(self, now: float) -> None:
+        """Cut a reader that has bytes pending and has taken none of them for ``client_stall_s``."""
+        if self.state not in (ReaderState.OPEN, ReaderState.ENDING):
+            return
+        pending = self._writer.pending
+        taken = self._writer.bytes_out - pending
+        if pending == 0 or taken > self._taken:
+            self._progress_at = now
+            self._taken = taken
+        elif now - self._progress_at > self._settings.client_stall_s:
+            self.stalled = True
+            self._writer.abort()
+            self._step(ReaderHappened.STALLED)
+
+    def leave(self) -> None:
+        """The connection is gone; idempotent, and harmless after a regular end."""
+        if self.state is not ReaderState.CLOSED:
+            self.gone = True
+            self._step(ReaderHappened.GONE)
+
+    async def _drain(self) -> None:
+        """Wait for a blocked writer, on the reader's account."""
+        self._note_blocked(blocked=True)
+        try:
+            await self._writer.drain()
+        finally:
+            self._note_blocked(blocked=False)
+
+    def _note_blocked(self, *, blocked: bool) -> None:
+        if blocked:
+            # What this reader has not taken: in the transport, and behind it in the journal.
+            waiting = self._writer.pending + self._generation.journal.end - self.position
+            self.peak_pending = max(self.peak_pending, waiting)
+        if blocked is not self.blocked:
+            self.blocked = blocked
+            self._changed()
+
+    def _step(self, happened: ReaderHappened) -> None:
+        self.state = reader_step(self.state, happened)
+        if self.state is ReaderState.CLOSED:
+            lag = self._writer.pending + self._generation.journal.end - self.position if self.stalled else 0
+            self.peak_pending = max(self.peak_pending, lag)
+            self.blocked = False
+            self._generation.detach(self, stalled=self.stalled)
+            self._wake.set()
+            self._changed()

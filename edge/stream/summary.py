@@ -1,0 +1,67 @@
+"""From an exchange that has ended on both sides to its StreamRecord.
+
+In: the exchange. Out: one record. Must not: change anything.
+"""
+
+from typing import TYPE_CHECKING
+
+from edge.errors import InternalError
+from edge.telemetry.record import StreamRecord
+from edge.telemetry.timeline import Phase
+
+if TYPE_CHECKING:  # the exchange makes the summary of itself
+    from edge.stream.exchange import Exchange
+
+
+def summarise(exchange: "Exchange") -> StreamRecord:
+    """The record of an exchange that has ended on both sides."""
+    generation, reader, asked, timeline = exchange.generation, exchange.reader, exchange.asked, exchange.timeline
+    if reader is None or generation.outcome is None:
+        raise InternalError("an exchange is recorded only when both its sides have ended")
+    usage = generation.codec.usage if generation.codec is not None else None
+    reported = usage.completion if usage is not None else None
+    tokens = generation.tokens if reported is None else reported
+    ttft = None if generation.first_token_at is None else generation.first_token_at - timeline.started
+    seconds = timeline.seconds
+    error = generation.error
+    return StreamRecord(
+        request_id=asked.request_id,
+        stream_id=exchange.stream_id,
+        surface=str(asked.prepared.surface),
+        model=asked.prepared.model,
+        upstream=exchange.member.name if exchange.member is not None else None,
+        principal=asked.principal.name,
+        streaming=asked.prepared.stream,
+        status=reader.status or 499,
+        outcome=str(generation.outcome),
+        reader="stalled" if reader.stalled else "gone" if reader.gone else "finished",
+        error=error.code if error is not None else None,
+        attempts=exchange.attempts,
+        queued_s=seconds(Phase.QUEUED),
+        connecting_s=seconds(Phase.CONNECTING),
+        upstream_s=seconds(Phase.UPSTREAM),
+        client_blocked_s=seconds(Phase.CLIENT_BLOCKED),
+        edge_s=seconds(Phase.EDGE),
+        total_s=timeline.total,
+        ttft_s=ttft,
+        itl_p50_s=generation.gaps.percentile(0.5),
+        itl_p99_s=generation.gaps.percentile(0.99),
+        itl_max_s=generation.gaps.max,
+        tokens_in=usage.prompt if usage is not None else None,
+        tokens_out=tokens,
+        tokens_cached=usage.cached if usage is not None else None,
+        tokens_from="counted" if reported is None else "reported",
+        tokens_per_s=generation.tokens_per_s(tokens),
+        events=generation.events,
+        bytes_out=reader.bytes_out,
+        peak_buffer_bytes=reader.peak_pending,
+        heartbeats=reader.heartbeats,
+        stalls=generation.stalls,
+        http10=reader.http10,
+        request_text=_text(asked.prepared.body, generation.sample_bytes),
+        answer_text=_text(bytes(generation.sample), generation.sample_bytes),
+    )
+
+
+def _text(data: bytes, most: int) -> str | None:
+    return data[:most].decode("utf-8", "replace") if most else None

@@ -1,0 +1,72 @@
+"""The one timer of the process: every clock of every exchange is looked at in one sweep.
+
+In: things with a ``tick``. Out: ``tick(now)`` on each, a few times a second while there are any. Must not: do anything
+per token; an exchange costs a handful of comparisons per sweep.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from edge.settings import Stream as StreamSettings
+
+_SLOWEST_S = 0.25  # how late a deadline may be noticed
+_FASTEST_S = 0.02
+
+
+class Ticked(Protocol):
+    """Something with clocks."""
+
+    def tick(self, now: float) -> None:
+        """Compare every clock with ``now`` and act on those that ran out; never raises."""
+
+
+def interval_for(settings: StreamSettings) -> float:
+    """A fifth of the shortest clock, within bounds."""
+    clocks = (
+        settings.connect_s,
+        settings.first_token_s,
+        settings.inter_token_s,
+        settings.heartbeat_s,
+        settings.commit_after_s,
+        settings.client_stall_s,
+        settings.total_s or settings.first_token_s,
+    )
+    return max(_FASTEST_S, min(_SLOWEST_S, min(clocks) / 5))
+
+
+class Ticker:
+    """Sweeps over what is registered; asleep while nothing is."""
+
+    def __init__(self, interval_s: float, clock: Callable[[], float]) -> None:
+        self._interval = interval_s
+        self._clock = clock
+        self._things: set[Ticked] = set()
+        self._handle: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._things)
+
+    def add(self, thing: Ticked) -> None:
+        """Begin to tick ``thing``."""
+        self._things.add(thing)
+        if self._handle is None:
+            self._handle = asyncio.get_running_loop().call_later(self._interval, self._sweep)
+
+    def discard(self, thing: Ticked) -> None:
+        """Stop ticking ``thing``; harmless if it is not ticked."""
+        self._things.discard(thing)
+
+    def close(self) -> None:
+        """Stop for good."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _sweep(self) -> None:
+        self._handle = None
+        now = self._clock()
+        for thing in tuple(self._things):
+            thing.tick(now)
+        if self._things:
+            self._handle = asyncio.get_running_loop().call_later(self._interval, self._sweep)

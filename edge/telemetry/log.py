@@ -1,0 +1,232 @@
+"""Log lines: one for each thing worth telling, and one canonical line for each exchange.
+
+In: the log settings, once; then records, helpers' calls, and whatever libraries log through ``logging``.
+Out: one line each, JSON or key=value, that no value can break or forge. Must not: raise into the caller, hold a key,
+or be bypassed: this module alone imports structlog, since importing it plainly loads rich (5 MB, 50 ms).
+"""
+
+import logging
+import re
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import fields
+from typing import Any, TextIO
+
+import orjson
+
+from edge.policy.lifecycle import Outcome
+from edge.settings import Log
+from edge.telemetry.record import StreamRecord
+
+_rich = "rich" in sys.modules
+if not _rich:
+    sys.modules["rich"] = None  # type: ignore[assignment]  # makes the import fail, and structlog do without
+try:
+    import structlog
+    from structlog.processors import TimeStamper, add_log_level, format_exc_info
+    from structlog.typing import EventDict, FilteringBoundLogger
+finally:
+    if not _rich:
+        del sys.modules["rich"]
+
+MODEL_CHARS = 128  # a model name is whatever a client wrote
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+_OUTCOME_LEVELS = {
+    Outcome.UPSTREAM_ERROR: logging.WARNING,
+    Outcome.UPSTREAM_CUT: logging.WARNING,
+    Outcome.UPSTREAM_STALL: logging.WARNING,
+    Outcome.CONNECT_TIMEOUT: logging.WARNING,
+    Outcome.FIRST_TOKEN_TIMEOUT: logging.WARNING,
+    Outcome.TOTAL_TIMEOUT: logging.WARNING,
+    Outcome.INTERNAL_ERROR: logging.ERROR,
+}
+
+_SECRET_NAMES = frozenset(
+    {"authorization", "proxy_authorization", "x_api_key", "api_key", "key", "keys", "password", "cookie", "set_cookie"}
+)
+_BEARER = re.compile(r'(?i)(\bbearer\s+)[^\s"\\]+')
+# What could end a line, move a cursor or not be encoded: C0, DEL, C1, the Unicode line ends, lone surrogates.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_BARE = re.compile(r"[^\s\"'=\\]+")  # values that need no quotes in key=value
+_BARE_EVENT = re.compile(r"[^\"=\\]+")  # an event may have blanks
+
+
+def configure(settings: Log, stream: TextIO | None = None) -> None:
+    """Send all log lines to ``stream`` (stderr), and what libraries log at warning or above as well."""
+    out = sys.stderr if stream is None else stream
+    console = settings.format == "console" or (settings.format == "auto" and out.isatty())
+    structlog.configure(
+        processors=[
+            add_log_level,
+            TimeStamper(fmt="iso", utc=True),
+            format_exc_info,
+            redact,
+            _console if console else _json,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.level]),
+        logger_factory=lambda *_: _Lines(out),
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    forward = _Forward(logging.WARNING)
+    root.handlers = [*(handler for handler in root.handlers if not isinstance(handler, _Forward)), forward]
+    root.setLevel(logging.WARNING)
+
+
+def get_logger(**bound: object) -> FilteringBoundLogger:
+    """A logger whose lines carry ``bound``."""
+    logger: FilteringBoundLogger = structlog.get_logger().bind(**bound)
+    return logger
+
+
+def emit(record: StreamRecord) -> None:
+    """The canonical line of an exchange."""
+    level = _OUTCOME_LEVELS.get(Outcome(record.outcome), logging.INFO)
+    get_logger().log(level, "exchange", **record_event(record))
+
+
+def record_event(record: StreamRecord) -> dict[str, object]:
+    """A record's fields as they are logged: without those that are None, times to the microsecond."""
+    event = {field.name: _rounded(getattr(record, field.name)) for field in fields(record)}
+    event["model"] = _bounded(record.model)
+    return {name: value for name, value in event.items() if value is not None}
+
+
+def start(
+    *, request_id: str, stream_id: str, surface: str, model: str | None, upstream: str | None, principal: str
+) -> None:
+    """An exchange was accepted."""
+    get_logger().info(
+        "start",
+        **_given(
+            request_id=request_id,
+            stream_id=stream_id,
+            surface=surface,
+            model=_bounded(model),
+            upstream=upstream,
+            principal=principal,
+        ),
+    )
+
+
+def progress(
+    *,
+    request_id: str,
+    stream_id: str,
+    surface: str,
+    model: str | None,
+    upstream: str | None,
+    elapsed_s: float,
+    tokens: int,
+    tokens_per_s: float | None,
+    buffer_bytes: int,
+) -> None:
+    """An exchange has been running for another while."""
+    get_logger().info(
+        "progress",
+        **_given(
+            request_id=request_id,
+            stream_id=stream_id,
+            surface=surface,
+            model=_bounded(model),
+            upstream=upstream,
+            elapsed_s=round(elapsed_s, 3),
+            tokens=tokens,
+            tokens_per_s=None if tokens_per_s is None else round(tokens_per_s, 2),
+            buffer_bytes=buffer_bytes,
+        ),
+    )
+
+
+def redact(_: object, __: str, event: EventDict) -> EventDict:
+    """Replace the values of names that hold secrets, at any depth (a structlog processor)."""
+    return _without_secrets(event)
+
+
+def _without_secrets(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: "[redacted]"
+        if str(name).lower().replace("-", "_") in _SECRET_NAMES
+        else _without_secrets(value)
+        if isinstance(value, Mapping)
+        else value
+        for name, value in values.items()
+    }
+
+
+def _given(**values: object) -> dict[str, object]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _rounded(value: object) -> object:
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def _bounded(model: str | None) -> str | None:
+    return model if model is None or len(model) <= MODEL_CHARS else model[: MODEL_CHARS - 1] + "…"
+
+
+def _json(_: object, __: str, event: EventDict) -> str:
+    first = {name: event.pop(name) for name in ("timestamp", "level", "event")}
+    return _harmless(_dumps({**first, **event}))
+
+
+def _console(_: object, __: str, event: EventDict) -> str:
+    """``time level event key=value …``; a traceback follows on indented lines, which no record starts with."""
+    head = f"{event.pop('timestamp')} {event.pop('level'):<7} {_harmless(_value(event.pop('event'), _BARE_EVENT))}"
+    trace = str(event.pop("exception", "")).splitlines()
+    pairs = [f"{_harmless(name)}={_harmless(_value(value))}" for name, value in event.items()]
+    return "\n".join([" ".join([head, *pairs]), *("    " + _harmless(line) for line in trace)])
+
+
+def _value(value: object, bare: re.Pattern[str] = _BARE) -> str:
+    """As it is if it cannot be mistaken for something else, otherwise as JSON."""
+    return value if isinstance(value, str) and bare.fullmatch(value) else _dumps(value)
+
+
+def _dumps(value: object) -> str:
+    options = orjson.OPT_NON_STR_KEYS
+    try:
+        return orjson.dumps(value, default=str, option=options).decode()
+    except TypeError:  # a lone surrogate (undecodable header bytes) or an integer beyond 64 bits
+        return orjson.dumps(_plain(value), default=str, option=options).decode()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {_plain(name): _plain(held) for name, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(held) for held in value]
+    return value if value is None or isinstance(value, bool | float) else str(value).encode(errors="replace").decode()
+
+
+def _harmless(text: str) -> str:
+    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", _BEARER.sub(r"\1[redacted]", text))
+
+
+class _Lines:
+    """Where structlog writes to: a log that cannot be written must not end a stream."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+    log = debug = info = warning = error = critical = exception = msg
+
+
+class _Forward(logging.Handler):
+    """Brings what libraries log into the same lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            fields = {"exc_info": record.exc_info} if record.exc_info else {}
+            level = min(record.levelno // 10 * 10, logging.CRITICAL)  # libraries may have levels of their own
+            get_logger(logger=record.name).log(level, record.getMessage(), **fields)
+        except Exception:  # noqa: BLE001 - a library's faulty log call must not become its failure
+            self.handleError(record)

@@ -1,0 +1,230 @@
+"""All upstreams together: found, watched, told about, let go.
+
+In: the settings, and what answers at the places they name. Out: the members for routing, readiness, the model list.
+Must not: look more than once per interval and place, log a look that changed nothing, cut a stream because its server
+does not answer looks, or tell a secret.
+"""
+
+import asyncio
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Any
+
+import aiohttp
+from structlog.typing import FilteringBoundLogger
+
+from edge.settings import Settings
+from edge.settings import Upstream as UpstreamSettings
+from edge.upstream.base import Upstream
+from edge.upstream.catalogue import merged
+from edge.upstream.discovery import Place, places
+from edge.upstream.health import MISSES_TO_BE_GONE, Member
+from edge.upstream.servers import MODEL_SERVERS, Card, Found, Kind, identify
+
+__all__ = ["Fleet", "Make", "Member"]
+
+FIRST_LOOK_S = 2.5  # a little over one probe: a server that hangs must not hold up the start
+LOGGED_MODELS = 20
+
+Make = Callable[[aiohttp.ClientSession, UpstreamSettings, Member], Upstream]
+
+
+class Fleet:
+    """The upstreams. Made with the loop running; ``close`` must follow, also if ``start`` was cancelled.
+
+    Args:
+        make: Gives a member its way to open calls; the session stays the fleet's.
+        own_ports: Loopback ports that Edge itself listens on, which are never used as upstreams.
+
+    Raises:
+        OSError: the ``ca_file`` of an upstream cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        make: Make,
+        *,
+        log: FilteringBoundLogger,
+        own_ports: AbstractSet[int] = frozenset(),
+    ) -> None:
+        self._settings = settings
+        self._make = make
+        self._log = log
+        self._own_ports = own_ports
+        self._places = places(settings, own_ports)
+        self._leaving: list[tuple[Member, aiohttp.ClientSession]] = []
+        self._watcher: asyncio.Task[None] | None = None
+        self._looked = asyncio.Event()
+        self._closed = False
+        for place in self._places:
+            if place.configured:
+                self._join(place, place.settings, Kind.GENERIC)
+
+    def __repr__(self) -> str:
+        return f"<Fleet {list(self.members)}, {len(self._places)} places, {len(self._leaving)} leaving>"
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """All that are known, up or not, in their order."""
+        return tuple(place.member for place in self._places if place.member is not None)
+
+    async def start(self) -> None:
+        """Look once, waiting at most ``FIRST_LOOK_S`` for it, and go on looking in the background."""
+        self._watcher = asyncio.create_task(self._watch(), name="fleet")
+        try:
+            async with asyncio.timeout(FIRST_LOOK_S):
+                await self._looked.wait()
+        except TimeoutError:
+            pass  # what is slow is looked at in the background like everything else
+
+    async def close(self) -> None:
+        """Stop looking and close every connection. Cancelled while waiting, it has still let go of everything."""
+        self._closed = True
+        async with AsyncExitStack() as stack:  # runs them all, whichever of them is cancelled or fails
+            for place in self._places:
+                stack.push_async_callback(place.session.close)
+                if place.member is not None:
+                    stack.push_async_callback(place.member.upstream.close)
+            for member, session in self._leaving:
+                stack.push_async_callback(session.close)
+                stack.push_async_callback(member.upstream.close)
+            if self._watcher is not None:
+                self._watcher.cancel()
+                await asyncio.wait([self._watcher])
+
+    async def look(self) -> None:
+        """Look at every place now, all at the same time."""
+        async with asyncio.TaskGroup() as group:
+            for place in self._places:
+                group.create_task(self._look_at(place))
+        await self._see_off()
+
+    def note_failure(self, member: Member) -> None:
+        """Connecting to it has just failed: do not route to it until a look finds it up."""
+        before = _seen(member)
+        member.fail("could not be connected to")
+        self._tell(member, before)
+
+    def ready(self) -> tuple[bool, dict[str, Any]]:
+        """Whether anything can be served, and for people: what of, and what not and why."""
+        ready = any(member.up for member in self.members)
+        upstreams = {
+            member.name: {
+                "up": member.up,
+                "kind": str(member.kind),
+                "url": member.url,
+                "models": len(member.models),
+                "why": member.why,
+            }
+            for member in self.members
+        }
+        return ready, {"ready": ready, "upstreams": upstreams, "reason": None if ready else self._reason()}
+
+    def models(self) -> list[Card]:
+        """The models that can be had now, each id once."""
+        return merged(self.members)
+
+    def model(self, name: str) -> Card | None:
+        """One entry of that list."""
+        return next((card for card in self.models() if card["id"] == name), None)
+
+    def _reason(self) -> str:
+        if self.members:
+            return "; ".join(f"{member.name} {member.why}" for member in self.members)
+        if self._places:
+            return f"no model server has been found yet at {', '.join(place.settings.url for place in self._places)}"
+        return "no upstream is configured, and discovery is off"
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                await self.look()
+            except Exception:  # noqa: BLE001 - a bug of ours in one look must not end the looking
+                self._log.error("looking for upstreams failed", exc_info=True)
+            self._looked.set()
+            await asyncio.sleep(self._settings.discovery.interval_s)
+
+    async def _look_at(self, place: Place) -> None:
+        found = await identify(place.session, place.found)
+        if self._closed:
+            return
+        before, place.found = place.found, found
+        if place.configured:
+            self._refresh(place, found)
+        else:
+            self._settle(place, found, before)
+
+    def _settle(self, place: Place, found: Found, before: Found | None) -> None:
+        """Somebody comes, goes or stays at a port that nobody vouched for."""
+        is_server = found.kind in MODEL_SERVERS
+        if place.member is not None and is_server and place.member.kind != found.kind:
+            self._let_go(place, f"a different server, {found.kind}, answers there now")
+        if place.member is None and is_server:
+            self._join(place, place.named_for(found.kind), found.kind)
+        if place.member is not None:
+            self._refresh(place, found)
+            if place.member.misses >= MISSES_TO_BE_GONE:
+                self._let_go(place, None)
+        if found.kind in (Kind.OTHER, Kind.EDGE) and not _same(found, before):
+            seems = found.seems or ("another Edge" if found.kind is Kind.EDGE else "not a model server")
+            self._log.info("port left alone", url=place.settings.url, seems=seems, why=found.why)
+
+    def _refresh(self, place: Place, found: Found) -> None:
+        member = place.member
+        if member is None:
+            return
+        if found.kind is Kind.EDGE and place.is_ours(self._own_ports):
+            found = replace(found, up=False, why="is this Edge itself", listless=False)
+        before = _seen(member)
+        member.take(found)
+        self._tell(member, before)
+
+    def _join(self, place: Place, settings: UpstreamSettings, kind: Kind) -> None:
+        place.member = member = Member(settings, kind, configured=place.configured)
+        member.upstream = self._make(place.session, settings, member)
+
+    def _let_go(self, place: Place, why: str | None) -> None:
+        member = place.member
+        if member is None:
+            return
+        before = _seen(member)
+        if why is not None:
+            member.fail(why)
+            self._tell(member, before)
+        # Its streams, if it has any, run on over the session that they began on.
+        self._leaving.append((member, place.renew_session()))
+        place.member = None
+
+    async def _see_off(self) -> None:
+        for leaver in [leaver for leaver in self._leaving if not leaver[0].active]:
+            member, session = leaver
+            await member.upstream.close()
+            await session.close()
+            self._leaving.remove(leaver)
+
+    def _tell(self, member: Member, before: tuple[object, ...]) -> None:
+        """One line per change, none for a look that found everything as it was."""
+        was_up, was_why, had_models = before
+        if _seen(member) == before:
+            return
+        facts = {"upstream": member.name, "kind": str(member.kind), "url": member.url}
+        models = sorted(member.models)[:LOGGED_MODELS]
+        if member.up and not was_up:
+            self._log.info("upstream found", **facts, models=models)
+        elif member.up and member.models != had_models:
+            self._log.info("upstream models changed", **facts, models=models)
+        elif was_up and not member.up:
+            self._log.warning("upstream lost", **facts, why=member.why)
+        elif member.why != was_why:
+            self._log.warning("upstream not usable", **facts, why=member.why)
+
+
+def _seen(member: Member) -> tuple[object, ...]:
+    return member.up, member.why, member.models
+
+
+def _same(found: Found, before: Found | None) -> bool:
+    return before is not None and (found.kind, found.mark) == (before.kind, before.mark)

@@ -1,0 +1,95 @@
+"""One upstream as Edge knows it: what it serves, whether it is up, and how a look changes that.
+
+In: what a look found, and the failures that the exchange met. Out: a ``Member``, read by routing and by the relay.
+Must not: do I/O, or log: whoever changes it tells.
+"""
+
+import time
+from dataclasses import replace
+
+from yarl import URL
+
+from edge.protocol.surface import Surface
+from edge.settings import Upstream as UpstreamSettings
+from edge.upstream.base import Upstream
+from edge.upstream.servers import TRAITS, Card, Found, Kind
+
+MISSES_TO_BE_GONE = 2  # one late or failed answer is a restart or a hiccup
+
+
+class Member:
+    """A candidate for routing (``policy.routing.Candidate``), and the way to it.
+
+    Args:
+        configured: Named in the settings, hence trusted to be a model server even if it has no model list.
+
+    Attributes:
+        upstream: Opens calls to it.
+        kind: What was recognised there, as a word for people.
+        url: Where it is, without any secret.
+        why: Why it is not up, as a phrase that follows its name; None while it is up.
+        model_cards: The entries of its last model list, as they came; kept while it is down.
+        any_model: It answers whatever model is named.
+        repairs: Faults of its streams that are mended.
+        active: Requests of ours that it is working on; the exchange counts.
+        misses: Failed looks in a row.
+        since: Unix time when it became known.
+    """
+
+    upstream: Upstream
+
+    def __init__(self, settings: UpstreamSettings, kind: Kind = Kind.GENERIC, *, configured: bool = True) -> None:
+        self.name = settings.name
+        self.url = str(URL(settings.url).origin())
+        self.up = False
+        self.why: str | None = "has not answered yet"
+        self.any_model = False
+        self.model_cards: list[Card] = []
+        self.models: frozenset[str] = frozenset()
+        self.active = 0
+        self.misses = 0
+        self.since = int(time.time())
+        self._settings = settings
+        self._configured = configured
+        self._become(kind)
+
+    def __repr__(self) -> str:
+        state = f"up, {len(self.models)} models, {self.active} active" if self.up else f"down: {self.why}"
+        return f"<Member {self.name} {self.kind} {self.url} {state}>"
+
+    def take(self, found: Found) -> None:
+        """Learn from a look."""
+        if self._configured and found.listless and found.kind is not Kind.OLLAMA:
+            kind = found.kind if found.kind in TRAITS else Kind.GENERIC
+            found = replace(found, kind=kind, up=True, why=None, cards=())
+        if found.kind in TRAITS:
+            self._answered(found)
+        else:
+            self._missed(found)
+
+    def fail(self, why: str) -> None:
+        """Down at once, until a look finds it up."""
+        self.up, self.why = False, why
+
+    def _become(self, kind: Kind) -> None:
+        traits, chosen = TRAITS[kind], self._settings
+        self.kind = kind
+        self.surfaces = frozenset(map(Surface, chosen.surfaces)) or traits.surfaces
+        self.repairs = traits.repairs if chosen.repairs is None else frozenset[str](chosen.repairs)
+
+    def _answered(self, found: Found) -> None:
+        self.misses = 0
+        self._become(found.kind)
+        self.up, self.why = found.up, found.why
+        if found.cards is not None:
+            self.model_cards = list(found.cards)
+            self.models = frozenset(card["id"] for card in found.cards)
+            self.any_model = found.listless or (TRAITS[found.kind].answers_any and len(self.models) == 1)
+
+    def _missed(self, found: Found) -> None:
+        late = found.kind is Kind.SILENT and self.up
+        if late and self.active:
+            return  # it is at work for us, and some servers do one thing at a time; the streams' own clocks judge it
+        self.misses += 1
+        if not late or self.misses >= MISSES_TO_BE_GONE:
+            self.fail(found.why or "is gone")

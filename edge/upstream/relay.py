@@ -1,0 +1,240 @@
+"""The relay: a call to a server that speaks the surface itself, pushed on as bytes.
+
+In: a ``Call``. Out: pushes into the sink, in order, from one task per call. aiohttp's exceptions end here: each await
+is translated once. Must not: retry (but for a pooled connection that turns out to be dead), time out, decide an
+outcome, follow a redirect, or build a path from anything a client sent.
+"""
+
+import asyncio
+import errno
+import ssl
+from collections.abc import Mapping
+
+import aiohttp
+import orjson
+
+from edge.errors import EdgeError, InternalError, UpstreamBroken, UpstreamCut, UpstreamSaid, UpstreamUnreachable
+from edge.policy.lifecycle import Happened
+from edge.protocol.dialect import BadStream, Codec
+from edge.protocol.shapes import upstream_said
+from edge.protocol.surface import UPSTREAM_PATHS
+from edge.upstream.base import Call, Sink
+
+_ERROR_BODY_BYTES = 64 * 1024
+_POOL_TRIES = 8  # dead pooled connections to go through before a fresh one is reached
+
+# Response headers a client gets to see. Prefixes end with a dash.
+_PASSED_ON = frozenset({"retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "openai-model"})
+_PASSED_ON_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-")
+
+Ending = tuple[Happened, EdgeError | None]
+
+
+class Relay:
+    """An ``openai-compatible`` upstream."""
+
+    def __init__(self, session: aiohttp.ClientSession, name: str) -> None:
+        self.name = name
+        self._session = session
+
+    def open(self, call: Call, sink: Sink) -> "RelaySource":
+        """See ``base.Upstream``."""
+        return RelaySource(self._session, self.name, call, sink)
+
+    async def close(self) -> None:
+        """See ``base.Upstream``; the fleet owns the session."""
+
+
+class RelaySource:
+    """One call in progress."""
+
+    def __init__(self, session: aiohttp.ClientSession, name: str, call: Call, sink: Sink) -> None:
+        self._session = session
+        self._name = name
+        self._call = call
+        self._sink = sink
+        self._response: aiohttp.ClientResponse | None = None
+        self._connected = False
+        self._reused = False
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._task = asyncio.create_task(self._run(), name=f"relay {name}")
+
+    def __repr__(self) -> str:
+        return f"<RelaySource {self._name} {'flowing' if self._flowing.is_set() else 'paused'}>"
+
+    def pause(self) -> None:
+        """See ``base.Source``: unread, aiohttp's buffer fills, then the kernel's, then the server feels it."""
+        self._flowing.clear()
+
+    def resume(self) -> None:
+        """See ``base.Source``."""
+        self._flowing.set()
+
+    def abort(self) -> None:
+        """See ``base.Source``."""
+        if self._response is not None:
+            self._response.close()
+        self._task.cancel()
+
+    def connection_ready(self, *, reused: bool) -> None:
+        """Told by the session's tracing: the connection stands, and whether it came from the pool."""
+        self._reused = reused
+        if not self._connected:
+            self._connected = True
+            self._sink.connected()
+
+    async def _run(self) -> None:
+        try:
+            happened, error = await self._exchange()
+        except asyncio.CancelledError:
+            raise
+        except Exception as bug:  # noqa: BLE001 - a bug of ours must reach the client as one, not as a hang
+            error = InternalError("Edge failed while reading from the upstream")
+            error.__cause__ = bug
+            happened = Happened.BUG
+        finally:
+            if self._response is not None:
+                self._response.release()
+        self._sink.end(happened, error)
+
+    async def _exchange(self) -> Ending:
+        try:
+            response = self._response = await self._post()
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return self._not_answered(error)
+        if response.status != 200:
+            return await self._refused(response)
+        self._sink.answered(passed_on(response.headers))
+        codec = self._call.codec
+        kind = response.content_type
+        if kind == "application/json":
+            return await self._whole(response)
+        if codec is None or kind != "text/event-stream":
+            wanted = "a JSON body" if codec is None else "an event stream"
+            return Happened.ERROR, UpstreamBroken(f"upstream {self._name} answered with {kind} instead of {wanted}")
+        return await self._events(response, codec)
+
+    async def _post(self) -> aiohttp.ClientResponse:
+        call = self._call
+        for tries_left in reversed(range(_POOL_TRIES)):
+            try:
+                return await self._session.post(
+                    UPSTREAM_PATHS[call.surface],
+                    data=call.body,
+                    headers={"Content-Type": "application/json", **call.headers},
+                    allow_redirects=False,
+                    trace_request_ctx=self,
+                )
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                # llama.cpp promises keep-alive and closes: the request never reached anybody, so it may be repeated.
+                if not self._reused or not tries_left:
+                    raise
+                self._reused = False
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    async def _events(self, response: aiohttp.ClientResponse, codec: Codec) -> Ending:
+        content = response.content
+        while True:
+            if not self._flowing.is_set():
+                await self._flowing.wait()
+            try:
+                data = await content.readany()
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                return Happened.CUT, self._cut(error)
+            try:
+                batch = codec.feed(data) if data else codec.eof()
+            except BadStream as error:
+                return Happened.ERROR, UpstreamBroken(f"upstream {self._name}: {error}")
+            self._sink.feed(batch)
+            if batch.error is not None:
+                return Happened.ERROR, batch.error
+            if batch.terminated or not data:
+                if codec.finished(clean_eof=not batch.terminated):
+                    return Happened.DONE, None
+                return Happened.CUT, UpstreamCut(f"upstream {self._name} ended before the answer was finished")
+
+    async def _whole(self, response: aiohttp.ClientResponse) -> Ending:
+        try:
+            data = await read_bounded(response, self._call.max_answer_bytes)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return Happened.CUT, self._cut(error)
+        if data is None:
+            limit = self._call.max_answer_bytes
+            return Happened.ERROR, UpstreamBroken(f"upstream {self._name} sent an answer of over {limit} bytes")
+        try:
+            decoded = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            return Happened.ERROR, UpstreamBroken(f"upstream {self._name} sent a malformed JSON answer")
+        if isinstance(decoded, dict) and decoded.get("error") and "output" not in decoded:
+            return Happened.ERROR, upstream_said(decoded, 502)
+        self._sink.body(data)
+        return Happened.DONE, None
+
+    async def _refused(self, response: aiohttp.ClientResponse) -> Ending:
+        status, headers = response.status, passed_on(response.headers)
+        if status < 400:
+            what = "a redirect; Edge follows none, so set the final url" if 300 <= status < 400 else f"status {status}"
+            return Happened.ERROR, UpstreamBroken(f"upstream {self._name} answered with {what}")
+        try:
+            data = await read_bounded(response, _ERROR_BODY_BYTES)
+        except (aiohttp.ClientError, OSError, ValueError):
+            data = b""
+        try:
+            decoded = orjson.loads(data or b"")
+        except orjson.JSONDecodeError:
+            decoded = None
+        if isinstance(decoded, dict):
+            return Happened.ERROR, upstream_said(decoded, status, headers)
+        message = f"upstream {self._name} answered with status {status} {response.reason or ''}".rstrip()
+        return Happened.ERROR, UpstreamSaid(message, status=status, headers=headers)
+
+    def _not_answered(self, error: Exception) -> Ending:
+        """The connection was not made, or gave no response."""
+        if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientConnectorDNSError) or not self._connected:
+            return Happened.CUT, UpstreamUnreachable(f"upstream {self._name} cannot be reached: {reason(error)}")
+        if isinstance(error, aiohttp.ClientResponseError | ValueError):
+            return Happened.ERROR, UpstreamBroken(f"upstream {self._name} did not answer in HTTP: {reason(error)}")
+        return Happened.CUT, UpstreamCut(f"upstream {self._name} closed the connection without an answer")
+
+    def _cut(self, error: Exception) -> UpstreamCut:
+        return UpstreamCut(f"upstream {self._name} broke off in the middle of the answer: {reason(error)}")
+
+
+async def read_bounded(response: aiohttp.ClientResponse, limit: int) -> bytes | None:
+    """Read a body whole; None when it is over ``limit`` bytes."""
+    parts: list[bytes] = []
+    size = 0
+    while data := await response.content.readany():
+        size += len(data)
+        if size > limit:
+            return None
+        parts.append(data)
+    return b"".join(parts)
+
+
+def passed_on(headers: Mapping[str, str]) -> dict[str, str]:
+    """The response headers that a client gets to see."""
+    return {
+        name.lower(): value
+        for name, value in headers.items()
+        if name.lower() in _PASSED_ON or name.lower().startswith(_PASSED_ON_PREFIXES)
+    }
+
+
+def reason(error: BaseException) -> str:
+    """A short cause for a person, without addresses or library names."""
+    for kinds, cause in _REASONS:
+        if isinstance(error, kinds):
+            return cause
+    return _ERRNO_REASONS.get(getattr(error, "errno", None) or 0, type(error).__name__)
+
+
+_REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
+    ((aiohttp.ClientConnectorDNSError,), "its name cannot be resolved"),
+    ((aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError), "its TLS certificate is not trusted"),
+    ((aiohttp.ClientSSLError, ssl.SSLError), "TLS failed"),
+    ((ConnectionResetError,), "connection reset"),
+    ((aiohttp.ClientPayloadError,), "the body ended too early"),
+)
+_ERRNO_REASONS = {errno.ECONNREFUSED: "connection refused", errno.ECONNRESET: "connection reset"}

@@ -1,0 +1,244 @@
+"""Recognise what answers on a URL, and know what that kind of server is good for.
+
+In: a session whose base is the URL. Out: ``Found``: the kind, whether it can be used now and if not why, its models.
+Must not: trust a port number (a Jupyter lives on 8000, a Tomcat on 8080), follow redirects, read without bound,
+or raise for anything that the other side does.
+
+``GET /v1/models`` mostly says enough. Only when that answer is new are further routes asked, since a foreign server's
+log is not ours to fill.
+"""
+
+import asyncio
+import errno
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import aiohttp
+import orjson
+
+from edge.policy.routing import printable
+from edge.protocol.surface import Surface
+
+PROBE_S = 2.0
+MAX_LIST_BYTES = 2**20
+Card = dict[str, Any]
+
+
+class Kind(StrEnum):
+    """What answers."""
+
+    LLAMA_CPP = "llama.cpp"
+    VLLM = "vLLM"
+    SGLANG = "SGLang"
+    LM_STUDIO = "LM Studio"
+    OLLAMA = "Ollama"
+    EDGE = "Edge"
+    GENERIC = "OpenAI-compatible"
+    OTHER = "other"  # something that is no model server, or does not show it
+    SILENT = "silent"  # connected, or tried to, and no answer in time
+    NOTHING = "nothing"  # cannot be connected to
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a kind of server is good for, unless its settings say otherwise.
+
+    Attributes:
+        repairs: Faults of its streams that are mended.
+        answers_any: With a single model it answers whatever name it is asked for.
+    """
+
+    surfaces: frozenset[Surface]
+    repairs: frozenset[str] = frozenset()
+    answers_any: bool = False
+
+
+_BASIC = frozenset({Surface.CHAT, Surface.COMPLETIONS, Surface.EMBEDDINGS})
+_ANTHROPIC = frozenset({Surface.MESSAGES, Surface.COUNT_TOKENS})
+
+TRAITS: Mapping[Kind, Traits] = {
+    # llama.cpp has /v1/responses too, but its stream lacks what the SDKs' stream helpers need.
+    Kind.LLAMA_CPP: Traits(_BASIC | _ANTHROPIC, frozenset({"drop-null-events"}), answers_any=True),
+    Kind.VLLM: Traits(_BASIC | _ANTHROPIC | {Surface.RESPONSES}),
+    Kind.SGLANG: Traits(_BASIC),
+    Kind.LM_STUDIO: Traits(_BASIC | {Surface.RESPONSES}),
+    Kind.OLLAMA: Traits(frozenset()),
+    Kind.EDGE: Traits(frozenset(Surface)),
+    Kind.GENERIC: Traits(_BASIC),
+}
+
+# What may be used, or at least named, when it is found without being configured. Never an Edge: that way lies a loop.
+MODEL_SERVERS = frozenset(TRAITS) - {Kind.EDGE}
+
+OLLAMA_WHY = (
+    "is an Ollama, which is not supported yet: its /v1 turns errors in mid-stream into clean ends, so it is not relayed"
+)
+
+# The name that a server writes into ``owned_by`` of its own models.
+_OWNERS = {
+    "llamacpp": Kind.LLAMA_CPP,
+    "vllm": Kind.VLLM,
+    "sglang": Kind.SGLANG,
+    "organization_owner": Kind.LM_STUDIO,
+}
+_LISTLESS = (404, 405, 501)
+_TITLE = re.compile(rb"<title[^>]*>([^<]{1,200})", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """By what the answer to ``/v1/models`` is known again; deliberately without the models."""
+
+    status: int
+    server: str
+    listed: bool
+    owners: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one look saw.
+
+    Attributes:
+        up: It can be used now.
+        why: Why it cannot, as a phrase that follows its name.
+        cards: The entries of its model list, as they came; None if there was no list.
+        listless: It answers, but has no model list, as far as its status tells.
+        seems: For ``OTHER``, what it calls itself, if anything.
+    """
+
+    kind: Kind
+    up: bool = False
+    why: str | None = None
+    cards: tuple[Card, ...] | None = None
+    listless: bool = False
+    seems: str = ""
+    mark: Mark | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    server: str
+    body: bytes  # empty if it was over the bound
+
+
+async def identify(session: aiohttp.ClientSession, before: Found | None = None) -> Found:
+    """Look at what answers; at most three requests of ``PROBE_S`` each, one if it answers like last time.
+
+    Args:
+        session: Its base URL is what is looked at.
+        before: What the last look saw.
+    """
+    try:
+        answer = await _get(session, "/v1/models")
+    except TimeoutError:
+        return Found(Kind.SILENT, why=f"did not answer within {PROBE_S:g} s")
+    except aiohttp.ClientConnectorError as error:
+        return Found(Kind.NOTHING, why=_unreachable(error))
+    except (aiohttp.ClientError, OSError, ValueError):
+        return Found(Kind.OTHER, why="accepts connections, but does not answer in HTTP")
+    cards = _cards(answer.body) if answer.status == 200 else None
+    mark = Mark(answer.status, answer.server, cards is not None, _owners(cards))
+    if before is not None and before.mark == mark:
+        kind, seems = before.kind, before.seems
+    else:
+        kind, seems = await _recognise(session, mark)
+    if kind is Kind.OLLAMA:
+        return Found(kind, why=OLLAMA_WHY, mark=mark)
+    if cards is not None:
+        return Found(kind, up=True, cards=cards, mark=mark)
+    return Found(kind, why=_why(kind, mark), listless=mark.status in _LISTLESS, seems=seems, mark=mark)
+
+
+async def _get(session: aiohttp.ClientSession, path: str) -> _Answer:
+    async with asyncio.timeout(PROBE_S), session.get(path, allow_redirects=False) as response:
+        body = bytearray()
+        async for chunk in response.content.iter_any():
+            body += chunk
+            if len(body) > MAX_LIST_BYTES:
+                response.close()
+                body.clear()
+                break
+        return _Answer(response.status, printable(response.headers.get("Server", "")), bytes(body))
+
+
+async def _peek(session: aiohttp.ClientSession, path: str) -> bytes:
+    """The body of a further route, or nothing if that route does not answer well."""
+    try:
+        answer = await _get(session, path)
+    except (aiohttp.ClientError, OSError, ValueError):  # a TimeoutError is an OSError
+        return b""
+    return answer.body if answer.status == 200 else b""
+
+
+async def _recognise(session: aiohttp.ClientSession, mark: Mark) -> tuple[Kind, str]:
+    kind = _declared(mark)
+    if kind is not None:
+        return kind, ""
+    home = await _peek(session, "/")
+    if b"Ollama is running" in home[:100]:
+        return Kind.OLLAMA, ""
+    if not mark.listed:
+        title = _TITLE.search(home)
+        return Kind.OTHER, printable(title[1].decode(errors="replace").strip()) if title else mark.server
+    is_lm_studio = _cards(await _peek(session, "/api/v0/models")) is not None  # nobody else has that route
+    return (Kind.LM_STUDIO if is_lm_studio else Kind.GENERIC), ""
+
+
+def _declared(mark: Mark) -> Kind | None:
+    """What it says it is, in passing."""
+    if mark.server.lower().startswith("edge/"):
+        return Kind.EDGE
+    if mark.server == "llama.cpp":
+        return Kind.LLAMA_CPP
+    return _OWNERS.get(next(iter(mark.owners))) if len(mark.owners) == 1 else None
+
+
+def _cards(body: bytes) -> tuple[Card, ...] | None:
+    """The entries of a model list, or None if this is not one: ``{"object": "list", "data": [{"id": …}, …]}``."""
+    try:
+        answer = orjson.loads(body)
+        orjson.dumps(answer)  # nested deeper than it can be written again: nothing to pass on
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        return None
+    # Some leave "object" out; Ollama's data is null when it has no models.
+    if not isinstance(answer, dict) or answer.get("object", "list") != "list" or "data" not in answer:
+        return None
+    cards = answer["data"] if answer["data"] is not None else []
+    if not isinstance(cards, list) or not all(_is_card(card) for card in cards):
+        return None
+    return tuple(cards)
+
+
+def _is_card(card: object) -> bool:
+    return isinstance(card, dict) and isinstance(card.get("id"), str) and card["id"] != ""
+
+
+def _owners(cards: tuple[Card, ...] | None) -> frozenset[str]:
+    return frozenset(owner for card in cards or () if isinstance(owner := card.get("owned_by"), str))
+
+
+def _why(kind: Kind, mark: Mark) -> str:
+    if kind is Kind.LLAMA_CPP and mark.status == 503:
+        return "is loading its model"
+    if mark.status in (401, 403):
+        return f"wants an API key that it was not given (it answers {mark.status} to /v1/models)"
+    if mark.status in (301, 302, 303, 307, 308):
+        return f"redirects /v1/models ({mark.status}); redirects are not followed, so name the place itself"
+    if mark.status == 200:
+        return "answers /v1/models with something that is not a list of models"
+    return f"answers {mark.status} to /v1/models"
+
+
+def _unreachable(error: aiohttp.ClientConnectorError) -> str:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return "has a TLS certificate that is not trusted; see ca_file"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "has a host name that cannot be resolved"
+    if error.os_error.errno == errno.ECONNREFUSED:
+        return "refuses connections: nothing listens there"
+    return f"cannot be reached: {error.os_error.strerror or error.os_error}"
