@@ -4,7 +4,7 @@ In: decoded event payloads. Out: the response that the upstream would have given
 Must not: raise on any JSON, or build output from deltas (the last event holds it whole).
 """
 
-_LAST = frozenset({"response.completed", "response.incomplete", "response.failed"})
+_LAST = ("response.completed", "response.incomplete", "response.failed")  # a tuple: a type may be unhashable JSON
 
 
 class ResponsesCollector:

@@ -75,9 +75,9 @@ def configure(settings: Log, stream: TextIO | None = None) -> None:
     root.setLevel(logging.WARNING)
 
 
-def get_logger(**bound: object) -> FilteringBoundLogger:
-    """A logger whose lines carry ``bound``."""
-    logger: FilteringBoundLogger = structlog.get_logger().bind(**bound)
+def get_logger() -> FilteringBoundLogger:
+    """A logger; it may be made before ``configure`` and follows it."""
+    logger: FilteringBoundLogger = structlog.get_logger()
     return logger
 
 
@@ -227,6 +227,6 @@ class _Forward(logging.Handler):
         try:
             fields = {"exc_info": record.exc_info} if record.exc_info else {}
             level = min(record.levelno // 10 * 10, logging.CRITICAL)  # libraries may have levels of their own
-            get_logger(logger=record.name).log(level, record.getMessage(), **fields)
+            get_logger().log(level, record.getMessage(), logger=record.name, **fields)
         except Exception:  # noqa: BLE001 - a library's faulty log call must not become its failure
             self.handleError(record)

@@ -100,7 +100,6 @@ class Connection(asyncio.Protocol):
         fake.connections.append(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         transport.set_write_buffer_limits(high=0)
         self.task = asyncio.get_running_loop().create_task(self._serve())

@@ -50,13 +50,15 @@ async def http(fake: FakeModel) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @asynccontextmanager
-async def posted(fake: FakeModel, body: bytes = b"{}") -> AsyncIterator[tuple[asyncio.StreamReader, socket.socket]]:
+async def posted(
+    fake: FakeModel, body: bytes = b"{}"
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A raw client that has sent one chat request."""
     reader, writer = await asyncio.open_connection("127.0.0.1", fake.port)
     writer.write(b"POST %b HTTP/1.1\r\nContent-Length: %d\r\nX-A: 1\r\nx-a: 2\r\n\r\n" % (CHAT.encode(), len(body)))
     writer.write(body)
     try:
-        yield reader, writer.get_extra_info("socket")
+        yield reader, writer
     finally:
         writer.transport.abort()
         await asyncio.sleep(0)
@@ -126,14 +128,14 @@ async def test_gates_hold_the_script_until_opened(fake, http):
 @pytest.mark.parametrize("at", [gate("held"), stall()])
 async def test_tells_how_the_client_left(fake, leave, at):
     fake.script(head(), chunk(chat_token("a")), at)
-    async with posted(fake) as (reader, sock):
+    async with posted(fake) as (reader, writer):
         await reader.readuntil(b"a")
         request = await fake.request(0)
         assert request.live
         if leave == "reset":
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         else:
-            sock.shutdown(socket.SHUT_WR)
+            writer.write_eof()
             assert await request.left() == "fin"
     assert await request.left() == leave
     assert not request.live

@@ -47,6 +47,11 @@ def test_an_empty_signature_is_kept() -> None:
     ]
 
 
+def test_a_signature_is_whole_in_each_delta() -> None:
+    deltas = [{"type": "signature_delta", "signature": signature} for signature in ("Eq", "EqQB")]
+    assert block("thinking", *deltas, thinking="a", signature="")[0]["signature"] == "EqQB"
+
+
 def test_an_unknown_delta_lengthens_the_field_it_names() -> None:
     deltas = [{"type": "compaction_delta", "content": piece} for piece in ("Sum", "mary")]
     assert block("compaction", *deltas, content=None) == [{"type": "compaction", "content": "Summary"}]

@@ -31,3 +31,7 @@ def test_before_the_end_it_is_the_last_response_seen() -> None:
 @pytest.mark.parametrize("event", [None, [], "x", {}, {"type": "response.completed", "response": None}])
 def test_what_has_no_response_is_ignored(event: Any) -> None:
     assert answer(event) == {}
+
+
+def test_a_type_that_is_no_text_ends_nothing() -> None:
+    assert answer({"type": [], "response": {"status": "x"}}, CREATED) == CREATED["response"]

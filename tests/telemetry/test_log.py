@@ -104,12 +104,12 @@ def record(**changes: object) -> StreamRecord:
 
 def test_a_json_line_says_when_how_grave_and_what():
     out = configured(io.StringIO())
-    log.get_logger(part="x").warning("something", n=1)
+    log.get_logger().warning("something", n=1)
     line = only(out)
     stamp = datetime.fromisoformat(line.pop("timestamp"))
     assert stamp.tzinfo == UTC
     assert abs((datetime.now(UTC) - stamp).total_seconds()) < 60
-    assert line == {"level": "warning", "event": "something", "part": "x", "n": 1}
+    assert line == {"level": "warning", "event": "something", "n": 1}
 
 
 def test_the_canonical_line_has_every_fact_that_is_known():
@@ -262,6 +262,13 @@ def test_what_libraries_log_comes_in_the_same_lines_at_warning_and_above():
     assert (first["event"], first["level"], first["logger"]) == ("odd request\n", "warning", "aiohttp.server")
     assert "ValueError" in second["exception"]
     assert third["level"] == "warning"
+
+
+def test_a_logger_that_was_made_before_is_configured_too():
+    early = log.get_logger()
+    out = configured(io.StringIO())
+    early.warning("told")
+    assert only(out)["event"] == "told"
 
 
 def test_configuring_again_does_not_double_lines():

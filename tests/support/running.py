@@ -1,0 +1,105 @@
+"""An Edge in this process, on a real port, with its log lines at hand; and the proof that it leaves nothing behind."""
+
+import asyncio
+import io
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import orjson
+
+from edge.app import Edge
+from edge.settings import Settings
+from edge.telemetry import log
+
+LIMIT_S = 5.0  # everything a test waits for happens at once, or never
+
+Line = dict[str, Any]
+
+
+class Lines(io.TextIOBase):
+    """Where the log goes: every line decoded, and waited for without sleeping."""
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+        self._partial = ""
+        self._changed = asyncio.Event()
+
+    def write(self, text: str) -> int:
+        *whole, self._partial = (self._partial + text).split("\n")
+        self.lines += [orjson.loads(line) for line in whole if line]
+        self._changed.set()
+        return len(text)
+
+    def of(self, event: str) -> list[Line]:
+        return [line for line in self.lines if line["event"] == event]
+
+    async def wait(self, event: str, count: int = 1, timeout_s: float = LIMIT_S) -> list[Line]:
+        """Wait until there are ``count`` lines of this event."""
+        async with asyncio.timeout(timeout_s):
+            while len(self.of(event)) < count:
+                self._changed.clear()
+                await self._changed.wait()
+        return self.of(event)
+
+
+class Running:
+    """A started Edge. ``url`` is its first address."""
+
+    def __init__(self, edge: Edge, lines: Lines) -> None:
+        self.edge = edge
+        self.lines = lines
+        self.url = edge.listener.addresses[0]
+        self.port = int(self.url.rsplit(":", 1)[1]) if self.url.startswith("http") else 0
+
+    async def record(self, index: int = 0, timeout_s: float = LIMIT_S) -> Line:
+        """The canonical line of the exchange that ended as number ``index``."""
+        return (await self.lines.wait("exchange", index + 1, timeout_s))[index]
+
+    @property
+    def records(self) -> list[Line]:
+        return self.lines.of("exchange")
+
+    async def stop(self) -> None:
+        """Stop, and prove that nothing of it is left."""
+        await self.edge.stop()
+        assert len(self.edge.registry) == 0
+        assert len(self.edge.ticker) == 0
+        assert [member.active for member in self.edge.fleet.members if member.active] == []
+        assert self.edge.bodies.budget.used == 0
+        bugs = [line for line in self.lines.lines if line["event"] == "bug" or "Traceback" in str(line)]
+        assert bugs == []
+
+
+def make_settings(*urls: str, **sections: dict[str, Any]) -> Settings:
+    """Settings for a test: an ephemeral port, one upstream per url, quick drains; ``sections`` override."""
+    server = {"listen": ["127.0.0.1:0"], "drain_s": 0.5, **sections.pop("server", {})}
+    discovery = {"enabled": False, **sections.pop("discovery", {})}
+    extra = sections.pop("upstream", {})
+    upstream = [{"name": f"up{n}" if n else "up", "url": url, **extra} for n, url in enumerate(urls)]
+    return msgspec.convert({"server": server, "discovery": discovery, "upstream": upstream, **sections}, Settings)
+
+
+async def start(settings: Settings, expect_ready: Callable[[Edge], bool] | None = None) -> Running:
+    """Start an Edge in this process and wait until its upstreams have been looked at."""
+    lines = Lines()
+    log.configure(settings.log, stream=lines)
+    edge = Edge(settings)
+    try:
+        await edge.start()
+        assert expect_ready is None or expect_ready(edge)
+    except BaseException:
+        await edge.stop()
+        raise
+    return Running(edge, lines)
+
+
+async def no_tasks_left(before: set[asyncio.Task[Any]]) -> None:
+    """Let finished tasks go, then insist that none is left that was not there before."""
+    for _ in range(50):
+        left = asyncio.all_tasks() - before - {asyncio.current_task()}
+        if not left:
+            return
+        await asyncio.sleep(0)
+    async with asyncio.timeout(LIMIT_S):
+        await asyncio.wait(left)
