@@ -13,6 +13,10 @@ from edge.errors import InternalError, ShuttingDown
 from edge.protocol.surface import UPSTREAM_PATHS, Surface
 from edge.stream.exchange import Asked, Exchange, House
 
+# The only request headers that travel upstream, besides Edge's own. Never credentials, and never X-Conversation-Id: with
+# it llama.cpp goes on generating after the reader has left.
+_FORWARDED = ("anthropic-version", "anthropic-beta", "openai-beta")
+
 
 def routes(house: House, bodies: Bodies) -> list[web.RouteDef]:
     """One POST route per surface; clients use the same paths as upstreams do."""
@@ -35,6 +39,7 @@ def _handler(house: House, bodies: Bodies, surface: Surface) -> Handler:
                 principal=context.principal,
                 prepared=prepared,
                 dialect=context.dialect,
+                headers={name: request.headers[name] for name in _FORWARDED if name in request.headers},
                 release=share.give_back,
                 accepted_at=context.accepted_at,
             )

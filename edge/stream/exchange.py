@@ -76,6 +76,7 @@ class Asked:
     """Who asked for what.
 
     Attributes:
+        headers: Allowlisted request headers that go upstream.
         release: Gives the body's share of the budget back.
         accepted_at: When the request line was seen, on ``House.clock``.
     """
@@ -85,6 +86,7 @@ class Asked:
     principal: Principal
     prepared: Prepared
     dialect: Dialect
+    headers: Mapping[str, str]
     release: Callable[[], None]
     accepted_at: float
 
@@ -168,7 +170,7 @@ class Exchange:
         codec = None
         if prepared.streamed:
             codec = self.asked.dialect.codec(prepared, settings.max_event_bytes, member.repairs)
-        headers = {"x-request-id": self.asked.request_id}
+        headers = {**self.asked.headers, "x-request-id": self.asked.request_id}
         call = Call(prepared.surface, prepared.body, codec, headers, settings.max_answer_bytes)
         self.generation.open(member.upstream, call)
 

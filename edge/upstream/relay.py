@@ -7,6 +7,7 @@ outcome, follow a redirect, or build a path from anything a client sent.
 
 import asyncio
 import errno
+import io
 import ssl
 from collections.abc import Mapping
 
@@ -21,6 +22,7 @@ from edge.protocol.surface import UPSTREAM_PATHS
 from edge.upstream.base import Call, Sink
 
 _ERROR_BODY_BYTES = 64 * 1024
+_PIECEWISE_BYTES = 2**20
 _POOL_TRIES = 8  # dead pooled connections to go through before a fresh one is reached
 
 # Response headers a client gets to see. Prefixes end with a dash.
@@ -121,7 +123,7 @@ class RelaySource:
             try:
                 return await self._session.post(
                     UPSTREAM_PATHS[call.surface],
-                    data=call.body,
+                    data=_sendable(call.body),
                     headers={"Content-Type": "application/json", **call.headers},
                     allow_redirects=False,
                     trace_request_ctx=self,
@@ -199,6 +201,11 @@ class RelaySource:
 
     def _cut(self, error: Exception) -> UpstreamCut:
         return UpstreamCut(f"upstream {self._name} broke off in the middle of the answer: {reason(error)}")
+
+
+def _sendable(body: bytes) -> bytes | io.BytesIO:
+    """Big bodies go out in pieces: aiohttp would copy one of bytes into the transport in one go, and warns of it."""
+    return body if len(body) <= _PIECEWISE_BYTES else io.BytesIO(body)
 
 
 async def read_bounded(response: aiohttp.ClientResponse, limit: int) -> bytes | None:
