@@ -13,8 +13,8 @@ from edge.errors import InternalError, ShuttingDown
 from edge.protocol.surface import UPSTREAM_PATHS, Surface
 from edge.stream.exchange import Asked, Exchange, House
 
-# The only request headers that travel upstream, besides Edge's own. Never credentials, and never X-Conversation-Id: with
-# it llama.cpp goes on generating after the reader has left.
+# The only request headers that travel upstream, besides Edge's own. Never credentials, and never X-Conversation-Id:
+# with it llama.cpp goes on generating after the reader has left.
 _FORWARDED = ("anthropic-version", "anthropic-beta", "openai-beta")
 
 

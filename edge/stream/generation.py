@@ -1,8 +1,8 @@
 """A generation: one answer being produced, from the first attempt to its one outcome.
 
 In: pushes from the upstream (it is the attempts' sink), ticks, and readers that attach and leave. Out: bytes in
-the journal, pushes to readers, one ``end``. Must not: write to a socket, choose an upstream (its owner's ``retry`` does), or
-end in any way that the lifecycle table does not know.
+the journal, pushes to readers, one ``end``. Must not: write to a socket, choose an upstream (its owner's ``retry``
+does), or end in any way that the lifecycle table does not know.
 """
 
 from collections.abc import Callable, Mapping
@@ -64,7 +64,7 @@ class Generation:
         self.told = False  # the journal ends with the upstream's own error event
         self.events = 0
         self.tokens = 0
-        self.stalls = 0
+        self.pauses = 0  # times that all readers lagged so far that the upstream was not read
         self.first_token_at: float | None = None
         self.last_token_at: float | None = None
         self.gaps = Gaps()
@@ -225,7 +225,7 @@ class Generation:
     def _pause(self) -> None:
         if self._source is not None:
             self._paused = True
-            self.stalls += 1
+            self.pauses += 1
             self._source.pause()
 
     def _resume(self) -> None:

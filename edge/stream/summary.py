@@ -6,11 +6,14 @@ In: the exchange. Out: one record. Must not: change anything.
 from typing import TYPE_CHECKING
 
 from edge.errors import InternalError
+from edge.policy.lifecycle import Outcome
 from edge.telemetry.record import StreamRecord
 from edge.telemetry.timeline import Phase
 
 if TYPE_CHECKING:  # the exchange makes the summary of itself
     from edge.stream.exchange import Exchange
+
+_STALLS = frozenset({Outcome.UPSTREAM_STALL, Outcome.CLIENT_STALL})
 
 
 def summarise(exchange: "Exchange") -> StreamRecord:
@@ -56,7 +59,8 @@ def summarise(exchange: "Exchange") -> StreamRecord:
         bytes_out=reader.bytes_out,
         peak_buffer_bytes=reader.peak_pending,
         heartbeats=reader.heartbeats,
-        stalls=generation.stalls,
+        pauses=generation.pauses,
+        stalls=int(generation.outcome in _STALLS),
         http10=reader.http10,
         request_text=_text(asked.prepared.body, generation.sample_bytes),
         answer_text=_text(bytes(generation.sample), generation.sample_bytes),

@@ -33,7 +33,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OTHER = "other"  # the label value for what is outside the closed set
 NONE = "none"  # no upstream was tried
 
-_OPERATIONS = {
+_OPERATIONS: dict[str, str] = {
     Surface.CHAT: "chat",
     Surface.MESSAGES: "chat",
     Surface.RESPONSES: "chat",
@@ -133,7 +133,10 @@ class Metrics:
             "edge_buffer_peak_bytes", "Most bytes an exchange held.", buckets=_BUFFER_BYTES, registry=registry
         )
         self._heartbeats = Counter("edge_heartbeats", "Heartbeats sent.", registry=registry)
-        self._stalls = Counter("edge_stalls", "Gaps over the limit, on either side.", registry=registry)
+        self._stalls = Counter("edge_stalls", "Silences over the limit, on either side.", registry=registry)
+        self._pauses = Counter(
+            "edge_pauses", "Times an upstream was not read for its readers' sake.", registry=registry
+        )
         self._http10 = Counter("edge_http10", "Exchanges with an HTTP/1.0 reader.", registry=registry)
 
     def observe(self, record: StreamRecord) -> None:
@@ -142,7 +145,7 @@ class Metrics:
         outcome = record.outcome if record.outcome in _OUTCOMES else OTHER
         surface = record.surface if record.surface in _OPERATIONS else OTHER
         model = record.model if record.model and record.model in self._known_models() else OTHER
-        asked = (_OPERATIONS.get(Surface(surface), OTHER) if surface != OTHER else OTHER, model, upstream)
+        asked = (_OPERATIONS.get(surface, OTHER), model, upstream)
         self._exchanges.labels(surface, outcome, upstream).inc()
         self._duration.labels(*asked, "" if outcome == Outcome.COMPLETE else outcome).observe(record.total_s)
         self._count_tokens(record, asked)
@@ -150,6 +153,7 @@ class Metrics:
         self._buffer.observe(record.peak_buffer_bytes)
         self._heartbeats.inc(record.heartbeats)
         self._stalls.inc(record.stalls)
+        self._pauses.inc(record.pauses)
         self._http10.inc(record.http10)
 
     def render(self) -> tuple[bytes, str]:

@@ -45,7 +45,8 @@ class StreamRecord:
     bytes_out: int
     peak_buffer_bytes: int
     heartbeats: int
-    stalls: int
+    pauses: int  # times that the upstream was not read because all readers lagged
+    stalls: int  # silences over the limit, on either side
     http10: bool
     request_text: str | None = None  # only if log.content_bytes asks for it
     answer_text: str | None = None

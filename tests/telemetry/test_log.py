@@ -8,11 +8,10 @@ from datetime import UTC, datetime
 
 import pytest
 import structlog
+from fakes.records import make_record
 
-from edge.policy.lifecycle import Outcome
 from edge.settings import Log
 from edge.telemetry import log
-from edge.telemetry.record import StreamRecord
 
 NASTY = [
     "a\nb",
@@ -63,45 +62,6 @@ def only(stream: io.StringIO) -> dict[str, object]:
     return json.loads(line)
 
 
-def record(**changes: object) -> StreamRecord:
-    values = {
-        "request_id": "req_1",
-        "stream_id": "st_1",
-        "surface": "chat",
-        "model": "m",
-        "upstream": "local",
-        "principal": "anonymous",
-        "streaming": True,
-        "status": 200,
-        "outcome": Outcome.COMPLETE,
-        "reader": "finished",
-        "error": None,
-        "attempts": 1,
-        "queued_s": 0.0,
-        "connecting_s": 0.0012345678,
-        "upstream_s": 1.5,
-        "client_blocked_s": 0.0,
-        "edge_s": 0.0000004,
-        "total_s": 1.5012349678,
-        "ttft_s": 0.25,
-        "itl_p50_s": 0.01,
-        "itl_p99_s": 0.02,
-        "itl_max_s": 0.03,
-        "tokens_in": 7,
-        "tokens_out": 3,
-        "tokens_cached": None,
-        "tokens_from": "reported",
-        "tokens_per_s": 2.3456789,
-        "events": 6,
-        "bytes_out": 999,
-        "peak_buffer_bytes": 512,
-        "heartbeats": 0,
-        "stalls": 0,
-        "http10": False,
-    }
-    return StreamRecord(**{**values, **changes})
-
-
 def test_a_json_line_says_when_how_grave_and_what():
     out = configured(io.StringIO())
     log.get_logger().warning("something", n=1)
@@ -114,7 +74,7 @@ def test_a_json_line_says_when_how_grave_and_what():
 
 def test_the_canonical_line_has_every_fact_that_is_known():
     out = configured(io.StringIO())
-    log.emit(record())
+    log.emit(make_record())
     line = only(out)
     assert (line["event"], line["level"], line["outcome"], line["status"]) == ("exchange", "info", "complete", 200)
     assert (line["tokens_out"], line["heartbeats"], line["http10"]) == (3, 0, False)
@@ -123,7 +83,7 @@ def test_the_canonical_line_has_every_fact_that_is_known():
 
 
 def test_times_are_told_to_the_microsecond_and_still_add_up():
-    event = log.record_event(record())
+    event = log.record_event(make_record())
     parts = [event[f"{part}_s"] for part in ("queued", "connecting", "upstream", "client_blocked", "edge")]
     assert event["connecting_s"] == 0.001235
     assert sum(parts) == pytest.approx(event["total_s"], abs=5e-6)
@@ -139,7 +99,7 @@ def test_times_are_told_to_the_microsecond_and_still_add_up():
 )
 def test_upstream_failures_warn_and_bugs_are_errors(outcome, level):
     out = configured(io.StringIO())
-    log.emit(record(outcome=outcome))
+    log.emit(make_record(outcome=outcome))
     assert only(out)["level"] == level
 
 
@@ -156,8 +116,8 @@ def test_start_and_progress_lines_name_the_exchange():
 
 
 def test_a_model_name_is_bounded():
-    assert len(log.record_event(record(model="m" * 5000))["model"]) == log.MODEL_CHARS
-    assert log.record_event(record(model="m" * 128))["model"] == "m" * 128
+    assert len(log.record_event(make_record(model="m" * 5000))["model"]) == log.MODEL_CHARS
+    assert log.record_event(make_record(model="m" * 128))["model"] == "m" * 128
 
 
 @pytest.mark.parametrize("stream", [io.StringIO, Terminal])
@@ -226,7 +186,7 @@ def test_the_format_can_be_set(setting, stream, is_json):
 
 def test_lines_below_the_level_are_not_written():
     out = configured(io.StringIO(), level="warning")
-    log.emit(record())
+    log.emit(make_record())
     assert out.getvalue() == ""
 
 
@@ -280,10 +240,10 @@ def test_configuring_again_does_not_double_lines():
 
 def test_a_log_that_cannot_be_written_disturbs_nobody():
     configured(Broken())
-    log.emit(record())
+    log.emit(make_record())
     closed = configured(io.StringIO())
     closed.close()
-    log.emit(record())
+    log.emit(make_record())
 
 
 def test_logging_loads_no_rich():

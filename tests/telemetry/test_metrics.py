@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import pytest
+from fakes.records import make_record
 from prometheus_client.parser import text_string_to_metric_families
 
 from edge import __version__
@@ -12,42 +13,8 @@ ASKED = {"gen_ai_operation_name": "chat", "gen_ai_request_model": "m", "upstream
 
 
 def record(**changes: object) -> StreamRecord:
-    values = {
-        "request_id": "req_1",
-        "stream_id": "st_1",
-        "surface": "chat",
-        "model": "m",
-        "upstream": "local",
-        "principal": "anonymous",
-        "streaming": True,
-        "status": 200,
-        "outcome": "complete",
-        "reader": "finished",
-        "error": None,
-        "attempts": 1,
-        "queued_s": 0.0,
-        "connecting_s": 0.0,
-        "upstream_s": 2.0,
-        "client_blocked_s": 0.5,
-        "edge_s": 0.0,
-        "total_s": 2.5,
-        "ttft_s": 0.5,
-        "itl_p50_s": 0.01,
-        "itl_p99_s": 0.02,
-        "itl_max_s": 0.03,
-        "tokens_in": 7,
-        "tokens_out": 11,
-        "tokens_cached": None,
-        "tokens_from": "reported",
-        "tokens_per_s": 5.0,
-        "events": 14,
-        "bytes_out": 999,
-        "peak_buffer_bytes": 2000,
-        "heartbeats": 2,
-        "stalls": 1,
-        "http10": True,
-    }
-    return StreamRecord(**{**values, **changes})
+    busy = {"heartbeats": 2, "stalls": 1, "http10": True, "peak_buffer_bytes": 2000}
+    return make_record(**{"total_s": 2.5, "ttft_s": 0.5, "tokens_out": 11, **busy, **changes})
 
 
 class Scrape:
@@ -105,6 +72,7 @@ def test_what_edge_itself_did_is_counted():
     assert scrape.value("edge_buffer_peak_bytes_bucket", le="4096.0") == 2
     assert scrape.value("edge_heartbeats_total") == 4
     assert scrape.value("edge_stalls_total") == 2
+    assert scrape.value("edge_pauses_total") == 4
     assert scrape.value("edge_http10_total") == 1
 
 
