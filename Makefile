@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help test lint demo clean
+.PHONY: help test lint demo bench clean
 help:
 	@echo "make test   environment, dependencies, real model server, all tests"
 	@echo "make lint   ruff, mypy, import-linter"
 	@echo "make demo   a real model answering through Edge, until Ctrl-C"
+	@echo "make bench  what a relayed token costs, beside other relays (PEERS=\"nginx plain\" for a quick look)"
 	@echo "make clean  remove the environment"
 
 $(STAMP): pyproject.toml edge/__init__.py
@@ -21,7 +22,7 @@ $(STAMP): pyproject.toml edge/__init__.py
 	@touch $@
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -31,6 +32,9 @@ lint: $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/edge demo
+
+bench: $(STAMP)
+	$(BIN)/python tests/bench/run.py --peers "$(PEERS)" --scenarios "$(SCENARIOS)" --rounds $(or $(ROUNDS),3) --scale $(or $(SCALE),1)
 
 clean:
 	rm -rf $(VENV)

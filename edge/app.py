@@ -42,6 +42,7 @@ class Edge:
         self.log = log.get_logger()
         listens = [parse_listen(text) for text in settings.server.listen]
         self._listens: list[Listen] = listens
+        self._started = False
         own_ports = {listen.port for listen in listens if listen.kind == "tcp"}
         self.fleet = Fleet(settings, _relay, log=self.log, own_ports=own_ports)
         self.registry = Registry()
@@ -59,6 +60,7 @@ class Edge:
             OSError: an address cannot be listened on.
         """
         await self.listener.start(self._listens)
+        self._started = True
         self.log.info("listening", addresses=self.listener.addresses)
         await self.fleet.start()
 
@@ -73,7 +75,8 @@ class Edge:
         await self.listener.close()
         await self.fleet.close()
         await self.bodies.close()
-        self.log.info("stopped")
+        if self._started:
+            self.log.info("stopped")
 
     def _models(self) -> frozenset[str]:
         return frozenset().union(*(member.models for member in self.fleet.members))
@@ -141,7 +144,8 @@ def make_app(house: House, bodies: Bodies, metrics: Metrics, tell: Teller) -> we
     settings = house.settings
     keys = Keys(settings.auth.keys)
     hosts = Hosts(settings.server.allowed_hosts, have_keys=bool(keys))
-    face = Face(keys, hosts, Origins(settings.server.cors_origins), house.clock, tell)
+    origins = Origins(settings.server.cors_origins)
+    face = Face(keys, hosts, origins, house.clock, tell, stall_s=settings.stream.client_stall_s)
     app = web.Application(middlewares=[face.middleware])
     app.on_response_prepare.append(face.on_response_prepare)
     app.add_routes(surfaces.routes(house, bodies))

@@ -2,20 +2,31 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Awaitable, Callable
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
+from aiohttp import web_app
 from fakes.model_server import FakeModel
-from support.running import Running, make_settings, no_tasks_left, start
+from support.running import Running, Serve, make_settings, no_tasks_left, start
 
-Serve = Callable[..., Awaitable[Running]]
+from edge.cli.child import Unavailable
+from edge.cli.llama_server import LlamaServer
+from edge.cli.model_file import model_path
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """The loop that Edge runs on."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: a collection need not look at it. With the SDKs that would be 0.2 s a test."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -40,7 +51,21 @@ async def serve(fake: FakeModel) -> AsyncIterator[Serve]:
         return one
 
     yield serve
-    for one in running:
-        await one.stop()
+    while running:  # emptied, since pytest holds on to fixtures
+        await running.pop().stop()
     await no_tasks_left(before)
+    web_app._cached_build_middleware.cache_clear()  # aiohttp's, which would keep every Edge of the run
     gc.collect()  # an unclosed socket or transport warns now, and warnings are errors
+
+
+@pytest.fixture(scope="session")
+def model() -> Path:
+    """The real model's file; fetched on the first run ever. A developer may do without, but CI has no excuse."""
+    try:
+        LlamaServer.need()
+        return model_path(lambda _done, _total: None)
+    except Unavailable as error:
+        message = f"REAL MODEL TESTS DID NOT RUN: {error}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message, pytrace=False)
+        pytest.skip(message)

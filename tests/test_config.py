@@ -88,6 +88,8 @@ MISTAKES = {
     "ca file, none": (f'{TLS}ca_file = "/nowhere.pem"', "upstream[0].ca_file", 4, "cannot be read: No such file"),
     "ca file, a directory": (f'{TLS}ca_file = "/"', "upstream[0].ca_file", 4, "cannot be read: Is a directory"),
     "ca file, no pem": (f'{TLS}ca_file = "/dev/null"', "upstream[0].ca_file", 4, "no PEM certificate"),
+    "host, bare ipv6": ('[server]\nallowed_hosts = ["::1"]', "server.allowed_hosts", 2, "item 1 must be a host name"),
+    "host, brackets": ('[server]\nallowed_hosts = ["[a]"]', "server.allowed_hosts", 2, "item 1 must be a host name"),
     "header's name": (f'{UP}headers = {{ "a b" = "c" }}', "upstream[0].headers", 4, "the name of header 1"),
     "header's value": (f'{UP}headers = {{ a = "b\\r\\nc" }}', "upstream[0].headers", 4, "the value of header 1"),
     "header of the hop": (f'{UP}headers.Connection = "close"', "upstream[0].headers", 4, "Connection cannot be set"),
@@ -181,8 +183,7 @@ def test_a_byte_order_mark_and_crlf_do_no_harm(file):
 
 
 def test_a_pem_file_is_accepted(file):
-    pem = file.with_name("ca.pem")
-    pem.write_text("-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n")
+    pem = Path(__file__).parent / "support" / "certificate.pem"
     assert loaded(file, f'{TLS}ca_file = "{pem}"\n').upstream[0].ca_file == str(pem)
 
 

@@ -1,6 +1,6 @@
-from conftest import Serve
 from fakes.model_server import FakeModel, chat_answer
 from support.raw import CHAT, ask, chat_body
+from support.running import Serve
 
 
 async def test_a_stream_is_relayed_and_recorded(serve: Serve, fake: FakeModel) -> None:

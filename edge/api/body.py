@@ -5,13 +5,16 @@ In: a request. Out: ``Prepared``. Must not: hold a body that does not fit, or st
 
 import asyncio
 import multiprocessing
+import os
 import signal
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
 
 from aiohttp import web
 
-from edge.errors import BadRequest, BodyTooLarge, Busy, RequestTimeout, UnsupportedMedia
+from edge.errors import BadRequest, BodyTooLarge, Busy, EdgeError, RequestTimeout, UnsupportedMedia
 from edge.policy.budget import Budget, Share
 from edge.protocol.request import Prepared, prepare
 from edge.protocol.surface import Surface
@@ -20,6 +23,23 @@ from edge.settings import Server as ServerSettings
 # Parsing and writing JSON holds the interpreter's lock, so that a thread would stop the loop as well: 25 MiB took
 # 55 ms. Another process costs about 0.2 s once and then two copies through a pipe.
 _INLINE_BYTES = 2**20
+
+
+def _live_with_parent() -> None:
+    """In the parsing process: only the parent decides when to end, but it is never outlived.
+
+    Ctrl-C reaches the whole group. A parent that was killed takes nobody along: its side of the pool's pipes is open in
+    this process too, which would wait on them for ever.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+
+
+def _die_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 class Bodies:
@@ -91,10 +111,11 @@ class Bodies:
             return prepare(surface, raw)
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
-            ignore = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; only the parent decides
-            self._pool = ProcessPoolExecutor(1, context, initializer=signal.signal, initargs=ignore)
+            self._pool = ProcessPoolExecutor(1, context, initializer=_live_with_parent)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, prepare, surface, raw)
+        except EdgeError as told:
+            raise told from None  # the other process's traceback came as its cause, as if it were a bug
         except BrokenProcessPool:
             self._pool = None
             raise Busy("the process that reads large requests died; try again", headers={"Retry-After": "1"}) from None

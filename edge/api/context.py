@@ -16,6 +16,7 @@ from edge.protocol.surface import UPSTREAM_PATHS, Surface
 
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SURFACES = {path: surface for surface, path in UPSTREAM_PATHS.items()}
+_MESSAGES = UPSTREAM_PATHS[Surface.MESSAGES]
 
 
 @dataclass(slots=True)
@@ -44,5 +45,6 @@ def make_context(request: web.BaseRequest, accepted_at: float) -> Context:
     request_id = given if _WELL_FORMED.fullmatch(given) else f"req_{secrets.token_hex(16)}"
     surface = _SURFACES.get(request.path)
     if surface is None:
-        surface = Surface.MESSAGES if "anthropic-version" in request.headers else Surface.CHAT
+        anthropic = "anthropic-version" in request.headers or request.path.startswith(f"{_MESSAGES}/")
+        surface = Surface.MESSAGES if anthropic else Surface.CHAT
     return Context(request_id, f"st_{secrets.token_hex(16)}", DIALECTS[surface], accepted_at)

@@ -4,22 +4,26 @@ In: raw requests. Out: a context with a principal; every failure in the error sh
 headers that all answers carry. Must not: read bodies, or touch an upstream before it is known who calls.
 """
 
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from aiohttp import web
+from multidict import CIMultiDict
 
 from edge import __version__
 from edge.api.context import CONTEXT, Context, make_context
-from edge.errors import EdgeError, Forbidden, InternalError, MethodNotAllowed, NotFound
+from edge.errors import EdgeError, Forbidden, InternalError, MethodNotAllowed, NotFound, ShuttingDown
 from edge.policy.auth import Keys
 from edge.policy.hosts import Hosts, Origins
+from edge.stream.writer import deliver
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 # Answered without a key: whoever asks is a load balancer or a probe, and learns nothing secret.
 _OPEN = frozenset({"/health", "/ready"})
 _SERVER = f"edge/{__version__}"
+_RETRY_AFTER_S = "1"  # what is not there now may be soon; clients that back off by themselves start at half of it
 
 
 class Refused(Protocol):
@@ -30,19 +34,46 @@ class Refused(Protocol):
 
 
 class Face:
-    """The middleware and the response hook of the application."""
+    """The middleware and the response hook of the application.
 
-    def __init__(self, keys: Keys, hosts: Hosts, origins: Origins, clock: Callable[[], float], tell: Refused) -> None:
+    Args:
+        stall_s: A client that takes nothing of an answer for this long is cut (``stream.client_stall_s``).
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        hosts: Hosts,
+        origins: Origins,
+        clock: Callable[[], float],
+        tell: Refused,
+        *,
+        stall_s: float,
+    ) -> None:
         self._keys = keys
         self._hosts = hosts
         self._origins = origins
         self._clock = clock
         self._tell = tell
+        self._stall_s = stall_s
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """The signature is aiohttp's."""
         context = request[CONTEXT] = make_context(request, self._clock())
+        try:
+            response = await self._handle(request, context, handler)
+            if isinstance(response, web.Response):
+                await deliver(request, response, self._stall_s)
+        except ConnectionError:
+            # The client left; there is nobody to tell. Raised on, aiohttp would log it as a failure of ours; a response
+            # it finds undeliverable by itself.
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response(status=499)
+        return response
+
+    async def _handle(self, request: web.Request, context: Context, handler: Handler) -> web.StreamResponse:
         try:
             preflight = self._admit(request, context)
             return preflight or await handler(request)
@@ -51,10 +82,11 @@ class Face:
         except web.HTTPException as known:
             return self._answer(request, context, _translate(request, known))
         except ConnectionError:
-            raise  # the client left; there is nobody to tell
+            raise
         except Exception as bug:  # noqa: BLE001 - a bug of ours is answered in the surface's shape too
             error = InternalError("Edge failed while handling the request")
             error.__cause__ = bug
+            context.exchanged = False  # an exchange tells of its own failures; this one is news to it
             return self._answer(request, context, error)
 
     async def on_response_prepare(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
@@ -70,9 +102,7 @@ class Face:
             headers.update(self._origins.headers(origin))
 
     def _admit(self, request: web.Request, context: Context) -> web.StreamResponse | None:
-        transport = request.transport
-        unix = transport is not None and not isinstance(transport.get_extra_info("peername"), tuple)
-        self._hosts.check(request.headers.get("Host"), trusted=unix)
+        self._hosts.check(request.headers.get("Host"), trusted=_over_unix(request))
         origin = request.headers.get("Origin")
         if request.method == "OPTIONS" and origin is not None:
             headers = self._origins.preflight(origin, request.headers.get("Access-Control-Request-Headers"))
@@ -84,14 +114,27 @@ class Face:
         return None
 
     def _answer(self, request: web.BaseRequest, context: Context, error: EdgeError) -> web.Response:
-        context_headers = {"x-stream-id": context.stream_id, **error.headers}
+        context_headers = CIMultiDict({"x-stream-id": context.stream_id, **error.headers})
         if not context.exchanged:
             self._tell.refused(request, context, error)
         body = context.dialect.error_body(error, context.request_id)
         if not error.retryable and error.status >= 500:
             # The SDKs repeat every 5xx twice unless they are told not to.
             context_headers.setdefault("x-should-retry", "false")
-        return web.Response(status=error.status, body=body, content_type="application/json", headers=context_headers)
+        elif error.status == 503:
+            context_headers.setdefault("Retry-After", _RETRY_AFTER_S)
+        response = web.Response(
+            status=error.status, body=body, content_type="application/json", headers=context_headers
+        )
+        if isinstance(error, ShuttingDown):
+            response.force_close()
+        return response
+
+
+def _over_unix(request: web.BaseRequest) -> bool:
+    # By the socket's family: the peer's name is also missing once a TCP peer has gone.
+    sock = None if request.transport is None else request.transport.get_extra_info("socket")
+    return sock is not None and sock.family == socket.AF_UNIX
 
 
 def _translate(request: web.BaseRequest, known: web.HTTPException) -> EdgeError:

@@ -4,19 +4,22 @@ In: an application and listen addresses. Out: accepted connections. Must not: lo
 """
 
 import asyncio
+import errno
+import logging
 import os
 import resource
 import socket
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from edge.config import Listen
 from edge.settings import Server as ServerSettings
 from edge.stream.writer import SEND_BUFFER
+from edge.telemetry import log
 
 _BACKLOG = 1024
 _MOST_CONNECTIONS = 4096
@@ -42,6 +45,13 @@ def connection_limit(settings: ServerSettings) -> int:
     return max(1, min(_MOST_CONNECTIONS, (soft - _OWN_FILES) // 2))
 
 
+def somebody_listens(path: Path) -> bool:
+    """Whether this Unix socket is alive, not left behind by a process that was killed."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.setblocking(False)
+        return sock.connect_ex(str(path)) != errno.ECONNREFUSED
+
+
 class Gate:
     """The protocol factory: aiohttp's while there is room, else one that refuses."""
 
@@ -50,6 +60,7 @@ class Gate:
         self._limit = limit
 
     def __call__(self) -> asyncio.Protocol:
+        """A protocol for one more connection."""
         if len(self._server.connections) >= self._limit:
             return _Refuse()
         return self._server()
@@ -63,6 +74,22 @@ class _Refuse(asyncio.Protocol):
         peer.close()
 
 
+def _tell_malformed(record: logging.LogRecord) -> bool:
+    """A logging filter: a request that is no HTTP is one line, and nothing of it is quoted, for it may hold a key.
+
+    aiohttp tells it as an error, with a traceback and the bytes at fault.
+    """
+    fault = record.exc_info[1] if record.exc_info else None
+    if not isinstance(fault, HttpProcessingError):
+        return True
+    log.get_logger().info("refused", status=fault.code, error="malformed_request")
+    return False
+
+
+_http_logger = logging.getLogger("edge.http")
+_http_logger.addFilter(_tell_malformed)
+
+
 class Listener:
     """Everything that listens."""
 
@@ -70,10 +97,11 @@ class Listener:
         self._runner = web.AppRunner(
             app,
             access_log=None,
+            logger=_http_logger,
             handler_cancellation=True,
             keepalive_timeout=settings.keepalive_s,
             auto_decompress=False,
-            shutdown_timeout=1.0,
+            shutdown_timeout=0.5,  # waited for up to twice; what is left by now has had its time
         )
         self._limit = connection_limit(settings)
         self._servers: list[asyncio.Server] = []
@@ -133,7 +161,9 @@ class Listener:
             raise OSError(error.errno, f"cannot listen on {listen}: {error.strerror or error}") from None
 
     def _unix(self, path: Path) -> socket.socket:
-        if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
+        if path.is_socket():
+            if somebody_listens(path):
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
             path.unlink()  # left behind by a process that was killed
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:

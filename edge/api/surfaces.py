@@ -28,11 +28,11 @@ def _handler(house: House, bodies: Bodies, surface: Surface) -> Handler:
         context = request[CONTEXT]
         if context.principal is None:
             raise InternalError("a request got past the face without a principal")
-        if house.registry.draining:
-            raise ShuttingDown("Edge is shutting down; send the request again", headers={"Connection": "close"})
+        _refuse_if_draining(house)
         share = bodies.budget.share()
         try:
             prepared = await bodies.read(request, surface, share)
+            _refuse_if_draining(house)  # the drain has not waited for bodies
             asked = Asked(
                 request_id=context.request_id,
                 stream_id=context.stream_id,
@@ -50,3 +50,8 @@ def _handler(house: House, bodies: Bodies, surface: Surface) -> Handler:
                 share.give_back()
 
     return handle
+
+
+def _refuse_if_draining(house: House) -> None:
+    if house.registry.draining:
+        raise ShuttingDown("Edge is shutting down; send the request again")

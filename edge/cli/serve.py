@@ -41,19 +41,19 @@ def load_or_exit(config: Path | None, listen: tuple[str, ...] = ()) -> Loaded:
 async def _serve(loaded: Loaded) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):  # before the start, so that it can be stopped in good order too
+        loop.add_signal_handler(number, _stop_or_die, stop, number)
     edge = Edge(loaded.settings)
     for warning in loaded.warnings:
         edge.log.warning("config", problem=warning)
     try:
         await edge.start()
+        await stop.wait()
     except OSError as error:
         click.echo(f"edge: {error.strerror or error}", err=True)
-        await edge.stop()
         return 1
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _stop_or_die, stop, number)
-    await stop.wait()
-    await edge.stop()
+    finally:
+        await edge.stop()
     return 0
 
 

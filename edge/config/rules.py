@@ -5,13 +5,14 @@ anything but the certificate files.
 """
 
 import re
+import ssl
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from edge.config.listen import Listen, is_host, is_loopback, parse_listen
+from edge.config.listen import Listen, is_host, is_ip, is_loopback, parse_listen
 from edge.settings import Settings, Upstream
 
 MIN_KEY_CHARS = 8
@@ -83,11 +84,16 @@ def _addresses(settings: Settings) -> list[Listen]:
 
 def _browsers(settings: Settings) -> Iterator[Conflict]:
     for n, host in enumerate(settings.server.allowed_hosts, start=1):
-        if host != "*" and not is_host(host.strip("[]")):
-            yield Conflict(("server.allowed_hosts",), f'item {n} must be a host name without scheme or port, or "*"')
+        if host != "*" and not _is_host_header(host):
+            message = f'item {n} must be a host name without scheme or port ([IPV6] in brackets), or "*"'
+            yield Conflict(("server.allowed_hosts",), message)
     for n, origin in enumerate(settings.server.cors_origins, start=1):
         if origin not in ("*", "null") and not _ORIGIN.fullmatch(origin):
             yield Conflict(("server.cors_origins",), f'item {n} must be SCHEME://HOST[:PORT] without a path, or "*"')
+
+
+def _is_host_header(text: str) -> bool:
+    return is_ip(text[1:-1], 6) if text.startswith("[") else is_host(text) and not is_ip(text, 6)
 
 
 def _bodies(settings: Settings) -> Iterator[Conflict]:
@@ -163,13 +169,14 @@ def _ca_file(place: str, upstream: Upstream) -> Iterator[Conflict]:
         return
     if not upstream.url.lower().startswith("https:"):
         yield Conflict((key, f"{place}.url"), "is only of use with an https:// url")
+        return
     try:
-        pem = Path(upstream.ca_file).read_bytes()
+        Path(upstream.ca_file).read_bytes()
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=upstream.ca_file)
+    except ssl.SSLError:
+        yield Conflict((key,), "the file holds no PEM certificate that can be read")
     except (OSError, ValueError) as error:
         yield Conflict((key,), f"cannot be read: {getattr(error, 'strerror', None) or 'not a path'}")
-    else:
-        if b"CERTIFICATE-----" not in pem:
-            yield Conflict((key,), "the file holds no PEM certificate")
 
 
 def _headers(place: str, upstream: Upstream) -> Iterator[Conflict]:

@@ -35,7 +35,8 @@ class Batch:
         data: Whole events, ready to be written downstream; may be empty.
         events: How many data-bearing events ``data`` holds.
         tokens: How many of them carried generated content.
-        terminated: The surface's regular end was among them (anything after it has been dropped).
+        terminated: The surface's regular end was among them (anything after it has been dropped). It is in ``data``
+            only if the answer is finished: an end that is not true is not passed on.
         error: The upstream's own in-band error, if it was among them (anything after it has been dropped).
         told: ``data`` ends with that error, in the surface's own shape; else it is still to be told.
     """

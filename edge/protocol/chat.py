@@ -10,7 +10,7 @@ import orjson
 
 from edge.errors import EdgeError
 from edge.protocol.batch import Usage
-from edge.protocol.codec import Seen, SeenError, SseCodec
+from edge.protocol.codec import Plain, Seen, SeenError, SseCodec
 from edge.protocol.collect_chat import ChatCollector, CompletionsCollector
 from edge.protocol.dialect import BadStream, Collector
 from edge.protocol.request import Prepared
@@ -19,6 +19,10 @@ from edge.protocol.sse import COMMENT_HEARTBEAT, DONE, Event, encode
 from edge.protocol.surface import Surface
 
 DROP_NULL_EVENTS = "drop-null-events"
+
+_PLAIN = Plain(b'data: {"')
+# What an event that has to be looked at may hold: an error, usage, nothing generated.
+_NOT_PLAIN = (b'"error"', b'"usage":{', b'"delta":{}', b'"content":""', b'"content":null', b'"text":""')
 
 # Delta fields that are not generated content, whatever they hold.
 _NOT_CONTENT = frozenset({"role"})
@@ -52,25 +56,20 @@ class ChatCodec(SseCodec):
         return encode(openai_body(error))
 
     def _plain(self, whole: bytes) -> int:
-        """Every event is one ``data: {…}`` line with a null finish reason, no error and no usage.
+        """Every event is one ``data: {…}`` line with a null finish reason, no error, no usage and some content.
 
         A quote inside a JSON string is escaped, so model text cannot forge any of these patterns. Several choices are
         always walked, since it takes the index of each to know when all have finished.
         """
         if self._choices > 1:
             return 0
-        count = whole.count(b"\n\n")
-        if (
-            whole.count(b'"finish_reason":null') == count
-            and whole.startswith(b'data: {"')
-            and whole.endswith(b"}\n\n")
-            and whole.count(b'}\n\ndata: {"') == count - 1
-            and b'"error"' not in whole
-            and b'"usage":{' not in whole
-            and b"\r" not in whole
-        ):
-            return count
-        return 0
+        count = _PLAIN.count(whole)
+        if not count or whole.count(b'"finish_reason":null') != count:
+            return 0
+        for pattern in _NOT_PLAIN:
+            if pattern in whole:
+                return 0
+        return count
 
     def _observe(self, event: Event) -> Seen:
         if event.data.strip() == b"[DONE]":

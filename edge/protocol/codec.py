@@ -39,6 +39,38 @@ class SeenError(Exception):
         self.final = final
 
 
+class Plain:
+    """Knows runs of events that all begin alike, end in ``}`` and have no further line.
+
+    Args:
+        head: What each event begins with.
+    """
+
+    __slots__ = ("_head", "_joint", "_named", "_start")
+
+    def __init__(self, head: bytes) -> None:
+        self._head = head
+        self._start = b"\n\n" + head
+        self._joint = b"}" + self._start
+        self._named = head.startswith(b"event")  # then each data line follows an event line
+
+    def count(self, whole: bytes) -> int:
+        """How many events there are if every one is like that; else 0.
+
+        Inside JSON a line end is always escaped, so model text cannot forge a joint. Counting the long patterns costs
+        less than counting line ends: 290 against 510 ns for each event of a large read.
+        """
+        joints = whole.count(self._joint)
+        alike = (
+            whole.startswith(self._head)
+            and whole.endswith(b"}\n\n")
+            and whole.count(self._start) == joints
+            and whole.count(b"\ndata") == joints + self._named
+            and b"\r" not in whole
+        )
+        return joints + 1 if alike else 0
+
+
 class SseCodec:
     """Base of the surfaces' codecs; a subclass tells what is plain, and observes the rest event by event."""
 
@@ -54,7 +86,7 @@ class SseCodec:
         try:
             whole = self._splitter.feed(data)
         except EventTooLarge as error:
-            raise BadStream(f"the upstream sent too large an event: {error}") from None
+            return self._too_large(error)
         if not whole:
             return EMPTY
         if self._started:
@@ -62,6 +94,14 @@ class SseCodec:
             if count:
                 return Batch(whole, count, count)
         return self._walk(whole)
+
+    def _too_large(self, error: EventTooLarge) -> Batch:
+        batch = self._walk(error.before)
+        if batch.terminated or batch.error is not None:
+            return batch
+        bad = BadStream(f"the upstream sent too large an event: {error}")
+        bad.before = batch
+        raise bad from None
 
     def eof(self) -> Batch:
         """What the end of the body completes: some servers leave out the last blank line.
@@ -88,15 +128,24 @@ class SseCodec:
                     kept.append(event.raw)
                 data = b"".join(kept)
                 return Batch(data, len(kept), tokens, terminated=error.final, error=error.said, told=error.relay)
+            except BadStream as error:
+                error.before = Batch(b"".join(kept), len(kept), tokens)
+                raise
             if seen is Seen.DROP:
                 continue
+            if seen is Seen.END:
+                if self.finished(clean_eof=False):
+                    kept.append(event.raw)  # else it would tell the client that a cut answer is whole
+                return Batch(b"".join(kept), len(kept), tokens, terminated=True)
             kept.append(event.raw)
             if seen is Seen.TOKEN:
                 tokens += 1
                 self._started = True
-            elif seen is Seen.END:
-                return Batch(b"".join(kept), len(kept), tokens, terminated=True)
         return Batch(b"".join(kept), len(kept), tokens)
+
+    def finished(self, *, clean_eof: bool) -> bool:
+        """See ``dialect.Codec.finished``."""
+        raise NotImplementedError
 
     def _plain(self, whole: bytes) -> int:
         """How many events there are if every one is plain generated content; else 0."""

@@ -21,7 +21,7 @@ class Codec(Protocol):
         """Cut whole events out of a network read and observe them.
 
         Raises:
-            BadStream: malformed, or over the bound.
+            BadStream: malformed, or over the bound; nothing may be fed after it.
         """
 
     def eof(self) -> Batch:
@@ -67,4 +67,12 @@ class Dialect(Protocol):
 
 
 class BadStream(ValueError):
-    """The upstream's bytes are not the surface: malformed JSON, or an event over the bound."""
+    """The upstream's bytes are not the surface: malformed JSON, or an event over the bound.
+
+    Attributes:
+        before: What came before it in the same read, and is still to be handed on.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.before = Batch(b"")

@@ -10,7 +10,7 @@ import orjson
 
 from edge.errors import EdgeError
 from edge.protocol.batch import Usage
-from edge.protocol.codec import Seen, SeenError, SseCodec
+from edge.protocol.codec import Plain, Seen, SeenError, SseCodec
 from edge.protocol.collect_messages import MessagesCollector
 from edge.protocol.dialect import BadStream, Collector
 from edge.protocol.request import Prepared
@@ -19,7 +19,7 @@ from edge.protocol.sse import Event, encode
 from edge.protocol.surface import Surface
 
 _PING = encode({"type": "ping"}, "ping")
-_PLAIN = b'event: content_block_delta\ndata: {"type":"content_block_delta"'
+_PLAIN = Plain(b'event: content_block_delta\ndata: {"type":"content_block_delta",')
 # Blocks that begin empty and are filled by deltas; any other block (a tool call's name, a server tool's result) is
 # generated content by itself.
 _EMPTY_BLOCKS = frozenset({"text", "thinking"})
@@ -47,17 +47,11 @@ class MessagesCodec(SseCodec):
         return encode(anthropic_body(error, request_id), "error")
 
     def _plain(self, whole: bytes) -> int:
-        count = whole.count(b"\n\n")
-        if (
-            whole.count(_PLAIN) == count
-            and whole.count(b"\n") == 3 * count
-            and whole.count(b"}\n\n") == count
-            and b"\r" not in whole
-        ):
-            return count
-        return 0
+        return _PLAIN.count(whole)
 
     def _observe(self, event: Event) -> Seen:
+        if event.data.strip() == b"[DONE]":
+            return Seen.DROP  # the surface has none; vLLM sends it
         try:
             payload = orjson.loads(event.data)
         except orjson.JSONDecodeError:
@@ -65,7 +59,7 @@ class MessagesCodec(SseCodec):
         if not isinstance(payload, dict):
             return Seen.PRELUDE
         kind = event.event or payload.get("type")
-        if kind == "error" or payload.get("error"):
+        if kind == "error" or (payload.get("error") and "type" not in payload):
             raise SeenError(upstream_said(payload, 502), relay=event.event == "error" and is_anthropic(payload))
         return self._event(str(kind), payload)
 

@@ -17,12 +17,20 @@ from edge.protocol.surface import GENERATING, Surface
 MAX_DEPTH = 200  # orjson parses 1,024 levels but writes about 300
 MAX_ELEMENTS = 1_000_000  # about 70 ms and 240 MB of Python objects at the worst
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+# The closing quote is optional: a string without one would else be tried again from each quote in it, for hours.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+# Some thousand strings and what is between them: all at once would take 50 times the memory of the body.
+_PIECE = re.compile(rb'(?:[^"]*+"(?:[^"\\]++|\\.)*+"?){1,4096}+|[^"]++', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
 
 # Parameters that no server can stream: such a request goes upstream as it is, and its connection is closed if the
 # client leaves.
 _UNSTREAMABLE = ("prompt_logprobs", "best_of", "background")
+
+# What is read or set here. Servers in Go take keys in any case (even a long s for an s), and the last one wins: such a
+# second spelling would undo what was checked.
+_READ = frozenset({"model", "stream", "stream_options", "n", "messages", "prompt", *_UNSTREAMABLE})
+_READ_OPTIONS = frozenset({"include_usage"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +63,7 @@ def prepare(surface: Surface, raw: bytes) -> Prepared:
     Raises:
         BadRequest: not JSON, not an object, over a bound, or a field that Edge reads has the wrong type.
     """
-    body = parse_object(raw)
+    body = _one_spelling(parse_object(raw), _READ)
     model = _field(body, "model", str, "a string")
     stream = _field(body, "stream", bool, "true or false") or False
     if surface not in GENERATING:
@@ -105,20 +113,28 @@ def _bound(raw: bytes) -> None:
     if opened <= MAX_DEPTH and opened + raw.count(b",") <= MAX_ELEMENTS:
         return
     # Only now is it worth telling structure from text: take the strings out and count exactly.
-    bare = _STRING.sub(b"", raw)
-    if bare.count(b"{") + bare.count(b"[") + bare.count(b",") > MAX_ELEMENTS:
-        raise BadRequest(f"the request body has more than {MAX_ELEMENTS} elements")
-    depth = 0
-    for match in _BRACKET.finditer(bare):
-        depth += 1 if match.group() in b"[{" else -1
-        if depth > MAX_DEPTH:
-            raise BadRequest(f"the request body is nested more than {MAX_DEPTH} levels deep")
+    elements = depth = 0
+    for piece in _PIECE.finditer(raw):
+        bare = _STRING.sub(b"", piece.group())
+        elements += bare.count(b"{") + bare.count(b"[") + bare.count(b",")
+        if elements > MAX_ELEMENTS:
+            raise BadRequest(f"the request body has more than {MAX_ELEMENTS} elements")
+        for match in _BRACKET.finditer(bare):
+            depth += 1 if match.group() in b"[{" else -1
+            if depth > MAX_DEPTH:
+                raise BadRequest(f"the request body is nested more than {MAX_DEPTH} levels deep")
+            if depth < 0:
+                return  # no JSON: the parser says where
 
 
-def _field(body: dict[str, Any], name: str, kind: type, wanted: str) -> Any:
+def _one_spelling(body: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    return {key: value for key, value in body.items() if key in names or key.casefold() not in names}
+
+
+def _field(body: dict[str, Any], name: str, kind: type, wanted: str, path: str = "") -> Any:
     value = body.get(name)
-    if value is not None and not isinstance(value, kind):
-        raise BadRequest(f"{name}: must be {wanted}", param=name)
+    if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+        raise BadRequest(f"{path}{name}: must be {wanted}", param=path + name)
     return value
 
 
@@ -135,14 +151,16 @@ def _asks(body: dict[str, Any], name: str) -> bool:
 
 def _inject_usage(body: dict[str, Any], *, stream: bool) -> bool:
     """Ask for usage; True if the client streams and did not ask, so that its chunk must not reach it."""
-    options = _field(body, "stream_options", dict, "an object") or {}
+    options = _one_spelling(_field(body, "stream_options", dict, "an object") or {}, _READ_OPTIONS)
+    asked = _field(options, "include_usage", bool, "true or false", "stream_options.")
     body["stream_options"] = {**options, "include_usage": True}
-    return stream and not options.get("include_usage")
+    return stream and not asked
 
 
 def _choices(surface: Surface, body: dict[str, Any]) -> int:
-    n = body.get("n")
-    count = n if isinstance(n, int) and n > 0 else 1
+    if surface not in (Surface.CHAT, Surface.COMPLETIONS):
+        return 1
+    count = max(1, _field(body, "n", int, "a whole number") or 1)
     prompt = body.get("prompt")
     if surface is Surface.COMPLETIONS and isinstance(prompt, list) and prompt and isinstance(prompt[0], str | list):
         count *= len(prompt)

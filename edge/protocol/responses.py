@@ -11,7 +11,7 @@ import orjson
 
 from edge.errors import EdgeError
 from edge.protocol.chat import read_usage
-from edge.protocol.codec import Seen, SeenError, SseCodec
+from edge.protocol.codec import Plain, Seen, SeenError, SseCodec
 from edge.protocol.collect_responses import ResponsesCollector
 from edge.protocol.dialect import BadStream, Collector
 from edge.protocol.request import Prepared
@@ -19,8 +19,9 @@ from edge.protocol.shapes import openai_body, upstream_said
 from edge.protocol.sse import COMMENT_HEARTBEAT, Event, encode
 from edge.protocol.surface import Surface
 
-_PLAIN = b"event: response.output_text.delta\ndata: {"
+_PLAIN = Plain(b"event: response.output_text.delta\ndata: {")
 _SEQUENCE = b'"sequence_number":'
+_NUMBER_BYTES = 24  # spaces and 64 bits
 _FINAL = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
 
@@ -30,7 +31,7 @@ class ResponsesCodec(SseCodec):
     def __init__(self, max_event_bytes: int) -> None:
         super().__init__(max_event_bytes)
         self._done = False
-        self._sequence = b""  # the bytes that begin with the last number: read only when a heartbeat needs it
+        self._sequence = b""  # bytes that begin with the last number: read only when a heartbeat needs it
 
     def finished(self, *, clean_eof: bool) -> bool:  # noqa: ARG002 - the final event is finish and terminator in one
         """One of the three final events has come."""
@@ -55,23 +56,13 @@ class ResponsesCodec(SseCodec):
             end += 1
         return int(digits[:end] or b"0")
 
-    def _note_sequence(self, whole: bytes) -> None:
-        at = whole.rfind(_SEQUENCE)
+    def _plain(self, whole: bytes) -> int:
+        count = _PLAIN.count(whole)
+        at = whole.rfind(_SEQUENCE) if count else -1
         if at >= 0:
             at += len(_SEQUENCE)
-            self._sequence = whole[at : at + 20]
-
-    def _plain(self, whole: bytes) -> int:
-        count = whole.count(b"\n\n")
-        if (
-            whole.count(_PLAIN) == count
-            and whole.count(b"\n") == 3 * count
-            and whole.count(b"}\n\n") == count
-            and b"\r" not in whole
-        ):
-            self._note_sequence(whole)
-            return count
-        return 0
+            self._sequence = whole[at : at + _NUMBER_BYTES]
+        return count
 
     def _observe(self, event: Event) -> Seen:
         if event.data.strip() == b"[DONE]":
@@ -86,7 +77,9 @@ class ResponsesCodec(SseCodec):
         if kind == "error" or (payload.get("error") and not kind.startswith("response.")):
             flat = isinstance(payload.get("message"), str)
             raise SeenError(upstream_said(payload, 502), relay=event.event == "error" and flat)
-        self._note_sequence(event.data)
+        number = payload.get("sequence_number")
+        if isinstance(number, int):
+            self._sequence = b"%d" % number
         return self._event(kind, payload)
 
     def _event(self, kind: str, payload: dict[str, Any]) -> Seen:

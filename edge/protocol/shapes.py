@@ -27,6 +27,13 @@ _ANTHROPIC_TYPES = {
 }
 
 
+# Where servers put the text of an error: most; FastAPI's own errors; each of FastAPI's list; errors inside errors; and
+# what is better than nothing.
+_SAYS = ("message", "detail", "msg", "error", "code", "type")
+_DEEPEST = 4
+_WHOLE_LEVELS = 100  # a body that is deeper is not kept: orjson reads 1,024 levels but writes about 300
+
+
 def openai_body(error: EdgeError) -> dict[str, Any]:
     """``{"error": {"message", "type", "param", "code"}}``; an upstream's own envelope is kept whole."""
     if isinstance(error, UpstreamSaid) and error.body is not None and is_openai(error.body):
@@ -68,13 +75,32 @@ def upstream_said(body: Mapping[str, Any], status: int, headers: Mapping[str, st
         headers: Response headers to pass on.
     """
     inner = body.get("error", body)
-    message: object = inner
     if isinstance(inner, dict):
-        message = inner.get("message") or inner.get("detail")
         code = inner.get("code") or inner.get("status")
         if status == 502 and isinstance(code, int) and 400 <= code <= 599:
             status = code
-    if body.get("detail") and "error" not in body:
-        message = body["detail"]  # FastAPI's own errors
-    text = message if isinstance(message, str) else f"the upstream failed: {message or 'no reason given'}"
-    return UpstreamSaid(text, status=status, body=body, headers=headers)
+    text = _text(inner) or "the upstream failed: no reason given"
+    return UpstreamSaid(text, status=status, body=body if _shallow(body) else None, headers=headers)
+
+
+def _shallow(value: object, levels: int = _WHOLE_LEVELS) -> bool:
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return levels > 0 and all(_shallow(item, levels - 1) for item in items)
+
+
+def _text(said: object, depth: int = 0) -> str:
+    """What an error says, wherever its server put that; empty if it says nothing."""
+    if isinstance(said, str):
+        return said.strip()
+    if depth < _DEEPEST and isinstance(said, dict):
+        for name in _SAYS:
+            if text := _text(said.get(name), depth + 1):
+                where = said.get("loc")  # FastAPI: the path of the field at fault
+                return f"{_path(where)}: {text}" if isinstance(where, list) else text
+    if depth < _DEEPEST and isinstance(said, list):
+        return "; ".join(filter(None, (_text(item, depth + 1) for item in said)))
+    return ""
+
+
+def _path(parts: list[object]) -> str:
+    return ".".join(str(part) for part in parts if isinstance(part, str | int))

@@ -13,21 +13,32 @@ from dataclasses import dataclass
 
 import orjson
 
-# Atomic groups: without them CRLF would match as CR followed by LF, that is as a blank line.
-_BOUNDARY = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)+")
+# Atomic groups: without them CRLF would match as CR followed by LF, that is as a blank line. The group is the event's
+# own end; further blank lines belong to no event.
+_BOUNDARY = re.compile(rb"((?>\r\n|\n|\r)(?>\r\n|\n|\r))(?>\r\n|\n|\r)*")
+_HALF_BOUNDARY = 3  # bytes: the longest start of a boundary that may still be completed, CR LF CR
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"
 
 
 class EventTooLarge(ValueError):
-    """An event did not end within the bound."""
+    """An event is over the bound.
+
+    Args:
+        limit: The bound, in bytes.
+        before: The whole events that came before it in the same read.
+    """
+
+    def __init__(self, limit: int, before: bytes) -> None:
+        super().__init__(f"an event is over {limit} bytes")
+        self.before = before
 
 
 class SseSplitter:
     """Cuts a byte stream into runs of whole events.
 
     Args:
-        max_event_bytes: How long an unfinished event may grow before ``EventTooLarge`` is raised.
+        max_event_bytes: How long an event may be before ``EventTooLarge`` is raised.
     """
 
     __slots__ = ("_buffer", "_first", "_max", "_scanned")
@@ -47,34 +58,35 @@ class SseSplitter:
         """Return the whole events that ``data`` completes, in order; keep the rest.
 
         Raises:
-            EventTooLarge: the unfinished event is over the bound.
+            EventTooLarge: an event, finished or not, is over the bound; nothing may be fed after it.
         """
         if self._first:
             data = self._strip_bom(data)
-        if not self._buffer:
-            # The usual read is exactly some whole LF events: no copy, no scan but two memchr-like ones.
-            if data.endswith(b"\n\n") and b"\r" not in data:
-                return data
-            self._scanned = 0
-        self._buffer += data
+        buffer = self._buffer
+        if b"\r" not in data:
+            # The usual read: LF events, mostly whole. Two scans in C; going over each boundary instead cost 40 times
+            # as much for a read of many events.
+            end = data.rfind(b"\n\n") + 2
+            if end > 1 and len(buffer) + end <= self._max and len(data) - end <= self._max:
+                if not buffer and end == len(data):
+                    return data
+                whole = bytes(buffer) + data[:end]
+                buffer[:] = data[end:]
+                self._scanned = max(0, len(buffer) - _HALF_BOUNDARY)
+                return whole
+        buffer += data
         end = self._last_boundary()
-        if end == 0:
-            # Three bytes: the longest start of a boundary that may still be completed.
-            self._scanned = max(0, len(self._buffer) - 3)
-            if len(self._buffer) > self._max:
-                raise EventTooLarge(f"an event is over {self._max} bytes")
-            return b""
         whole = bytes(self._buffer[:end])
         del self._buffer[:end]
-        self._scanned = 0
-        if len(self._buffer) > self._max:
-            raise EventTooLarge(f"an event is over {self._max} bytes")
+        # What is left is looked at once, not again with each read: else a large event in small reads is quadratic.
+        self._scanned = max(0, len(self._buffer) - _HALF_BOUNDARY)
         return whole
 
     def rest(self) -> bytes:
         """What is left at the end of the body: empty, or an event that was never finished."""
         left = bytes(self._buffer)
         self._buffer.clear()
+        self._scanned = 0
         return left
 
     def _strip_bom(self, data: bytes) -> bytes:
@@ -89,17 +101,13 @@ class SseSplitter:
     def _last_boundary(self) -> int:
         end = 0
         for match in _BOUNDARY.finditer(self._buffer, self._scanned):
+            if match.end(1) - end > self._max:
+                raise EventTooLarge(self._max, bytes(self._buffer[:end]))
+            if match.end() == len(self._buffer) and self._buffer.endswith(b"\r"):
+                break  # it may be half of a CRLF: cutting there would leave a stray LF before the next event
             end = match.end()
-        # A CR at the very end may be half of a CRLF: cutting there would leave a stray LF before the next event.
-        if end == len(self._buffer) and end and self._buffer[-1:] == b"\r":
-            return 0 if end == 1 else self._boundary_before(end)
-        return end
-
-    def _boundary_before(self, limit: int) -> int:
-        end = 0
-        for match in _BOUNDARY.finditer(self._buffer, self._scanned):
-            if match.end() < limit:
-                end = match.end()
+        if len(self._buffer) - end > self._max:
+            raise EventTooLarge(self._max, bytes(self._buffer[:end]))
         return end
 
 
@@ -122,7 +130,7 @@ def events(whole: bytes) -> Iterator[Event]:
     start = 0
     for match in _BOUNDARY.finditer(whole):
         block = whole[start : match.start()]
-        separator = match.group()
+        separator = match.group(1)
         start = match.end()
         parsed = _block(block, separator)
         if parsed is not None:

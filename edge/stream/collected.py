@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import orjson
 from aiohttp import web
 
-from edge.errors import InternalError, UpstreamBroken
+from edge.errors import EdgeError, InternalError, UpstreamBroken
 from edge.policy.lifecycle import Outcome, ReaderHappened
 from edge.protocol.dialect import Collector
 from edge.protocol.sse import events
@@ -49,16 +49,9 @@ class Collected(BaseReader):
             EdgeError: the generation failed; the caller answers with it.
         """
         try:
-            generation = self._generation
-            while generation.outcome is None:
+            while self._generation.outcome is None:
                 await self._wake.wait()
-            if generation.outcome is not Outcome.COMPLETE and not generation.terminated:
-                error = generation.error or InternalError(f"the answer ended as {generation.outcome}")
-                self.status = error.status
-                self._step(ReaderHappened.ANSWER)
-                self._step(ReaderHappened.FLUSHED)
-                raise error
-            return await self._answer()
+            return await self._answer(self._body())
         finally:
             self.leave()
 
@@ -83,10 +76,35 @@ class Collected(BaseReader):
         if isinstance(decoded, dict):
             self._collector.add(decoded)
 
-    async def _answer(self) -> web.StreamResponse:
-        body = self._generation.whole
-        if body is None:
-            body = orjson.dumps(self._collector.answer())
+    def _body(self) -> bytes:
+        try:
+            return self._whole()
+        except EdgeError as error:
+            self._refuse(error)
+            raise
+        except Exception:
+            self._refuse(InternalError("the answer could not be made"))
+            raise
+
+    def _whole(self) -> bytes:
+        generation = self._generation
+        if generation.outcome is not Outcome.COMPLETE and not generation.terminated:
+            raise generation.error or InternalError(f"the answer ended as {generation.outcome}")
+        if generation.whole is not None:
+            return generation.whole
+        try:
+            return orjson.dumps(self._collector.answer())
+        except orjson.JSONEncodeError:
+            raise UpstreamBroken("the answer is nested too deep to be written as JSON") from None
+
+    def _refuse(self, error: EdgeError) -> None:
+        """The caller answers with the error."""
+        self.error = error
+        self.status = error.status
+        self._step(ReaderHappened.ANSWER)
+        self._step(ReaderHappened.FLUSHED)
+
+    async def _answer(self, body: bytes) -> web.StreamResponse:
         self._step(ReaderHappened.ANSWER)
         self.status = 200
         headers = {**self._headers(), "Content-Type": "application/json", "Content-Length": str(len(body))}
@@ -94,6 +112,6 @@ class Collected(BaseReader):
         self._writer.write_nowait(body)
         if self._writer.blocked:
             await self._drain()
-        await self._writer.finish()
+        await self._finish()
         self._step(ReaderHappened.FLUSHED)
         return response

@@ -4,6 +4,7 @@ In: a prepared request and who sent it. Out: a response, through a reader, and o
 books the time on phases and ends. Must not: parse a request, pick a codec by itself, or write to a socket.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -34,6 +35,7 @@ STREAM_HEADERS = {
     "Cache-Control": "no-cache",
     "X-Accel-Buffering": "no",
 }
+_NAMES_STREAMING = re.compile(r"\bstream", re.IGNORECASE)  # but not "upstream", which our own messages name
 _PHASES = {
     State.ROUTING: Phase.EDGE,
     State.CONNECTING: Phase.CONNECTING,
@@ -126,6 +128,9 @@ class Exchange:
             self._begin()
             self.house.tell.started(self)
             return await reader.run()
+        except EdgeError as error:
+            error.headers = {**self.known_headers(), **error.headers}
+            raise
         finally:
             reader.leave()
             self.changed()
@@ -160,7 +165,10 @@ class Exchange:
         except EdgeError as error:
             self.generation.reject(error)
             return
-        self._open(self._candidates.pop(0))
+        try:
+            self._open(self._candidates.pop(0))
+        except Exception as bug:  # noqa: BLE001 - told by the reader like every other end
+            self.generation.fail(bug)
 
     def _open(self, member: Member) -> None:
         prepared, settings = self.prepared, self.house.settings.stream
@@ -171,13 +179,15 @@ class Exchange:
         if prepared.streamed:
             codec = self.asked.dialect.codec(prepared, settings.max_event_bytes, member.repairs)
         headers = {**self.asked.headers, "x-request-id": self.asked.request_id}
-        call = Call(prepared.surface, prepared.body, codec, headers, settings.max_answer_bytes)
+        takes_body = not prepared.stream
+        call = Call(prepared.surface, prepared.body, codec, headers, settings.max_answer_bytes, takes_body)
         self.generation.open(member.upstream, call)
 
     def retry(self, error: EdgeError) -> bool:
         """See ``generation.Owner``."""
         member = self.member
-        if member is not None and isinstance(error, UpstreamUnreachable):
+        unreachable = isinstance(error, UpstreamUnreachable) or error.code == Happened.CONNECT_TIMEOUT
+        if member is not None and unreachable:
             self.house.fleet.note_failure(member)
         if self._refuses_streaming(error):
             self.prepared = unstreamed(self.prepared)
@@ -200,7 +210,7 @@ class Exchange:
             and not prepared.stream
             and isinstance(error, UpstreamSaid)
             and error.status in (400, 422, 501)
-            and "stream" in error.message.lower()
+            and _NAMES_STREAMING.search(error.message) is not None
         )
 
     def _free(self) -> None:

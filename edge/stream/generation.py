@@ -116,6 +116,12 @@ class Generation:
 
     def feed(self, batch: Batch) -> None:
         """See ``upstream.base.Sink``. The hot path: once per network read, no timer, task, log or lock."""
+        try:
+            self._take(batch)
+        except Exception as bug:  # noqa: BLE001 - a sink never raises; what went wrong is ours, not the upstream's
+            self.fail(bug)
+
+    def _take(self, batch: Batch) -> None:
         if batch.tokens:
             now = self._clock()
             if self.state is State.STREAMING:
@@ -144,8 +150,11 @@ class Generation:
     def end(self, happened: Happened, error: EdgeError | None) -> None:
         """See ``upstream.base.Sink``: the attempt is over, and with it the generation unless another one follows."""
         self._source = None
-        if not self._retried(happened, error):
-            self._finish(happened, error)
+        try:
+            if not self._retried(happened, error):
+                self._finish(happened, error)
+        except Exception as bug:  # noqa: BLE001 - as in feed
+            self.fail(bug)
 
     def _retried(self, happened: Happened, error: EdgeError | None) -> bool:
         if error is None or happened is Happened.BUG or self.handed_over:
@@ -217,9 +226,11 @@ class Generation:
             return
         for reader in readers:
             reader.push()
-        if not self._paused and journal.end - journal.start > self._settings.buffer_bytes:
-            furthest = max((reader.position for reader in readers), default=journal.end)
-            if journal.end - furthest > self._settings.buffer_bytes:
+        # The next read may bring as much as this one did, and has to fit too.
+        room = self._settings.buffer_bytes - len(data)
+        if not self._paused and journal.end - journal.start > room:
+            lag = journal.end - max((reader.position for reader in readers), default=journal.end)
+            if lag and lag > room:
                 self._pause()
 
     def _pause(self) -> None:
@@ -252,7 +263,8 @@ class Generation:
 
     def _time_out(self, happened: Happened, limit_s: float) -> None:
         self._abort()
-        error = UpstreamTimeout(_TIMEOUTS[happened].format(f"{limit_s:g}"), code=happened.value)
+        _, outcome = step(self.state, happened)
+        error = UpstreamTimeout(_TIMEOUTS[happened].format(f"{limit_s:g}"), code=outcome)
         if happened is Happened.TOTAL_TIMEOUT:
             self._finish(happened, error)
         else:
@@ -286,13 +298,15 @@ class Generation:
             source.abort()
 
     def _finish(self, happened: Happened, error: EdgeError | None) -> None:
-        if self.state is State.ENDED:
-            return
         if happened is Happened.DONE:
             self._release()  # an empty answer is its prelude
-        elif self._held:
-            self._held.clear()
-            self.told = False  # the error was held too: it becomes the HTTP status, or Edge tells it in-band
+        if self.state is State.ENDED:
+            return
+        if happened is not Happened.DONE:
+            if self._held:
+                self._held.clear()
+                self.told = False  # the error was held too: it becomes the HTTP status, or Edge tells it in-band
+            self.terminated &= self.told  # an end that is the error itself; any other was no regular one
         self.error = error
         self._step(happened)
         for reader in tuple(self._readers):

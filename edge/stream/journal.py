@@ -42,7 +42,7 @@ class Journal:
         self._peak = max(self._peak, self.end - self.start)
 
     def read(self, position: int, most: int) -> bytes:
-        """Whole batches from ``position`` on, up to about ``most`` bytes (one batch at least); empty at the end.
+        """The bytes from ``position`` to the end of a batch, about ``most`` (one batch at least); empty at the end.
 
         Raises:
             Expired: ``position`` is before what is held.
@@ -55,12 +55,13 @@ class Journal:
         size = 0
         at = self.start
         for data in self._batches:
-            if at >= position:
-                taken.append(data)
-                size += len(data)
+            skipped = max(0, position - at)
+            at += len(data)
+            if at > position:
+                taken.append(data[skipped:])
+                size += len(taken[-1])
                 if size >= most:
                     break
-            at += len(data)
         return taken[0] if len(taken) == 1 else b"".join(taken)
 
     def trim(self, position: int) -> None:

@@ -7,6 +7,7 @@ whether the answer goes out as a stream or as one body.
 import asyncio
 from collections.abc import Callable
 
+from edge.errors import EdgeError
 from edge.policy.lifecycle import ReaderHappened, ReaderState, reader_step
 from edge.settings import Stream as StreamSettings
 from edge.stream.generation import Generation
@@ -34,6 +35,7 @@ class BaseReader:
         self.blocked = False
         self.stalled = False
         self.gone = False
+        self.error: EdgeError | None = None  # what it was told by the status, if that was not 200
         self.peak_pending = 0
         self.heartbeats = 0
         self._generation = generation
@@ -42,7 +44,7 @@ class BaseReader:
         self._clock = clock
         self._changed = changed
         self._wake = asyncio.Event()
-        self._taken = 0  # bytes that were out of the transport when the reader last made progress
+        self._taken = 0  # what the peer had taken when it last made progress
         self._progress_at = clock()
         generation.attach(self)
 
@@ -75,11 +77,15 @@ class BaseReader:
 
     def tick(self, now: float) -> None:
         """Cut a reader that has bytes pending and has taken none of them for ``client_stall_s``."""
+        if self._writer.closing:
+            # Half-closed: while bytes are pending, the server tells of that end only after they are out, if ever.
+            self._writer.abort()
+            self.leave()
         if self.state not in (ReaderState.OPEN, ReaderState.ENDING):
             return
-        pending = self._writer.pending
-        taken = self._writer.bytes_out - pending
-        if pending == 0 or taken > self._taken:
+        if not self._writer.pending:
+            self._progress_at = now
+        elif (taken := self._writer.taken) > self._taken:
             self._progress_at = now
             self._taken = taken
         elif now - self._progress_at > self._settings.client_stall_s:
@@ -89,9 +95,12 @@ class BaseReader:
 
     def leave(self) -> None:
         """The connection is gone; idempotent, and harmless after a regular end."""
-        if self.state is not ReaderState.CLOSED:
-            self.gone = True
-            self._step(ReaderHappened.GONE)
+        if self.state is ReaderState.CLOSED:
+            return
+        if self.state is not ReaderState.HELD:
+            self._writer.abort()  # part of an answer is out: it must not end like a whole one
+        self.gone = True
+        self._step(ReaderHappened.GONE)
 
     async def _drain(self) -> None:
         """Wait for a blocked writer, on the reader's account."""
@@ -101,20 +110,29 @@ class BaseReader:
         finally:
             self._note_blocked(blocked=False)
 
+    async def _finish(self) -> None:
+        """End the body and wait until the reader has let go of its last bytes, on its account too."""
+        self._note_blocked(blocked=True)
+        try:
+            await self._writer.finish()
+        finally:
+            self._note_blocked(blocked=False)
+
     def _note_blocked(self, *, blocked: bool) -> None:
         if blocked:
-            # What this reader has not taken: in the transport, and behind it in the journal.
-            waiting = self._writer.pending + self._generation.journal.end - self.position
-            self.peak_pending = max(self.peak_pending, waiting)
+            self._note_lag()
         if blocked is not self.blocked:
             self.blocked = blocked
             self._changed()
 
+    def _note_lag(self) -> None:
+        """What this reader has not taken is in the transport, and behind that in the journal."""
+        lag = self._writer.pending + self._generation.journal.end - self.position
+        self.peak_pending = max(self.peak_pending, lag)
+
     def _step(self, happened: ReaderHappened) -> None:
         self.state = reader_step(self.state, happened)
         if self.state is ReaderState.CLOSED:
-            lag = self._writer.pending + self._generation.journal.end - self.position if self.stalled else 0
-            self.peak_pending = max(self.peak_pending, lag)
             self.blocked = False
             self._generation.detach(self, stalled=self.stalled)
             self._wake.set()

@@ -70,6 +70,7 @@ class Subscriber(BaseReader):
             await self._woken()
         error = self._failed_early()
         if error is not None:
+            self.error = error
             self.status = error.status
             self._step(ReaderHappened.ANSWER)
             self._step(ReaderHappened.FLUSHED)
@@ -99,6 +100,8 @@ class Subscriber(BaseReader):
                 return
             if self._writer.blocked:
                 self._wake.set()
+        elif self.blocked:
+            self._note_lag()
         elif self.state is ReaderState.HELD:
             self._wake.set()
 
@@ -165,6 +168,7 @@ class Subscriber(BaseReader):
             self._writer.write_nowait(codec.heartbeat(handed_over=self.position > 0))
         except ConnectionError:
             self._wake.set()
+            return
         self.heartbeats += 1
         self._written_at = now
 
@@ -176,7 +180,7 @@ class Subscriber(BaseReader):
         if generation.outcome is Outcome.COMPLETE or generation.terminated:
             if not generation.terminated and codec is not None:
                 self._writer.write_nowait(codec.terminator)
-            await self._writer.finish()
+            await self._finish()
         else:
             if not generation.told:
                 self._write_error(codec)

@@ -26,7 +26,7 @@ def summarise(exchange: "Exchange") -> StreamRecord:
     tokens = generation.tokens if reported is None else reported
     ttft = None if generation.first_token_at is None else generation.first_token_at - timeline.started
     seconds = timeline.seconds
-    error = generation.error
+    error = generation.error or reader.error
     return StreamRecord(
         request_id=asked.request_id,
         stream_id=exchange.stream_id,

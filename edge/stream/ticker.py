@@ -43,6 +43,7 @@ class Ticker:
         self._clock = clock
         self._things: set[Ticked] = set()
         self._handle: asyncio.TimerHandle | None = None
+        self._closed = False
 
     def __len__(self) -> int:
         return len(self._things)
@@ -51,22 +52,31 @@ class Ticker:
         """Begin to tick ``thing``."""
         self._things.add(thing)
         if self._handle is None:
-            self._handle = asyncio.get_running_loop().call_later(self._interval, self._sweep)
+            self._schedule()
 
     def discard(self, thing: Ticked) -> None:
         """Stop ticking ``thing``; harmless if it is not ticked."""
         self._things.discard(thing)
 
     def close(self) -> None:
-        """Stop for good."""
+        """Stop for good; what is still registered stays so, for whoever looks for leaks."""
+        self._closed = True
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
 
+    def _schedule(self) -> None:
+        if not self._closed:
+            self._handle = asyncio.get_running_loop().call_later(self._interval, self._sweep)
+
     def _sweep(self) -> None:
-        self._handle = None
         now = self._clock()
         for thing in tuple(self._things):
-            thing.tick(now)
+            try:
+                thing.tick(now)
+            except Exception as bug:  # noqa: BLE001 - whoever breaks the promise must not stop everybody's clocks
+                context = {"message": f"{thing!r} raised in tick", "exception": bug}
+                asyncio.get_running_loop().call_exception_handler(context)
+        self._handle = None
         if self._things:
-            self._handle = asyncio.get_running_loop().call_later(self._interval, self._sweep)
+            self._schedule()

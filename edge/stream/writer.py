@@ -26,6 +26,7 @@ SEND_BUFFER = 32 * 1024
 
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 _FLUSH_POLL_S = 0.005
+_UNLIMITED = 2**30
 
 
 class Writer:
@@ -59,6 +60,17 @@ class Writer:
         """Bytes the transport holds because the reader does not take them."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
+    @property
+    def taken(self) -> int:
+        """Bytes that the peer has acknowledged, give or take the framing: the kernel's share moves in finer steps."""
+        unsent = 0 if self._transport is None else _unsent(self._transport)
+        return self.bytes_out - self.pending - unsent
+
+    @property
+    def closing(self) -> bool:
+        """The connection is over, or will be as soon as the pending bytes are out: the client sent its end."""
+        return self._transport is None or self._transport.is_closing()
+
     async def open(self, status: int, headers: Mapping[str, str]) -> web.StreamResponse:
         """Send status and headers: the commit."""
         response = web.StreamResponse(status=status, headers=headers)
@@ -87,9 +99,15 @@ class Writer:
             await self._payload.drain()
 
     async def finish(self) -> None:
-        """The clean end of the body, then wait until the transport has handed everything to the kernel."""
-        if self._response is not None:
+        """The clean end of the body, then wait until the transport has handed everything to the kernel.
+
+        What is left in a transport keeps its connection for ever if nobody reads: ``close`` waits for it.
+        """
+        if self._response is not None and self._transport is not None:
+            self._transport.set_write_buffer_limits(high=0)
             await self._response.write_eof()
+            if self._payload is not None:
+                await self._payload.drain()
 
     async def flush(self, deadline_s: float) -> None:
         """Wait until the peer's kernel has every byte, for at most ``deadline_s``.
@@ -108,14 +126,39 @@ class Writer:
 
     def abort(self) -> None:
         """End with a reset, which neither an HTTP/1.1 nor an HTTP/1.0 peer takes for the end of the body."""
-        transport = self._transport
-        if transport is None:
-            return
-        sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
-        transport.abort()
+        if self._transport is not None:
+            reset(self._transport)
+
+
+async def deliver(request: web.BaseRequest, response: web.Response, stall_s: float) -> None:
+    """Send a whole answer that no reader watches over; a client that takes nothing for ``stall_s`` is reset.
+
+    aiohttp would wait for such a client without end, or leave bytes in a transport whose ``close`` then never ends.
+    """
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        return
+    transport.set_write_buffer_limits(high=_UNLIMITED)
+    payload = await response.prepare(request)
+    await response.write_eof()
+    transport.set_write_buffer_limits(high=0)
+    while isinstance(payload, StreamWriter) and (pending := transport.get_write_buffer_size()):
+        try:
+            async with asyncio.timeout(stall_s):
+                await payload.drain()
+        except TimeoutError:
+            if transport.get_write_buffer_size() >= pending:
+                reset(transport)
+                return
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """Close at once; where there are resets, with one."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError, ValueError):  # uvloop's socket of a closed transport raises the latter
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+    transport.abort()
 
 
 def _unsent(transport: asyncio.Transport) -> int:

@@ -25,7 +25,8 @@ class Call:
         body: The JSON body, ready to send.
         codec: Fed with the events that come back; None where one JSON body is expected.
         headers: Allowlisted headers to send besides the upstream's own (``x-request-id`` …).
-        max_answer_bytes: Bound on a JSON body that is read whole, and on the error answers.
+        max_answer_bytes: Bound on a JSON body that is read whole.
+        takes_body: One JSON body is an answer too; for a client that wants a stream it is not.
     """
 
     surface: Surface
@@ -33,6 +34,7 @@ class Call:
     codec: Codec | None
     headers: Mapping[str, str]
     max_answer_bytes: int
+    takes_body: bool
 
 
 class Sink(Protocol):

@@ -10,10 +10,9 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
-from structlog.typing import FilteringBoundLogger
 
 from edge.settings import Settings
 from edge.settings import Upstream as UpstreamSettings
@@ -22,6 +21,9 @@ from edge.upstream.catalogue import merged
 from edge.upstream.discovery import Place, places
 from edge.upstream.health import MISSES_TO_BE_GONE, Member
 from edge.upstream.servers import MODEL_SERVERS, Card, Found, Kind, identify
+
+if TYPE_CHECKING:  # only ``edge.telemetry.log`` may import structlog: plainly imported it brings rich along
+    from structlog.typing import FilteringBoundLogger
 
 __all__ = ["Fleet", "Make", "Member"]
 
@@ -47,7 +49,7 @@ class Fleet:
         settings: Settings,
         make: Make,
         *,
-        log: FilteringBoundLogger,
+        log: "FilteringBoundLogger",
         own_ports: AbstractSet[int] = frozenset(),
     ) -> None:
         self._settings = settings

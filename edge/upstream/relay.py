@@ -6,6 +6,7 @@ outcome, follow a redirect, or build a path from anything a client sent.
 """
 
 import asyncio
+import contextlib
 import errno
 import io
 import ssl
@@ -24,6 +25,8 @@ from edge.upstream.base import Call, Sink
 _ERROR_BODY_BYTES = 64 * 1024
 _PIECEWISE_BYTES = 2**20
 _POOL_TRIES = 8  # dead pooled connections to go through before a fresh one is reached
+_TAIL_S = 1.0  # for the body to end after the terminator: only then can the connection be used again
+_TAIL_READS = 4
 
 # Response headers a client gets to see. Prefixes end with a dash.
 _PASSED_ON = frozenset({"retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "openai-model"})
@@ -38,13 +41,22 @@ class Relay:
     def __init__(self, session: aiohttp.ClientSession, name: str) -> None:
         self.name = name
         self._session = session
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def open(self, call: Call, sink: Sink) -> "RelaySource":
         """See ``base.Upstream``."""
-        return RelaySource(self._session, self.name, call, sink)
+        source = RelaySource(self._session, self.name, call, sink)
+        self._tasks.add(source.task)
+        source.task.add_done_callback(self._tasks.discard)
+        return source
 
     async def close(self) -> None:
-        """See ``base.Upstream``; the fleet owns the session."""
+        """See ``base.Upstream``; the session is the fleet's to close."""
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
 
 class RelaySource:
@@ -58,9 +70,10 @@ class RelaySource:
         self._response: aiohttp.ClientResponse | None = None
         self._connected = False
         self._reused = False
+        self._aborted = False
         self._flowing = asyncio.Event()
         self._flowing.set()
-        self._task = asyncio.create_task(self._run(), name=f"relay {name}")
+        self.task = asyncio.create_task(self._run(), name=f"relay {name}")
 
     def __repr__(self) -> str:
         return f"<RelaySource {self._name} {'flowing' if self._flowing.is_set() else 'paused'}>"
@@ -74,31 +87,53 @@ class RelaySource:
         self._flowing.set()
 
     def abort(self) -> None:
-        """See ``base.Source``."""
+        """See ``base.Source``; it may be called from within a push, that is from this source's own task."""
+        self._aborted = True
         if self._response is not None:
             self._response.close()
-        self._task.cancel()
+        self.task.cancel()
 
     def connection_ready(self, *, reused: bool) -> None:
         """Told by the session's tracing: the connection stands, and whether it came from the pool."""
         self._reused = reused
-        if not self._connected:
+        if not self._connected and not self._aborted:
             self._connected = True
             self._sink.connected()
 
     async def _run(self) -> None:
         try:
-            happened, error = await self._exchange()
-        except asyncio.CancelledError:
-            raise
+            happened, error = await self._ending()
+            if happened is not Happened.DONE:
+                self._release()  # what is still under way is of no use, and its model is to stop
+            if not self._aborted:
+                self._sink.end(happened, error)
+            await self._read_tail()
+        finally:
+            self._release()
+
+    async def _ending(self) -> Ending:
+        try:
+            return await self._exchange()
         except Exception as bug:  # noqa: BLE001 - a bug of ours must reach the client as one, not as a hang
             error = InternalError("Edge failed while reading from the upstream")
             error.__cause__ = bug
-            happened = Happened.BUG
-        finally:
-            if self._response is not None:
-                self._response.release()
-        self._sink.end(happened, error)
+            return Happened.BUG, error
+
+    def _release(self) -> None:
+        """Back to the pool if the body is at its end, else closed."""
+        if self._response is not None:
+            self._response.release()
+
+    async def _read_tail(self) -> None:
+        """The answer is over, its body not yet: wait a little for the end, so that the connection can be used again."""
+        response = self._response
+        if response is None or response.closed:
+            return
+        with contextlib.suppress(TimeoutError, aiohttp.ClientError, OSError, ValueError):
+            async with asyncio.timeout(_TAIL_S):
+                for _ in range(_TAIL_READS):
+                    if not await response.content.readany():
+                        return
 
     async def _exchange(self) -> Ending:
         try:
@@ -143,18 +178,29 @@ class RelaySource:
             try:
                 data = await content.readany()
             except (aiohttp.ClientError, OSError, ValueError) as error:
-                return Happened.CUT, self._cut(error)
-            try:
-                batch = codec.feed(data) if data else codec.eof()
-            except BadStream as error:
-                return Happened.ERROR, UpstreamBroken(f"upstream {self._name}: {error}")
-            self._sink.feed(batch)
-            if batch.error is not None:
-                return Happened.ERROR, batch.error
-            if batch.terminated or not data:
-                if codec.finished(clean_eof=not batch.terminated):
-                    return Happened.DONE, None
-                return Happened.CUT, UpstreamCut(f"upstream {self._name} ended before the answer was finished")
+                # aiohttp keeps back what had come before the break; the reader is to have it.
+                data = b"" if self._aborted else content._read_nowait(-1)  # noqa: SLF001
+                ending = self._take(codec, data) if data else None
+                return ending or (Happened.CUT, self._cut(error))
+            ending = self._take(codec, data)
+            if ending is not None:
+                return ending
+
+    def _take(self, codec: Codec, data: bytes) -> Ending | None:
+        """Push what a read brought, the clean end of the body if it is empty; tell whether that was the end."""
+        try:
+            batch = codec.feed(data) if data else codec.eof()
+        except BadStream as error:
+            self._sink.feed(error.before)
+            return Happened.ERROR, UpstreamBroken(f"upstream {self._name}: {error}")
+        self._sink.feed(batch)
+        if batch.error is not None:
+            return Happened.ERROR, batch.error
+        if data and not batch.terminated:
+            return None
+        if codec.finished(clean_eof=not batch.terminated):
+            return Happened.DONE, None
+        return Happened.CUT, UpstreamCut(f"upstream {self._name} ended before the answer was finished")
 
     async def _whole(self, response: aiohttp.ClientResponse) -> Ending:
         try:
@@ -170,6 +216,8 @@ class RelaySource:
             return Happened.ERROR, UpstreamBroken(f"upstream {self._name} sent a malformed JSON answer")
         if isinstance(decoded, dict) and decoded.get("error") and "output" not in decoded:
             return Happened.ERROR, upstream_said(decoded, 502)
+        if not self._call.takes_body:
+            return Happened.ERROR, UpstreamBroken(f"upstream {self._name} answered with JSON instead of a stream")
         self._sink.body(data)
         return Happened.DONE, None
 
@@ -196,7 +244,7 @@ class RelaySource:
         if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientConnectorDNSError) or not self._connected:
             return Happened.CUT, UpstreamUnreachable(f"upstream {self._name} cannot be reached: {reason(error)}")
         if isinstance(error, aiohttp.ClientResponseError | ValueError):
-            return Happened.ERROR, UpstreamBroken(f"upstream {self._name} did not answer in HTTP: {reason(error)}")
+            return Happened.ERROR, UpstreamBroken(f"upstream {self._name} did not answer in HTTP")
         return Happened.CUT, UpstreamCut(f"upstream {self._name} closed the connection without an answer")
 
     def _cut(self, error: Exception) -> UpstreamCut:

@@ -14,7 +14,6 @@ import pytest
 
 from edge.cli.child import Child, Died, Unavailable
 from edge.cli.llama_server import LlamaServer
-from edge.cli.model_file import model_path
 
 WITHIN_S = 120  # a hung process fails the test; nothing is measured by it
 DEMO = [sys.executable, "-m", "edge", "demo"]
@@ -36,18 +35,6 @@ print("deaf", flush=True)
 while True:
     signal.pause()
 """
-
-
-@pytest.fixture(scope="module")
-def model() -> Path:
-    """The model file, as in tests/real: CI may not do without it."""
-    try:
-        LlamaServer.need()
-        return model_path(lambda _done, _total: None)
-    except Unavailable as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"DEMO TESTS DID NOT RUN: {error}", pytrace=False)
-        pytest.skip(f"DEMO TESTS DID NOT RUN: {error}")
 
 
 def ends(pid: int) -> bool:

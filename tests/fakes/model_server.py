@@ -87,7 +87,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, fake: "FakeModel") -> None:
         self.fake = fake
-        self.number = len(fake.connections)
+        self.number = 0
         self.request: Request | None = None
         self.chunked = False
         self.left: asyncio.Future[Left] = asyncio.get_running_loop().create_future()
@@ -97,11 +97,13 @@ class Connection(asyncio.Protocol):
         self._more = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
-        fake.connections.append(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are not asyncio.Transport to isinstance().
         self.transport = transport
         transport.set_write_buffer_limits(high=0)
+        self.number = len(self.fake.connections)
+        self.fake.connections.append(self)
         self.task = asyncio.get_running_loop().create_task(self._serve())
 
     def data_received(self, data: bytes) -> None:

@@ -165,7 +165,7 @@ def flood(total_bytes: int, event: bytes) -> Step:
 
 def garbage(count: int) -> Step:
     """Random bytes, the same in every run, without framing."""
-    return send(Random(count).randbytes(count))  # noqa: S311 - not a secret
+    return send(Random(count).randbytes(count))
 
 
 def whole(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> list[Step]:

@@ -1,33 +1,16 @@
-"""A real llama.cpp server with a real small model, shared by every test in here."""
+"""A real llama.cpp server with a real small model, shared by every test in here; and the SDKs' clients."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
+from support.sdk import anthropic_to, openai_to
 
-from edge.cli.child import Unavailable
 from edge.cli.llama_server import LlamaServer
-from edge.cli.model_file import model_path
 
-
-def _cannot(error: Unavailable) -> NoReturn:
-    """Skip where a developer lacks the real thing; CI has no excuse."""
-    message = f"REAL MODEL TESTS DID NOT RUN: {error}"
-    if os.environ.get("CI") == "true":
-        pytest.fail(message, pytrace=False)
-    pytest.skip(message)
-
-
-@pytest.fixture(scope="session")
-def model() -> Path:
-    """The model file; fetched on the first run ever."""
-    try:
-        LlamaServer.need()
-        return model_path(lambda _done, _total: None)
-    except Unavailable as error:
-        _cannot(error)
+__all__ = ["anthropic_to", "openai_to"]
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +27,13 @@ def llama_embedding(model: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     with LlamaServer(model, tmp_path_factory.mktemp("embedding") / "log", embedding=True) as server:
         server.wait_ready()
         yield server
+
+
+@pytest.fixture
+def mortal(model: Path, tmp_path: Path) -> Iterator[LlamaServer]:
+    """A server with one slot, which the test may stop, continue and kill."""
+    with LlamaServer(model, tmp_path / "log", parallel=1, ctx=2048) as server:
+        server.wait_ready()
+        yield server
+        if server.status() is None:
+            os.kill(server.pid, signal.SIGCONT)

@@ -117,6 +117,15 @@ class RawClient:
         parsed.ending = ending
         return parsed
 
+    async def ending(self) -> str:
+        """Read to the end, and tell which it was: ``eof`` or ``reset``."""
+        try:
+            while await self.receive():
+                pass
+        except ConnectionResetError:
+            return "reset"
+        return "eof"
+
     def half_close(self) -> None:
         self.sock.shutdown(socket.SHUT_WR)
 

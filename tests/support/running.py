@@ -2,7 +2,7 @@
 
 import asyncio
 import io
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -60,6 +60,12 @@ class Running:
     def records(self) -> list[Line]:
         return self.lines.of("exchange")
 
+    async def expect_bug(self) -> Line:
+        """Wait for the bug that the test made happen, and take it out of the log: ``stop`` bears none."""
+        (line,) = await self.lines.wait("bug")
+        self.lines.lines.remove(line)
+        return line
+
     async def stop(self) -> None:
         """Stop, and prove that nothing of it is left."""
         await self.edge.stop()
@@ -69,6 +75,9 @@ class Running:
         assert self.edge.bodies.budget.used == 0
         bugs = [line for line in self.lines.lines if line["event"] == "bug" or "Traceback" in str(line)]
         assert bugs == []
+
+
+Serve = Callable[..., Awaitable[Running]]  # what the fixture of that name is
 
 
 def make_settings(*urls: str, **sections: dict[str, Any]) -> Settings:

@@ -13,7 +13,7 @@ ASKED = {"gen_ai_operation_name": "chat", "gen_ai_request_model": "m", "upstream
 
 
 def record(**changes: object) -> StreamRecord:
-    busy = {"heartbeats": 2, "stalls": 1, "http10": True, "peak_buffer_bytes": 2000}
+    busy = {"heartbeats": 2, "stalls": 1, "pauses": 2, "http10": True, "peak_buffer_bytes": 2000}
     return make_record(**{"total_s": 2.5, "ttft_s": 0.5, "tokens_out": 11, **busy, **changes})
 
 

@@ -1,0 +1,195 @@
+"""``edge check``: could this configuration serve, here and now?
+
+In: a configuration file and the environment. Out: tables of what was found, and an exit status for scripts: 0 all is
+well, 1 an upstream is not up or an address cannot be listened on, 2 the configuration is wrong.
+Must not: serve, send a model anything, or change anything: an address is bound for a moment, a Unix socket only looked
+at.
+"""
+
+import asyncio
+import os
+import platform
+import resource
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from edge import __version__
+from edge.api.server import connection_limit, somebody_listens
+from edge.cli.serve import load_or_exit
+from edge.config import Listen, Loaded, parse_listen
+from edge.policy.routing import printable
+from edge.settings import Log, Settings
+from edge.telemetry import log
+from edge.upstream.fleet import Fleet, Member
+from edge.upstream.relay import Relay
+
+_SHOWN_MODELS = 8
+_PLAIN_WIDTH = 100_000  # so that nothing is cut or wrapped where no terminal has a width
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A listen address, and why it cannot be listened on now; None if it can."""
+
+    listen: Listen
+    why: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the check found.
+
+    Attributes:
+        nobody: Why there is no upstream at all; None if there is one.
+    """
+
+    addresses: Sequence[Address]
+    members: Sequence[Member]
+    nobody: str | None
+
+    def is_fine(self, settings: Settings) -> bool:
+        """All addresses and all configured upstreams can be used; of those that were found, one is enough."""
+        enough = all if settings.upstream else any
+        return not any(address.why for address in self.addresses) and enough(member.up for member in self.members)
+
+
+@click.command()
+@click.option("--config", "config", type=click.Path(path_type=Path), help="TOML file; without one, the defaults.")
+def check(config: Path | None) -> None:
+    """Check the configuration, the listen addresses and the upstreams, and exit with 0, 1 (not up) or 2 (wrong)."""
+    loaded = load_or_exit(config)
+    for warning in loaded.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    log.configure(Log(level="error"))  # the tables tell what a look found
+    report = asyncio.run(_look(loaded.settings))
+    _show(loaded, report)
+    sys.exit(0 if report.is_fine(loaded.settings) else 1)
+
+
+async def _look(settings: Settings) -> Report:
+    """Look at everything once."""
+    listens = [parse_listen(text) for text in settings.server.listen]
+    fleet = Fleet(
+        settings,
+        lambda session, upstream, _member: Relay(session, upstream.name),
+        log=log.get_logger(),
+        own_ports={listen.port for listen in listens if listen.kind == "tcp"},
+    )
+    try:
+        await fleet.look()
+        _, facts = fleet.ready()
+        members = fleet.members
+    finally:
+        await fleet.close()
+    addresses = [Address(listen, _cannot_listen(listen)) for listen in listens]
+    return Report(addresses, members, None if members else facts["reason"])
+
+
+def _cannot_listen(listen: Listen) -> str | None:
+    """Why this address cannot be listened on now; None if it can."""
+    try:
+        if listen.kind == "tcp":
+            _bind(listen)
+        elif listen.kind == "unix":
+            return _cannot_create(Path(listen.path))
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def _bind(listen: Listen) -> None:
+    """Bind as ``edge serve`` would, and let go."""
+    infos = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for family, kind, proto, _, address in infos:
+        with socket.socket(family, kind, proto) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(address)
+
+
+def _cannot_create(path: Path) -> str | None:
+    """Binding would create the file, so it is judged by what is there."""
+    if path.is_socket():
+        return "something listens there already" if somebody_listens(path) else None
+    if path.exists():
+        return "there is a file of that name, which is no socket"
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        return f"no socket can be made in {path.parent}: it is not there, or not writable"
+    return None
+
+
+# --- telling --------------------------------------------------------------------------------------------------------
+
+Row = tuple[str, ...]
+
+
+def _show(loaded: Loaded, report: Report) -> None:
+    """Print the tables."""
+    _print_table(("edge", __version__), _facts(loaded))
+    _print_table(("listen", "state"), [_address_row(address) for address in report.addresses])
+    if report.members:
+        head = ("upstream", "kind", "url", "state", "models", "surfaces", "repairs")
+        _print_table(head, [_member_row(member) for member in report.members])
+    if report.nobody:
+        click.echo(report.nobody)
+
+
+def _print_table(head: Row, rows: Sequence[Row]) -> None:
+    """A framed table that fits the terminal; elsewhere bare columns of any width, for scripts and logs."""
+    from rich import box  # noqa: PLC0415 - rich costs a command that does not use it 50 ms and 5 MB
+    from rich.console import Console  # noqa: PLC0415 - likewise
+    from rich.table import Table  # noqa: PLC0415 - likewise
+    from rich.text import Text  # noqa: PLC0415 - likewise
+
+    if sys.stdout.isatty():
+        console, frame = Console(), box.ROUNDED
+    else:  # no colours, whatever FORCE_COLOR says
+        console, frame = Console(width=_PLAIN_WIDTH, force_terminal=False, color_system=None), None
+    table = Table(box=frame, pad_edge=frame is not None)
+    for title in head:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))  # as it is: a name may look like markup
+    console.print(table)
+
+
+def _facts(loaded: Loaded) -> list[Row]:
+    settings = loaded.settings
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    nofile = "unlimited" if soft == resource.RLIM_INFINITY else str(soft)
+    keys = len(settings.auth.keys)
+    return [
+        ("binary", str(Path(sys.argv[0]).resolve())),
+        ("config", str(loaded.path.resolve()) if loaded.path else "none: defaults and environment"),
+        ("python", f"{platform.python_version()} {sys.executable}"),
+        ("open files", nofile),
+        ("connections", f"at most {connection_limit(settings.server)}"),
+        ("auth", f"{keys} key{'s' * (keys > 1)}" if keys else "anonymous: no keys"),
+    ]
+
+
+def _address_row(address: Address) -> Row:
+    if address.listen.kind == "systemd":
+        return str(address.listen), "the sockets come with the start"
+    return str(address.listen), address.why or "free"
+
+
+def _member_row(member: Member) -> Row:
+    models = [printable(name) for name in sorted(member.models)]
+    more = len(models) - _SHOWN_MODELS
+    shown = ", ".join(models[:_SHOWN_MODELS]) + (f" and {more} more" if more > 0 else "")
+    return (
+        member.name,
+        str(member.kind),
+        member.url,
+        "up" if member.up else f"{member.why}",
+        shown or ("any" if member.any_model else "none"),
+        ", ".join(sorted(member.surfaces)) or "none",
+        ", ".join(sorted(member.repairs)) or "none",
+    )

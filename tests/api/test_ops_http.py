@@ -1,0 +1,220 @@
+"""What operators ask: does it live, can it serve and if not why, and metrics that say what the records say."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from fakes.model_server import (
+    DONE,
+    FakeModel,
+    chat_answer,
+    chat_events,
+    chat_finish,
+    chat_token,
+    chunk,
+    end,
+    gate,
+    head,
+    messages_answer,
+    rst,
+    stream_answer,
+)
+from prometheus_client.parser import text_string_to_metric_families
+from support.raw import CHAT, LIMIT_S, MESSAGES, RawClient, ask, chat_body
+from support.running import Line, Running, Serve
+from support.shapes import EVERY_SURFACE, get, valid_body
+
+Labels = frozenset[tuple[str, str]]
+Series = dict[tuple[str, Labels], float]
+
+
+async def scrape(edge: Running) -> Series:
+    """Every sample of /metrics, parsed as Prometheus would."""
+    answer = await get(edge.port, "/metrics")
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(answer.body.decode())
+        for sample in family.samples
+    }
+
+
+def total(series: Series, name: str, **labels: str) -> float:
+    """The sum of all samples of a name that have these labels."""
+    return sum(value for (n, found), value in series.items() if n == name and labels.items() <= found)
+
+
+async def test_health_says_only_that_the_process_lives(serve: Serve, fake: FakeModel) -> None:
+    await fake.refuse()
+    edge = await serve()
+    answer = await get(edge.port, "/health")
+    assert (answer.status, answer.json) == (200, {"status": "ok"})
+    async with RawClient(edge.port) as client:
+        await client.get("/health", method="HEAD")
+        assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_ready_tells_of_each_upstream_what_it_has_or_why_it_is_not_up(serve: Serve, fake: FakeModel) -> None:
+    async with FakeModel() as broken:
+        broken.get["/v1/models"] = (401, {}, b"")
+        edge = await serve(fake.url, broken.url)
+        answer = await get(edge.port, "/ready")
+    assert answer.status == 200
+    assert (answer.json["ready"], answer.json["reason"]) == (True, None)
+    up, down = answer.json["upstreams"]["up"], answer.json["upstreams"]["up1"]
+    assert (up["up"], up["url"], up["models"], up["why"]) == (True, fake.url, 1, None)
+    assert down["up"] is False
+    assert "API key" in down["why"]
+
+
+async def test_not_ready_is_503_with_the_reasons(serve: Serve, fake: FakeModel) -> None:
+    await fake.refuse()
+    edge = await serve()
+    answer = await get(edge.port, "/ready")
+    assert (answer.status, answer.json["ready"]) == (503, False)
+    assert answer.json["upstreams"]["up"]["up"] is False
+    assert "up refuses connections" in answer.json["reason"]
+
+
+async def test_a_ready_edge_forgets_an_upstream_that_could_not_be_reached(serve: Serve, fake: FakeModel) -> None:
+    """At once, not only at the next look."""
+    fake.close_after_answer = True  # so that no connection is left of Edge's look at it
+    edge = await serve(discovery={"interval_s": 3600})
+    await fake.refuse()
+    assert (await get(edge.port, "/ready")).status == 200
+    assert (await ask(edge.port, CHAT, chat_body())).status == 502
+    assert (await get(edge.port, "/ready")).status == 503
+
+
+async def test_a_draining_edge_lives_but_is_not_ready(serve: Serve, fake: FakeModel) -> None:
+    """Its running streams go on; probes on connections that stand are told."""
+    fake.script(head(), chunk(chat_token("a")), gate("rest"), chunk(chat_finish() + DONE), end())
+    edge = await serve(server={"drain_s": LIMIT_S})
+    async with RawClient(edge.port) as stream, RawClient(edge.port) as probe, RawClient(edge.port) as late:
+        for client in (probe, late):
+            await client.get("/health")
+            await client.answer()
+            client.buffer = b""
+        await stream.post(CHAT, chat_body())
+        await stream.until(b'"a"')
+        stopping = asyncio.create_task(edge.edge.stop())
+        await edge.lines.wait("draining")
+        await probe.get("/ready")
+        answer = await probe.answer()
+        assert (answer.status, answer.json["ready"], answer.json["reason"]) == (503, False, "shutting down")
+        probe.buffer = b""
+        await probe.get("/health")
+        assert (await probe.answer()).status == 200
+        await late.post(CHAT, chat_body())
+        refused = await late.answer()
+        assert (refused.status, refused.json["error"]["code"]) == (503, "shutting_down")
+        fake.open("rest")
+        whole = await stream.answer()
+        assert (whole.clean, whole.events[-1]) == (True, DONE)
+        await stopping
+
+
+async def mixed(edge: Running, fake: FakeModel) -> list[Line]:
+    """Exchanges of several kinds and ends."""
+    fake.script(*chat_answer(["a", "b", "c"]))
+    fake.script(*messages_answer(["a", "b"]))
+    fake.script(*chat_answer(["a", "b"]))
+    fake.script(head(), chunk(chat_token("a")), rst())
+    fake.script(*stream_answer(chat_events(["x"], usage=False)))
+    await ask(edge.port, CHAT, chat_body())
+    await ask(edge.port, MESSAGES, valid_body(MESSAGES, stream=True))
+    await ask(edge.port, CHAT, chat_body(stream=False))
+    await ask(edge.port, CHAT, chat_body())
+    await ask(edge.port, CHAT, chat_body(), version="1.0")
+    return await edge.lines.wait("exchange", 5)
+
+
+async def test_the_metrics_say_what_the_records_say(serve: Serve, fake: FakeModel) -> None:
+    edge = await serve(upstream=EVERY_SURFACE)
+    records = await mixed(edge, fake)
+    series = await scrape(edge)
+    assert [record["outcome"] for record in records] == ["complete"] * 3 + ["upstream_cut", "complete"]
+    for outcome in ("complete", "upstream_cut"):
+        for surface in ("chat", "messages"):
+            count = sum((r["outcome"], r["surface"]) == (outcome, surface) for r in records)
+            assert total(series, "edge_exchanges_total", outcome=outcome, surface=surface, upstream="up") == count
+    for name, field in (("input", "tokens_in"), ("output", "tokens_out")):
+        expected = sum(record.get(field, 0) for record in records)
+        assert total(series, "gen_ai_client_token_usage_sum", gen_ai_token_type=name) == expected > 0
+    assert total(series, "gen_ai_server_request_duration_seconds_count") == len(records)
+    durations = sum(record["total_s"] for record in records)
+    assert total(series, "gen_ai_server_request_duration_seconds_sum") == pytest.approx(durations, abs=1e-4)
+    firsts = [record["ttft_s"] for record in records]
+    assert total(series, "gen_ai_server_time_to_first_token_seconds_count") == len(firsts)
+    assert total(series, "gen_ai_server_time_to_first_token_seconds_sum") == pytest.approx(sum(firsts), abs=1e-4)
+    assert total(series, "edge_http10_total") == sum(record["http10"] for record in records) == 1
+    assert total(series, "edge_buffer_peak_bytes_count") == len(records)
+
+
+async def test_every_series_that_is_promised_is_there(serve: Serve, fake: FakeModel) -> None:
+    edge = await serve(upstream=EVERY_SURFACE)
+    await mixed(edge, fake)
+    names = {name for name, _ in await scrape(edge)}
+    assert names >= {
+        "gen_ai_server_time_to_first_token_seconds_bucket",
+        "gen_ai_server_time_per_output_token_seconds_bucket",
+        "gen_ai_server_request_duration_seconds_bucket",
+        "gen_ai_client_token_usage_bucket",
+        "edge_exchanges_total",
+        "edge_streams_active",
+        "edge_client_blocked_seconds_total",
+        "edge_buffer_peak_bytes_bucket",
+        "edge_heartbeats_total",
+        "edge_stalls_total",
+        "edge_http10_total",
+        "edge_build_info",
+        "process_resident_memory_bytes",
+        "process_cpu_seconds_total",
+        "process_open_fds",
+        "python_info",
+    }
+
+
+async def test_running_streams_are_counted_while_they_run(serve: Serve, fake: FakeModel) -> None:
+    fake.script(head(), chunk(chat_token("a")), gate("rest"), chunk(chat_finish() + DONE), end())
+    edge = await serve()
+    async with RawClient(edge.port) as client:
+        await client.post(CHAT, chat_body())
+        await client.until(b'"a"')
+        assert total(await scrape(edge), "edge_streams_active") == 1
+        fake.open("rest")
+        await client.answer()
+    await edge.record()
+    assert total(await scrape(edge), "edge_streams_active") == 0
+
+
+async def test_what_clients_write_makes_no_new_series(serve: Serve, fake: FakeModel) -> None:
+    """Model names that nobody serves, paths, methods, ids: all of them are somebody else's choice."""
+    fake.script(*chat_answer())
+    edge = await serve()
+    await ask(edge.port, CHAT, chat_body(model="first-unknown"))
+    await edge.record()
+    before = await scrape(edge)
+    odd: dict[str, Any]
+    for n, odd in enumerate(
+        ({"model": "second-unknown"}, {"model": 'x"} 1\nedge_fake_total 1\n#'}, {"model": "m" * 9999})
+    ):
+        fake.script(*chat_answer())
+        await ask(edge.port, CHAT, chat_body(**odd), {"x-request-id": f"odd-{n}", "User-Agent": f"odd-{n}"})
+        await get(edge.port, f"/odd/{n}")
+    await edge.lines.wait("exchange", 4)
+    after = await scrape(edge)
+    assert set(after) == set(before)
+    assert "unknown" not in str(set(after))
+    assert total(after, "edge_exchanges_total") == 4
+
+
+async def test_a_known_model_has_a_series_of_its_own(serve: Serve, fake: FakeModel) -> None:
+    fake.models = ["m", "n"]
+    edge = await serve()
+    for model in ("m", "n", "n"):
+        await ask(edge.port, CHAT, chat_body(model=model))
+    await edge.lines.wait("exchange", 3)
+    series = await scrape(edge)
+    counted = "gen_ai_server_request_duration_seconds_count"
+    assert [total(series, counted, gen_ai_request_model=model) for model in ("m", "n", "other")] == [1, 2, 0]

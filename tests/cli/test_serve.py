@@ -1,0 +1,114 @@
+"""``edge serve`` as a process: how it begins, how it ends, and what it says when it cannot begin."""
+
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+from fakes.model_server import DONE, FakeModel, chat_finish, chat_token, chunk, end, gate, head
+from support.cli import WITHIN_S, run, serving
+from support.raw import CHAT, RawClient, ask, chat_body
+from support.shapes import get
+
+KEY = "canary-key-of-a-client"
+
+
+async def test_it_serves_until_it_is_told_to_stop(fake: FakeModel) -> None:
+    async with serving(EDGE_UPSTREAM_URL=fake.url, EDGE_AUTH_KEYS=KEY) as edge:
+        await edge.line("upstream found")
+        answer = await ask(edge.port, CHAT, chat_body(), {"x-api-key": KEY})
+        assert (answer.status, answer.events[-1]) == (200, DONE)
+        done = await edge.signalled(signal.SIGTERM)
+    assert done.status == 0
+    assert '"event":"exchange"' in done.err
+    assert '"event":"stopped"' in done.err_lines[-1]
+    assert KEY not in done.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=str)
+async def test_either_signal_ends_it_with_status_0_whenever_it_comes(number: int) -> None:
+    """Here as soon as it listens: its first look at the upstreams may still be under way."""
+    async with serving() as edge:
+        done = await edge.signalled(number)
+    assert done.status == 0
+    assert "Traceback" not in done.err
+
+
+async def test_running_streams_end_before_it_does(fake: FakeModel) -> None:
+    fake.script(head(), chunk(chat_token("a")), gate("rest"), chunk(chat_finish() + DONE), end())
+    async with serving(EDGE_UPSTREAM_URL=fake.url) as edge:
+        await edge.line("upstream found")
+        async with RawClient(edge.port) as client:
+            await client.post(CHAT, chat_body())
+            await client.until(b'"a"', WITHIN_S)
+            edge.signal(signal.SIGTERM)
+            assert (await edge.line("draining"))["streams"] == 1
+            fake.open("rest")
+            answer = await client.answer()
+        assert (answer.clean, answer.events[-1]) == (True, DONE)
+        assert (await edge.ended()).status == 0
+
+
+async def test_a_second_signal_ends_it_at_once(fake: FakeModel) -> None:
+    fake.script(head(), chunk(chat_token("a")), gate("never"))
+    async with serving(EDGE_UPSTREAM_URL=fake.url) as edge, RawClient(edge.port) as client:
+        await edge.line("upstream found")
+        await client.post(CHAT, chat_body())
+        await client.until(b'"a"', WITHIN_S)
+        edge.signal(signal.SIGINT)
+        await edge.line("draining")
+        edge.signal(signal.SIGINT)
+        assert (await edge.ended()).status == 128 + signal.SIGINT
+
+
+async def test_the_command_line_overrides_where_to_listen(tmp_path: Path) -> None:
+    unix = f"unix:{tmp_path}/edge.sock"
+    listen = ("--listen", "127.0.0.1:0", "--listen", unix)
+    async with serving(*listen, EDGE_SERVER_LISTEN="192.0.2.1:1", EDGE_AUTH_ALLOW_ANONYMOUS="true") as edge:
+        assert (await get(edge.port, "/health")).status == 200
+        assert (tmp_path / "edge.sock").is_socket()
+        await edge.signalled(signal.SIGTERM)
+    assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240 - nothing else runs now
+
+
+async def test_a_taken_address_is_one_clear_line() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = await run("serve", "--listen", "127.0.0.1:0", "--listen", address)
+    assert (done.status, done.out) == (1, "")
+    assert done.err_lines == [f"edge: cannot listen on {address}: Address already in use"]
+
+
+async def test_a_unix_socket_of_another_process_is_not_taken_from_it(tmp_path: Path) -> None:
+    unix = f"unix:{tmp_path}/edge.sock"
+    async with serving("--listen", unix):
+        done = await run("serve", "--listen", unix)
+        assert (done.status, done.err_lines) == (1, [f"edge: cannot listen on {unix}: Address already in use"])
+        assert (tmp_path / "edge.sock").is_socket()
+
+
+async def test_a_unix_socket_that_a_killed_process_left_is_replaced(tmp_path: Path) -> None:
+    unix = f"unix:{tmp_path}/edge.sock"
+    async with serving("--listen", unix) as edge:
+        await edge.signalled(signal.SIGKILL)
+    async with serving("--listen", unix) as edge:
+        assert (await edge.signalled(signal.SIGTERM)).status == 0
+
+
+async def test_every_mistake_in_the_configuration_is_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "edge.toml"
+    file.write_text('[server]\nlisten = ["0.0.0.0:1"]\n[stream]\ntotal = 5\nheartbeat_s = 0\n[srever]\n')
+    done = await run("serve", "--config", str(file), EDGE_SERVER_LISTEN="", EDGE_STREAM_CONNECT_S="soon")
+    assert (done.status, done.out) == (2, "")
+    assert [line.rsplit(": ", 2)[-2] for line in done.err_lines] == [
+        "server.listen", "stream.total", "stream.heartbeat_s", "srever", "stream.connect_s",
+    ]  # fmt: skip
+
+
+async def test_a_variable_that_is_no_setting_is_warned_of(fake: FakeModel) -> None:
+    async with serving(EDGE_UPSTREAM_URL=fake.url, EDGE_HEARTBEAT="1") as edge:
+        done = await edge.signalled(signal.SIGTERM)
+    assert done.status == 0
+    assert "EDGE_HEARTBEAT is ignored" in done.err

@@ -1,0 +1,73 @@
+"""A sink for the tests of upstreams: it notes what is pushed into it, and may act from within a push.
+
+In: pushes. Out: what came, in order. Must not: judge.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from edge.errors import EdgeError
+from edge.policy.lifecycle import Happened
+from edge.protocol.batch import Batch
+
+LIMIT_S = 5.0
+
+
+class Recorder:
+    """A sink that notes what is pushed into it.
+
+    Attributes:
+        calls: The names of the pushes, in order.
+        when: What to do inside the next push of that name.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.bytes = 0
+        self.tokens = 0
+        self.whole: bytes | None = None
+        self.happened: Happened | None = None
+        self.error: EdgeError | None = None
+        self.when: dict[str, Callable[[], None]] = {}
+        self._changed = asyncio.Event()
+
+    def connected(self) -> None:
+        self._note("connected")
+
+    def answered(self, headers: Mapping[str, str]) -> None:
+        assert isinstance(headers, Mapping)
+        self._note("answered")
+
+    def feed(self, batch: Batch) -> None:
+        self.bytes += len(batch.data)
+        self.tokens += batch.tokens
+        self._note("feed")
+
+    def body(self, data: bytes) -> None:
+        self.whole = data
+        self._note("body")
+
+    def end(self, happened: Happened, error: EdgeError | None) -> None:
+        self.happened, self.error = happened, error
+        self._note("end")
+
+    async def until(self, reached: Callable[[], bool], timeout_s: float = LIMIT_S) -> None:
+        """Wait until a push has made it so."""
+        async with asyncio.timeout(timeout_s):
+            while not reached():
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def until_call(self, name: str) -> None:
+        await self.until(lambda: name in self.calls)
+
+    def _note(self, name: str) -> None:
+        self.calls.append(name)
+        self._changed.set()
+        self.when.pop(name, lambda: None)()
+
+
+async def turns(count: int = 30) -> None:
+    """Let everything that is due happen: all ends of all sockets are in this loop."""
+    for _ in range(count):
+        await asyncio.sleep(0)

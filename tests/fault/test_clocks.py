@@ -1,0 +1,205 @@
+"""Each clock that runs out has its own outcome, is told before or after the commit, and stops the model."""
+
+import asyncio
+
+import pytest
+from fakes.model_server import (
+    FakeModel,
+    Step,
+    Wire,
+    chunk,
+    end,
+    framed,
+    gate,
+    head,
+    messages_ping,
+    no_read,
+    stall,
+)
+from support.faults import (
+    GONE_S,
+    SURFACES,
+    assert_cut,
+    beats,
+    every_surface,
+    hole,
+    streamed_or_not,
+    told_by_status,
+)
+from support.raw import CHAT, EMBEDDINGS, MESSAGES, Answer, RawClient, ask, chat_body
+from support.running import Running, Serve
+from support.surfaces import SPOKEN, Spoken
+
+LIMIT_S = 0.06
+LONGER_S = 0.2  # for a clock within which something else has to happen
+CHAT_SPOKEN = SPOKEN[0]
+
+
+def assert_timed_out(spoken: Spoken, answer: Answer, code: str, limit_s: float = LIMIT_S) -> None:
+    """The status says so."""
+    assert answer.status == 504
+    error = told_by_status(spoken, answer)
+    assert f"{limit_s} s" in error["message"]
+    if spoken.path == MESSAGES:
+        assert error["type"] == "timeout_error"
+    else:
+        assert error["code"] == code
+
+
+def dripping(data: bytes) -> Step:
+    """The same over and over, well within every clock, until the peer leaves."""
+
+    async def run(wire: Wire) -> None:
+        while True:
+            await wire.write(framed(data))
+            await asyncio.sleep(LIMIT_S / 5)  # it is the passing of time that is under test
+
+    return run
+
+
+async def assert_recorded(edge: Running, outcome: str, status: int) -> None:
+    record = await edge.record()
+    assert (record["outcome"], record["error"], record["status"]) == (outcome, outcome, status)
+    assert LIMIT_S <= record["total_s"] < GONE_S
+    phases = ("queued_s", "connecting_s", "upstream_s", "client_blocked_s", "edge_s")
+    assert sum(record[phase] for phase in phases) == pytest.approx(record["total_s"], abs=1e-5)
+
+
+@every_surface
+@streamed_or_not
+async def test_connecting_takes_too_long(serve: Serve, fake: FakeModel, spoken: Spoken, *, stream: bool) -> None:
+    """The time is booked on connecting, and the upstream is not tried again before it has answered a look."""
+    fake.close_after_answer = True  # so that no connection is in the pool
+    edge = await serve(upstream=SURFACES, stream={"connect_s": LIMIT_S})
+    await fake.refuse()
+    with hole(fake.port):
+        answer = await ask(edge.port, spoken.path, spoken.asked(stream=stream))
+        assert_timed_out(spoken, answer, "connect_timeout")
+        await assert_recorded(edge, "connect_timeout", 504)
+        assert (await edge.record())["connecting_s"] >= LIMIT_S
+        again = await ask(edge.port, spoken.path, spoken.asked(stream=stream))
+        assert again.status == 503
+
+
+@every_surface
+@streamed_or_not
+@pytest.mark.parametrize("silent", ["unread", "before the status", "after the status", "prelude", "heartbeats"])
+async def test_the_first_token_takes_too_long(
+    serve: Serve, fake: FakeModel, spoken: Spoken, silent: str, *, stream: bool
+) -> None:
+    """What is not generated content does not wind the clock up, however often it comes."""
+    scripts: dict[str, list[Step]] = {
+        "unread": [no_read()],
+        "before the status": [],
+        "after the status": [head()],
+        "prelude": [head(), chunk(spoken.prelude or b": x\n\n")],
+        "heartbeats": [head(), dripping(messages_ping() + b": x\n\n")],
+    }
+    fake.script(*scripts[silent], stall())
+    edge = await serve(upstream=SURFACES, stream={"first_token_s": LIMIT_S})
+    answer = await ask(edge.port, spoken.path, spoken.asked(stream=stream))
+    assert_timed_out(spoken, answer, "first_token_timeout")
+    await assert_recorded(edge, "first_token_timeout", 504)
+    await fake.requests[0].left(GONE_S)
+
+
+@every_surface
+@pytest.mark.parametrize("http", ["1.1", "1.0"])
+@pytest.mark.parametrize("silent", ["between events", "inside an event", "heartbeats"])
+async def test_a_silence_between_tokens_is_too_long(
+    serve: Serve, fake: FakeModel, spoken: Spoken, silent: str, http: str
+) -> None:
+    scripts: dict[str, list[Step]] = {
+        "between events": [],
+        "inside an event": [chunk(spoken.token[:-5])],
+        "heartbeats": [dripping(messages_ping() + b": x\n\n")],
+    }
+    fake.script(head(), chunk(spoken.prelude + spoken.token), *scripts[silent], stall())
+    edge = await serve(upstream=SURFACES, stream={"inter_token_s": LIMIT_S})
+    answer = await ask(edge.port, spoken.path, spoken.asked(stream=True), version=http)
+    assert answer.body.startswith(spoken.prelude + spoken.token)
+    error = assert_cut(spoken, answer)
+    assert f"{LIMIT_S} s" in error["message"]
+    await assert_recorded(edge, "upstream_stall", 200)
+    await fake.requests[0].left(GONE_S)
+
+
+@every_surface
+async def test_a_silence_between_tokens_fails_a_whole_answer(serve: Serve, fake: FakeModel, spoken: Spoken) -> None:
+    fake.script(head(), chunk(spoken.prelude + spoken.token), stall())
+    edge = await serve(upstream=SURFACES, stream={"inter_token_s": LIMIT_S})
+    answer = await ask(edge.port, spoken.path, spoken.asked(stream=False))
+    assert_timed_out(spoken, answer, "upstream_stall")
+    await assert_recorded(edge, "upstream_stall", 504)
+    await fake.requests[0].left(GONE_S)
+
+
+@every_surface
+@streamed_or_not
+@pytest.mark.parametrize("begun", [False, True], ids=["waiting", "streaming"])
+async def test_the_whole_takes_too_long(
+    serve: Serve, fake: FakeModel, spoken: Spoken, *, stream: bool, begun: bool
+) -> None:
+    """However lively it is; and no other upstream is tried, since there is no time left."""
+    fake.script(head(), chunk(spoken.prelude or b": x\n\n"), dripping(spoken.token if begun else b": x\n\n"))
+    async with FakeModel() as second:
+        edge = await serve(fake.url, second.url, upstream=SURFACES, stream={"total_s": LONGER_S})
+        answer = await ask(edge.port, spoken.path, spoken.asked(stream=stream))
+        assert second.requests == []
+    if begun and stream:
+        assert f"{LONGER_S} s" in assert_cut(spoken, answer)["message"]
+    else:
+        assert_timed_out(spoken, answer, "total_timeout", LONGER_S)
+    await assert_recorded(edge, "total_timeout", answer.status)
+    await fake.requests[0].left(GONE_S)
+
+
+async def test_the_whole_includes_connecting(serve: Serve, fake: FakeModel) -> None:
+    fake.close_after_answer = True
+    edge = await serve(stream={"total_s": LIMIT_S})
+    await fake.refuse()
+    with hole(fake.port):
+        assert_timed_out(CHAT_SPOKEN, await ask(edge.port, CHAT, chat_body()), "total_timeout")
+
+
+async def test_a_clock_after_the_deadlines_commit_is_told_in_band(serve: Serve, fake: FakeModel) -> None:
+    fake.script(head(), chunk(CHAT_SPOKEN.prelude), stall())
+    edge = await serve(stream={"first_token_s": 0.3, "commit_after_s": 0.05, "heartbeat_s": 0.05})
+    answer = await ask(edge.port, CHAT, chat_body())
+    assert answer.events[0] == b": ping\n\n"
+    assert assert_cut(CHAT_SPOKEN, answer)["code"] == "first_token_timeout"
+    await fake.requests[0].left(GONE_S)
+
+
+async def test_an_answer_that_is_not_streamed_has_the_first_tokens_clock(serve: Serve, fake: FakeModel) -> None:
+    fake.script(stall())
+    edge = await serve(stream={"first_token_s": LIMIT_S})
+    answer = await ask(edge.port, EMBEDDINGS, {"model": "m", "input": "hi"})
+    assert_timed_out(CHAT_SPOKEN, answer, "first_token_timeout")
+    await fake.requests[0].left(GONE_S)
+
+
+async def test_an_error_body_that_never_ends_has_the_first_tokens_clock(serve: Serve, fake: FakeModel) -> None:
+    fake.script(head(500, {"Content-Type": "application/json", "Transfer-Encoding": "chunked"}), chunk(b"{"), stall())
+    edge = await serve(stream={"first_token_s": LIMIT_S})
+    assert_timed_out(CHAT_SPOKEN, await ask(edge.port, CHAT, chat_body()), "first_token_timeout")
+    await fake.requests[0].left(GONE_S)
+
+
+async def test_clocks_start_anew_for_each_token(serve: Serve, fake: FakeModel) -> None:
+    """A long answer is no stall: it takes longer than the limit, and ends well."""
+    gates = [step for n in range(4) for step in (gate(f"{n}"), chunk(CHAT_SPOKEN.token))]
+    fake.script(head(), *gates, gate("4"), chunk(CHAT_SPOKEN.ending), end())
+    edge = await serve(stream={"inter_token_s": 0.5, "heartbeat_s": 0.15})
+    async with RawClient(edge.port) as client:
+        await client.post(CHAT, chat_body())
+        for n in range(4):
+            fake.open(f"{n}")
+            await fake.reached(f"{n + 1}")
+            await beats(edge, n + 1)  # a silence of about a third of the limit
+        fake.open("4")
+        answer = await client.answer()
+    assert answer.clean
+    record = await edge.record()
+    assert (record["outcome"], record["heartbeats"]) == ("complete", 4)
+    assert record["total_s"] > 0.5 > record["itl_max_s"]

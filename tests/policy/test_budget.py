@@ -1,0 +1,55 @@
+"""A budget is never exceeded, and whoever took gives back exactly what was taken, once."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from support.streams import unhurried
+
+from edge.policy.budget import Budget
+
+
+def test_what_does_not_fit_takes_nothing() -> None:
+    budget = Budget(100)
+    first, second = budget.share(), budget.share()
+    assert first.take(60)
+    assert not second.take(41)
+    assert budget.used == 60
+    assert second.take(40), "exactly full is not too much"
+    assert not second.take(1)
+    assert second.take(0)
+    assert repr(budget) == "<Budget 100/100>"
+
+
+def test_giving_back_twice_gives_back_once() -> None:
+    budget = Budget(100)
+    first, second = budget.share(), budget.share()
+    assert first.take(30)
+    assert first.take(20)
+    assert second.take(50)
+    first.give_back()
+    first.give_back()
+    assert (budget.used, budget.peak) == (50, 100)
+    assert first.take(50), "a share can be filled again"
+    first.give_back()
+    second.give_back()
+    assert (budget.used, budget.peak) == (0, 100)
+
+
+@unhurried
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 60) | st.none())))
+def test_any_order_adds_up(steps: list[tuple[int, int | None]]) -> None:
+    """None gives back; the rest takes."""
+    budget = Budget(100)
+    shares = [budget.share() for _ in range(4)]
+    taken = [0] * 4
+    for who, size in steps:
+        if size is None:
+            shares[who].give_back()
+            taken[who] = 0
+        elif shares[who].take(size):
+            taken[who] += size
+        else:
+            assert sum(taken) + size > 100
+        assert budget.used == sum(taken) <= budget.peak <= 100
+    for share in shares:
+        share.give_back()
+    assert budget.used == 0

@@ -1,0 +1,119 @@
+"""Every (state, event) of both lifecycles: what the table says, an error of ours, or, at the end, nothing at all."""
+
+import pytest
+
+from edge.policy.lifecycle import (
+    GENERATION,
+    READER,
+    Happened,
+    Illegal,
+    Outcome,
+    ReaderHappened,
+    ReaderState,
+    State,
+    reader_step,
+    step,
+)
+
+ROUTING, CONNECTING, WAITING, STREAMING, ENDED = State
+HELD, OPEN, ENDING, CLOSED = ReaderState
+LIVE = (ROUTING, CONNECTING, WAITING, STREAMING)
+
+# What is written here is the contract, told a second time and by state instead of by table.
+MOVES = {
+    ROUTING: {"open": CONNECTING},
+    CONNECTING: {"connected": WAITING, "retry": ROUTING},
+    WAITING: {"retry": ROUTING, "content": STREAMING},
+    STREAMING: {"content": STREAMING},
+}
+ENDS = {
+    ROUTING: {"reject": "rejected", "queue_timeout": "queue_timeout"},
+    CONNECTING: {"cut": "upstream_cut", "error": "upstream_error", "connect_timeout": "connect_timeout"},
+    WAITING: {
+        "done": "complete",
+        "cut": "upstream_cut",
+        "error": "upstream_error",
+        "first_token_timeout": "first_token_timeout",
+    },
+    STREAMING: {"done": "complete", "cut": "upstream_cut", "error": "upstream_error", "stall": "upstream_stall"},
+}
+ENDS_ANYWHERE = {
+    "total_timeout": "total_timeout",
+    "reader_gone": "client_gone",
+    "reader_stalled": "client_stall",
+    "stop": "stopped",
+    "shutdown": "shutdown",
+    "bug": "internal_error",
+}
+READER_MOVES = {
+    HELD: {"commit": OPEN, "answer": ENDING, "gone": CLOSED},
+    OPEN: {"end": ENDING, "gone": CLOSED, "stalled": CLOSED},
+    ENDING: {"flushed": CLOSED, "gone": CLOSED, "stalled": CLOSED},
+}
+
+
+@pytest.mark.parametrize("what", list(Happened))
+@pytest.mark.parametrize("state", LIVE)
+def test_what_happens_to_a_generation(state: State, what: Happened) -> None:
+    ends = ENDS[state] | ENDS_ANYWHERE
+    if what in MOVES[state]:
+        assert step(state, what) == (MOVES[state][what], None)
+    elif what in ends:
+        assert step(state, what) == (ENDED, Outcome(ends[what]))
+    else:
+        with pytest.raises(Illegal, match=f"a generation that is {state} cannot take {what}"):
+            step(state, what)
+
+
+@pytest.mark.parametrize("what", list(ReaderHappened))
+@pytest.mark.parametrize("state", [HELD, OPEN, ENDING])
+def test_what_happens_to_a_reader(state: ReaderState, what: ReaderHappened) -> None:
+    if what in READER_MOVES[state]:
+        assert reader_step(state, what) is READER_MOVES[state][what]
+    else:
+        with pytest.raises(Illegal, match=f"a subscriber that is {state} cannot take {what}"):
+            reader_step(state, what)
+
+
+def test_what_has_ended_stays_so_and_has_no_second_outcome() -> None:
+    """Both ends may fail in the same moment: only the first to be noticed counts."""
+    assert {step(ENDED, what) for what in Happened} == {(ENDED, None)}
+    assert {reader_step(CLOSED, what) for what in ReaderHappened} == {CLOSED}
+
+
+def test_the_tables_have_nothing_else() -> None:
+    assert len(GENERATION) == sum(map(len, [*MOVES.values(), *ENDS.values()])) + len(LIVE) * len(ENDS_ANYWHERE)
+    assert len(READER) == sum(map(len, READER_MOVES.values()))
+    assert {what for _, what in GENERATION} == set(Happened), "nothing can happen that no state takes"
+    assert {what for _, what in READER} == set(ReaderHappened)
+
+
+def test_an_outcome_is_told_exactly_at_the_end() -> None:
+    for state, outcome in GENERATION.values():
+        assert (outcome is not None) is (state is ENDED)
+
+
+def test_every_state_and_every_outcome_can_be_reached_from_the_start() -> None:
+    reached, outcomes = {ROUTING}, set[Outcome]()
+    for _ in State:
+        for (state, _), (following, outcome) in GENERATION.items():
+            if state in reached:
+                reached.add(following)
+                outcomes |= {outcome} if outcome else set()
+    assert reached == set(State)
+    assert outcomes == set(Outcome)
+    readers = {HELD}
+    for _ in ReaderState:
+        readers |= {following for (state, _), following in READER.items() if state in readers}
+    assert readers == set(ReaderState)
+
+
+def test_the_end_can_be_reached_from_everywhere() -> None:
+    for state in LIVE:
+        assert step(state, Happened.BUG) == (ENDED, Outcome.INTERNAL_ERROR)
+    for reader in (HELD, OPEN, ENDING):
+        assert reader_step(reader, ReaderHappened.GONE) is CLOSED
+
+
+def test_after_content_there_is_no_other_attempt() -> None:
+    assert {state for state, what in GENERATION if what is Happened.RETRY} == {CONNECTING, WAITING}

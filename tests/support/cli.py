@@ -1,0 +1,131 @@
+"""``edge`` as a user starts it: a process of its own, with a clean environment.
+
+In: arguments and variables. Out: its exit status and output, or the running process. Must not: leave it running.
+"""
+
+import asyncio
+import os
+import re
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+WITHIN_S = 20.0  # a hung process fails its test; nothing is measured by it
+
+
+@dataclass(frozen=True)
+class Done:
+    """An ended process."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def err_lines(self) -> list[str]:
+        return self.err.splitlines()
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Ours without any setting of Edge's; by default no ports are looked at."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_")}
+    given = {"EDGE_DISCOVERY_ENABLED": "false", "EDGE_SERVER_LISTEN": "127.0.0.1:0", **variables}
+    return {**clean, **{name: value for name, value in given.items() if value}}
+
+
+async def run(*args: str, **variables: str) -> Done:
+    """Run a command of ``edge`` to its end."""
+    return await _python("-m", "edge", *args, **variables)
+
+
+async def run_code(code: str, **variables: str) -> Done:
+    """Run a program to its end, in the environment that ``edge`` would have."""
+    return await _python("-c", code, **variables)
+
+
+async def _python(*args: str, **variables: str) -> Done:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *args,
+        env=environment(**variables), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            out, err = await process.communicate()
+    finally:
+        await _end(process)
+    return Done(process.returncode or 0, out.decode(), err.decode())
+
+
+class Serving:
+    """A running ``edge serve``.
+
+    Attributes:
+        log: What it has logged, as far as it was waited for.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.pid = process.pid
+        self.url = ""
+        self.log = ""
+
+    async def line(self, event: str) -> dict[str, Any]:
+        """Its next log line of this event."""
+        stream = self._process.stderr
+        assert stream is not None
+        async with asyncio.timeout(WITHIN_S):
+            while line := (await stream.readline()).decode():
+                self.log += line
+                if (told := orjson.loads(line))["event"] == event:
+                    return dict(told)
+        raise AssertionError(f"it ended before {event!r}: {self.log}")
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rsplit(":", 1)[1])
+
+    def resident_mib(self) -> float:
+        """What it occupies now."""
+        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
+        assert found is not None
+        return int(found[1]) / 1024
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    async def ended(self) -> Done:
+        """Wait for its end; with everything that it has logged."""
+        async with asyncio.timeout(WITHIN_S):
+            _, err = await self._process.communicate()
+        return Done(self._process.returncode or 0, "", self.log + err.decode())
+
+    async def signalled(self, number: int) -> Done:
+        """Send a signal, and wait for the end."""
+        self.signal(number)
+        return await self.ended()
+
+
+@asynccontextmanager
+async def serving(*args: str, **variables: str) -> AsyncIterator[Serving]:
+    """Start ``edge serve`` and wait until it listens."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "edge", "serve", *args, env=environment(**variables), stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        one = Serving(process)
+        one.url = (await one.line("listening"))["addresses"][0]
+        yield one
+    finally:
+        await _end(process)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()

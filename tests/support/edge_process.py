@@ -1,0 +1,88 @@
+"""Edge as its users run it: a process of its own, configured by a file, ended by signals."""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import orjson
+
+from support.running import Lines
+
+START_S = 15.0
+
+
+class EdgeProcess:
+    """``python -m edge serve`` in front of ``upstream``; ``sections`` as in ``running.make_settings``."""
+
+    process: asyncio.subprocess.Process
+    port: int
+
+    def __init__(self, directory: Path, upstream: str, **sections: Mapping[str, Any]) -> None:
+        self._config = directory / "edge.toml"
+        sections = {"discovery": {"enabled": False}, **sections}
+        self._config.write_text(f'{_toml(sections)}[[upstream]]\nname = "up"\nurl = "{upstream}"\n')
+        self.lines = Lines()
+
+    async def __aenter__(self) -> Self:
+        self.process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "edge", "serve", "--config", self._config, "--listen", "127.0.0.1:0"),
+            env={"PATH": os.environ["PATH"]},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        self._reading = asyncio.create_task(self._read())
+        try:
+            listening = (await self.lines.wait("listening", timeout_s=START_S))[0]
+        except BaseException:
+            await self.__aexit__()
+            raise
+        self.port = int(listening["addresses"][0].rsplit(":", 1)[1])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        await self.process.wait()
+        await self._reading
+
+    async def ready(self) -> None:
+        """Wait until its upstream has been found."""
+        await self.lines.wait("upstream found", timeout_s=START_S)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    async def wait(self, timeout_s: float) -> int:
+        """Its exit status."""
+        async with asyncio.timeout(timeout_s):
+            return await self.process.wait()
+
+    def memory(self) -> int:
+        """Resident bytes that are its own (code shared with others left out)."""
+        text = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
+        return sum(int(kilobytes) * 1024 for kilobytes in re.findall(r"Private_\w+: +(\d+) kB", text))
+
+    def children(self) -> set[int]:
+        """Process ids of its children."""
+        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
+        return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
+
+    async def _read(self) -> None:
+        assert self.process.stdout is not None
+        async for line in self.process.stdout:
+            with contextlib.suppress(orjson.JSONDecodeError):
+                self.lines.write(line.decode())
+
+
+def _toml(sections: Mapping[str, Mapping[str, Any]]) -> str:
+    """JSON's scalars and lists of scalars are TOML's too."""
+    return "".join(
+        f"[{name}]\n" + "".join(f"{key} = {orjson.dumps(value).decode()}\n" for key, value in section.items())
+        for name, section in sections.items()
+    )

@@ -1,0 +1,64 @@
+"""The official SDKs as Edge's clients, and what it takes to test that they do not notice heartbeats.
+
+In: a running Edge. Out: clients that are closed before it stops. Must not: configure what a user would not.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from anthropic import AsyncAnthropic
+from fakes.steps import Step, Wire
+from openai import AsyncOpenAI
+
+from support.running import LIMIT_S, Running, Serve
+
+OpenAITo = Callable[..., AsyncOpenAI]
+AnthropicTo = Callable[..., AsyncAnthropic]
+
+# A deadline commit at once and heartbeats all the time.
+BEATING = {"commit_after_s": 0.02, "heartbeat_s": 0.02}
+EVERY_SURFACE = {"surfaces": ["chat", "completions", "embeddings", "responses", "messages", "count_tokens"]}
+
+
+@pytest.fixture
+async def openai_to(serve: Serve) -> AsyncIterator[OpenAITo]:
+    """Make an OpenAI client of an Edge, which gives up soon and does not retry unless told to."""
+    async with AsyncExitStack() as stack:
+
+        def make(edge: Running, **options: Any) -> AsyncOpenAI:
+            given = {"api_key": "dummy", "max_retries": 0, "timeout": LIMIT_S, **options}
+            client = AsyncOpenAI(base_url=f"{edge.url}/v1", **given)
+            stack.push_async_callback(client.close)
+            return client
+
+        yield make
+
+
+@pytest.fixture
+async def anthropic_to(serve: Serve) -> AsyncIterator[AnthropicTo]:
+    """Make an Anthropic client of an Edge, likewise."""
+    async with AsyncExitStack() as stack:
+
+        def make(edge: Running, **options: Any) -> AsyncAnthropic:
+            given = {"api_key": "dummy", "max_retries": 0, "timeout": LIMIT_S, **options}
+            client = AsyncAnthropic(base_url=edge.url, **given)
+            stack.push_async_callback(client.close)
+            return client
+
+        yield make
+
+
+def heartbeats(edge: Running, count: int = 2) -> Step:
+    """The model is silent until Edge has sent so many heartbeats more to its one reader."""
+
+    async def run(_: Wire) -> None:
+        (exchange,) = edge.edge.registry
+        goal = exchange.reader.heartbeats + count
+        async with asyncio.timeout(LIMIT_S):
+            while exchange.reader.heartbeats < goal:
+                await asyncio.sleep(0.01)
+
+    return run

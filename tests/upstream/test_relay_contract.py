@@ -1,0 +1,43 @@
+"""The relay keeps the promises of an upstream."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import pytest
+from contract.recorder import Recorder, turns
+from contract.upstream_contract import Opened, UpstreamContract
+from fakes.model_server import FakeModel
+
+from edge.settings import Upstream as UpstreamSettings
+from edge.upstream.base import Upstream
+from edge.upstream.http import make_session
+from edge.upstream.relay import Relay
+
+
+class TestRelay(UpstreamContract):
+    @pytest.fixture
+    async def opened(self) -> AsyncIterator[Opened]:
+        async with AsyncExitStack() as stack:
+
+            def make(url: str) -> Upstream:
+                session = make_session(UpstreamSettings(name="up", url=url))
+                relay = Relay(session, "up")
+                stack.push_async_callback(session.close)
+                stack.push_async_callback(relay.close)
+                return relay
+
+            yield make
+
+    async def test_it_is_connected_only_when_tls_stands(self, opened: Opened, fake: FakeModel, sink: Recorder) -> None:
+        """A handshake that hangs is connecting: it has the clock of connecting, and can be aborted."""
+        source = opened(fake.url.replace("http:", "https:")).open(self.call(), sink)
+        async with asyncio.timeout(2.0):
+            while not fake.live:
+                await asyncio.sleep(0)
+        await turns()
+        assert sink.calls == []
+        source.abort()
+        async with asyncio.timeout(2.0):
+            await asyncio.shield(fake.connections[0].left)
+        assert sink.calls == []
