@@ -76,6 +76,7 @@ class Generation:
         self._readers: list[Reader] = []
         self._held: list[bytes] = []  # the prelude, until something has been generated
         self._held_bytes = 0
+        self._largest = 0  # of the batches handed over
         self._source: Source | None = None
         self._paused = False
         self._started_at = clock()
@@ -226,8 +227,10 @@ class Generation:
             return
         for reader in readers:
             reader.push()
-        # The next read may bring as much as this one did, and has to fit too.
-        room = self._settings.buffer_bytes - len(data)
+        # The next read may bring as much as any did, and has to fit too.
+        self._largest = max(self._largest, len(data))
+        buffer_bytes = self._settings.buffer_bytes
+        room = max(buffer_bytes - self._largest, buffer_bytes // 2)
         if not self._paused and journal.end - journal.start > room:
             lag = journal.end - max((reader.position for reader in readers), default=journal.end)
             if lag and lag > room:

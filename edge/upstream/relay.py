@@ -15,12 +15,14 @@ from collections.abc import Mapping
 import aiohttp
 import orjson
 
-from edge.errors import EdgeError, InternalError, UpstreamBroken, UpstreamCut, UpstreamSaid, UpstreamUnreachable
+from edge.errors import InternalError, UpstreamBroken, UpstreamCut, UpstreamSaid, UpstreamUnreachable
 from edge.policy.lifecycle import Happened
 from edge.protocol.dialect import BadStream, Codec
 from edge.protocol.shapes import upstream_said
 from edge.protocol.surface import UPSTREAM_PATHS
 from edge.upstream.base import Call, Sink
+from edge.upstream.http import Handler
+from edge.upstream.listening import Ending, Listening
 
 _ERROR_BODY_BYTES = 64 * 1024
 _PIECEWISE_BYTES = 2**20
@@ -31,8 +33,6 @@ _TAIL_READS = 4
 # Response headers a client gets to see. Prefixes end with a dash.
 _PASSED_ON = frozenset({"retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "openai-model"})
 _PASSED_ON_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-")
-
-Ending = tuple[Happened, EdgeError | None]
 
 
 class Relay:
@@ -71,6 +71,7 @@ class RelaySource:
         self._connected = False
         self._reused = False
         self._aborted = False
+        self._listening: Listening | None = None
         self._flowing = asyncio.Event()
         self._flowing.set()
         self.task = asyncio.create_task(self._run(), name=f"relay {name}")
@@ -81,10 +82,14 @@ class RelaySource:
     def pause(self) -> None:
         """See ``base.Source``: unread, aiohttp's buffer fills, then the kernel's, then the server feels it."""
         self._flowing.clear()
+        if self._listening is not None:
+            self._listening.paused = True
 
     def resume(self) -> None:
         """See ``base.Source``."""
         self._flowing.set()
+        if self._listening is not None:
+            self._listening.resume()
 
     def abort(self) -> None:
         """See ``base.Source``; it may be called from within a push, that is from this source's own task."""
@@ -171,6 +176,21 @@ class RelaySource:
         raise AssertionError("unreachable: the last try returns or raises")
 
     async def _events(self, response: aiohttp.ClientResponse, codec: Codec) -> Ending:
+        connection = response.connection
+        handler = connection.protocol if connection is not None else None
+        if not isinstance(handler, Handler):
+            # The whole body is here already, or aiohttp no longer lets us choose its protocol.
+            return await self._read_events(response, codec)
+        listening = self._listening = Listening(response.content, lambda data: self._take(codec, data), self._cut)
+        listening.paused = not self._flowing.is_set()
+        handler.listener = listening.look
+        try:
+            listening.look()
+            return await listening.over
+        finally:
+            handler.listener = self._listening = None
+
+    async def _read_events(self, response: aiohttp.ClientResponse, codec: Codec) -> Ending:
         content = response.content
         while True:
             if not self._flowing.is_set():
