@@ -37,14 +37,15 @@ def _handler(house: House, bodies: Bodies, surface: Surface) -> Handler:
                 request_id=context.request_id,
                 stream_id=context.stream_id,
                 principal=context.principal,
-                prepared=prepared,
                 dialect=context.dialect,
                 headers={name: request.headers[name] for name in _FORWARDED if name in request.headers},
                 release=share.give_back,
                 accepted_at=context.accepted_at,
             )
             context.exchanged = True
-            return await Exchange(house, asked).run(request)
+            exchange = Exchange(house, asked, prepared)
+            del prepared  # the exchange lets go of the body as soon as it can
+            return await exchange.run(request)
         finally:
             if not context.exchanged:
                 share.give_back()

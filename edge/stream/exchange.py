@@ -6,7 +6,7 @@ books the time on phases and ends. Must not: parse a request, pick a codec by it
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from aiohttp import web
@@ -86,7 +86,6 @@ class Asked:
     request_id: str
     stream_id: str
     principal: Principal
-    prepared: Prepared
     dialect: Dialect
     headers: Mapping[str, str]
     release: Callable[[], None]
@@ -96,11 +95,12 @@ class Asked:
 class Exchange:
     """One request, its generation and its reader."""
 
-    def __init__(self, house: House, asked: Asked) -> None:
+    def __init__(self, house: House, asked: Asked, prepared: Prepared) -> None:
         self.house = house
         self.asked = asked
         self.stream_id = asked.stream_id
-        self.prepared = asked.prepared
+        self.prepared = prepared  # without its body, once that is not needed any more
+        self.request_text = prepared.body[: house.settings.log.content_bytes]
         self.member: Member | None = None  # of the latest attempt
         self.attempts = 0
         self.timeline = Timeline(asked.accepted_at)
@@ -228,7 +228,9 @@ class Exchange:
         if phase is not self._phase:
             self._phase = phase
             self.timeline.enter(phase, self.house.clock())
-        if self.generation.handed_over:
+        if self.generation.state is State.STREAMING and self.prepared.body:
+            # No other attempt can follow, so nobody needs the request any more; an image may be 30 MB of it.
+            self.prepared = replace(self.prepared, body=b"")
             self.asked.release()
         if self.generation.outcome is not None:
             self._free()
@@ -238,12 +240,12 @@ class Exchange:
     def _make_reader(self, writer: Writer) -> Subscriber | Collected:
         house, asked = self.house, self.asked
         stream = house.settings.stream
-        if asked.prepared.stream:
+        if self.prepared.stream:
             return Subscriber(
                 self.generation, writer, stream, house.clock, self.changed,
                 headers=self._stream_headers, request_id=asked.request_id,
             )  # fmt: skip
-        collector = asked.dialect.collector(asked.prepared)
+        collector = asked.dialect.collector(self.prepared)
         return Collected(
             self.generation, writer, stream, house.clock, self.changed,
             collector=collector, headers=self.known_headers,

@@ -19,6 +19,7 @@ _STALLS = frozenset({Outcome.UPSTREAM_STALL, Outcome.CLIENT_STALL})
 def summarise(exchange: "Exchange") -> StreamRecord:
     """The record of an exchange that has ended on both sides."""
     generation, reader, asked, timeline = exchange.generation, exchange.reader, exchange.asked, exchange.timeline
+    prepared = exchange.prepared
     if reader is None or generation.outcome is None:
         raise InternalError("an exchange is recorded only when both its sides have ended")
     usage = generation.codec.usage if generation.codec is not None else None
@@ -30,11 +31,11 @@ def summarise(exchange: "Exchange") -> StreamRecord:
     return StreamRecord(
         request_id=asked.request_id,
         stream_id=exchange.stream_id,
-        surface=str(asked.prepared.surface),
-        model=asked.prepared.model,
+        surface=str(prepared.surface),
+        model=prepared.model,
         upstream=exchange.member.name if exchange.member is not None else None,
         principal=asked.principal.name,
-        streaming=asked.prepared.stream,
+        streaming=prepared.stream,
         status=reader.status or 499,
         outcome=str(generation.outcome),
         reader="stalled" if reader.stalled else "gone" if reader.gone else "finished",
@@ -62,7 +63,7 @@ def summarise(exchange: "Exchange") -> StreamRecord:
         pauses=generation.pauses,
         stalls=int(generation.outcome in _STALLS),
         http10=reader.http10,
-        request_text=_text(asked.prepared.body, generation.sample_bytes),
+        request_text=_text(exchange.request_text, generation.sample_bytes),
         answer_text=_text(bytes(generation.sample), generation.sample_bytes),
     )
 

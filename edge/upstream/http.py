@@ -125,7 +125,7 @@ def make_session(settings: UpstreamSettings) -> aiohttp.ClientSession:
         auto_decompress=False,
         read_bufsize=READ_BUFSIZE,
         response_class=_Response,
-        trace_configs=[_tracing()],
+        trace_configs=[tracing()],
     )
 
 
@@ -136,7 +136,7 @@ class Traced(Protocol):
         """The connection stands (TLS included); ``reused`` if it came from the pool."""
 
 
-def _tracing() -> aiohttp.TraceConfig:
+def tracing() -> aiohttp.TraceConfig:
     """Tell connecting from waiting: aiohttp returns from a request only with the response headers."""
 
     async def made(_session: object, context: SimpleNamespace, _params: object) -> None:

@@ -11,6 +11,7 @@ import errno
 import io
 import ssl
 from collections.abc import Mapping
+from dataclasses import replace
 
 import aiohttp
 import orjson
@@ -145,6 +146,7 @@ class RelaySource:
             response = self._response = await self._post()
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return self._not_answered(error)
+        self._call = replace(self._call, body=b"")  # an image may be 30 MB of it, and the answer may take minutes
         if response.status != 200:
             return await self._refused(response)
         self._sink.answered(passed_on(response.headers))
@@ -179,7 +181,8 @@ class RelaySource:
         connection = response.connection
         handler = connection.protocol if connection is not None else None
         if not isinstance(handler, Handler):
-            # The whole body is here already, or aiohttp no longer lets us choose its protocol.
+            # The whole body is here already; or aiohttp no longer lets us choose its protocol, and then only the stall
+            # clock notices broken framing.
             return await self._read_events(response, codec)
         listening = self._listening = Listening(response.content, lambda data: self._take(codec, data), self._cut)
         listening.paused = not self._flowing.is_set()

@@ -1,10 +1,24 @@
 """Requests at their bounds: too large, too many, too slow, broken off, wrongly framed; and what HTTP allows besides."""
 
 import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 import orjson
 import pytest
-from fakes.model_server import FakeModel, chat_role, chat_token, chunk, end, gate, head, rst, short_answer, stall
+from fakes.model_server import (
+    FakeModel,
+    chat_role,
+    chat_token,
+    chunk,
+    end,
+    gate,
+    head,
+    rst,
+    short_answer,
+    stall,
+)
+from support.edge_process import EdgeProcess
 from support.raw import CHAT, EMBEDDINGS, MESSAGES, Answer, RawClient, ask, chat_body
 from support.running import Running, Serve
 from support.surfaces import SPOKEN
@@ -326,3 +340,22 @@ async def test_a_client_that_waits_for_a_go_ahead_gets_it(serve: Serve, fake: Fa
         await client.send(BODY)
         answer = await client.answer()
     assert (answer.status, answer.json) == (200, short_answer(CHAT, {}))
+
+
+async def test_a_body_is_let_go_of_once_the_answer_has_begun(tmp_path: Path, fake: FakeModel) -> None:
+    """Images of many megabytes must not be held for as long as the model talks about them."""
+    size, count = 24_000_000, 6
+    for _ in range(count):
+        fake.script(head(), chunk(chat_role()), chunk(chat_token("a")), gate("on"), chunk(ENDING), end())
+    async with EdgeProcess(tmp_path, fake.url) as edge, AsyncExitStack() as clients:
+        await edge.ready()
+        held = []
+        for _ in range(count):
+            client = await clients.enter_async_context(RawClient(edge.port))
+            await client.post(CHAT, chat_body(picture="A" * size))
+            await client.until(b"data: ")
+            held.append(edge.memory())
+        # The first one stays with the parsing process's queue, and the allocator keeps about two for the next.
+        assert held[-1] - held[0] < 3 * size
+        fake.open("on")
+        assert (await client.answer()).clean
