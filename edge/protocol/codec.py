@@ -60,13 +60,11 @@ class Plain:
         Inside JSON a line end is always escaped, so model text cannot forge a joint. Counting the long patterns costs
         less than counting line ends: 290 against 510 ns for each event of a large read.
         """
+        if not (whole.startswith(self._head) and whole.endswith(b"}\n\n")):
+            return 0
         joints = whole.count(self._joint)
         alike = (
-            whole.startswith(self._head)
-            and whole.endswith(b"}\n\n")
-            and whole.count(self._start) == joints
-            and whole.count(b"\ndata") == joints + self._named
-            and b"\r" not in whole
+            whole.count(self._start) == joints and whole.count(b"\ndata") == joints + self._named and b"\r" not in whole
         )
         return joints + 1 if alike else 0
 
@@ -83,8 +81,14 @@ class SseCodec:
 
     def feed(self, data: bytes) -> Batch:
         """See ``dialect.Codec.feed``."""
+        splitter = self._splitter
+        if self._started and not splitter.pending and len(data) <= splitter.max_event_bytes:
+            # The usual read is plain events, whole: what proves that also proves that there is nothing to cut.
+            count = self._plain(data)
+            if count:
+                return Batch(data, count, count)
         try:
-            whole = self._splitter.feed(data)
+            whole = splitter.feed(data)
         except EventTooLarge as error:
             return self._too_large(error)
         if not whole:

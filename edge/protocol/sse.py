@@ -41,12 +41,12 @@ class SseSplitter:
         max_event_bytes: How long an event may be before ``EventTooLarge`` is raised.
     """
 
-    __slots__ = ("_buffer", "_first", "_max", "_scanned")
+    __slots__ = ("_buffer", "_first", "_scanned", "max_event_bytes")
 
     def __init__(self, max_event_bytes: int) -> None:
         self._buffer = bytearray()
         self._scanned = 0
-        self._max = max_event_bytes
+        self.max_event_bytes = max_event_bytes
         self._first = True
 
     @property
@@ -67,7 +67,7 @@ class SseSplitter:
             # The usual read: LF events, mostly whole. Two scans in C; going over each boundary instead cost 40 times
             # as much for a read of many events.
             end = data.rfind(b"\n\n") + 2
-            if end > 1 and len(buffer) + end <= self._max and len(data) - end <= self._max:
+            if end > 1 and len(buffer) + end <= self.max_event_bytes and len(data) - end <= self.max_event_bytes:
                 if not buffer and end == len(data):
                     return data
                 whole = bytes(buffer) + data[:end]
@@ -101,13 +101,13 @@ class SseSplitter:
     def _last_boundary(self) -> int:
         end = 0
         for match in _BOUNDARY.finditer(self._buffer, self._scanned):
-            if match.end(1) - end > self._max:
-                raise EventTooLarge(self._max, bytes(self._buffer[:end]))
+            if match.end(1) - end > self.max_event_bytes:
+                raise EventTooLarge(self.max_event_bytes, bytes(self._buffer[:end]))
             if match.end() == len(self._buffer) and self._buffer.endswith(b"\r"):
                 break  # it may be half of a CRLF: cutting there would leave a stray LF before the next event
             end = match.end()
-        if len(self._buffer) - end > self._max:
-            raise EventTooLarge(self._max, bytes(self._buffer[:end]))
+        if len(self._buffer) - end > self.max_event_bytes:
+            raise EventTooLarge(self.max_event_bytes, bytes(self._buffer[:end]))
         return end
 
 

@@ -56,17 +56,24 @@ class Collected(BaseReader):
             self.leave()
 
     def push(self) -> None:
-        """Take everything at once: this reader never lags."""
+        """See ``generation.Reader``; only for what came while another reader was attached."""
         generation = self._generation
         data = generation.journal.read(self.position, generation.journal.end)
-        self.position = generation.journal.end
-        generation.advanced()
+        if data:
+            self.take(data)
+            generation.advanced()
+
+    def take(self, data: bytes) -> bool:
+        """Take everything at once: this reader never lags."""
+        generation = self._generation
+        self.position += len(data)
         if self.position > self._settings.max_answer_bytes:
             limit = self._settings.max_answer_bytes
             generation.break_off(UpstreamBroken(f"the answer is over stream.max_answer_bytes ({limit})"))
-            return
+            return True
         for event in events(data):
             self._add(event.data)
+        return True
 
     def _add(self, data: bytes) -> None:
         try:

@@ -23,6 +23,9 @@ class Reader(Protocol):
 
     position: int
 
+    def take(self, data: bytes) -> bool:
+        """Take what comes next, past the journal; False, and nothing taken, if the reader is not up to it."""
+
     def push(self) -> None:
         """There is more in the journal."""
 
@@ -220,8 +223,11 @@ class Generation:
         if len(self.sample) < self.sample_bytes:
             self.sample += data
         journal = self.journal
-        journal.append(data)
         readers = self._readers
+        if journal.start == journal.end and len(readers) == 1 and readers[0].take(data):
+            journal.skip(len(data))  # the usual case: one reader, which keeps up
+            return
+        journal.append(data)
         if not readers:
             journal.trim(journal.end)
             return

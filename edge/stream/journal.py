@@ -41,6 +41,10 @@ class Journal:
         self.end += len(data)
         self._peak = max(self._peak, self.end - self.start)
 
+    def skip(self, size: int) -> None:
+        """Count ``size`` bytes that every reader took as they came; only while nothing is held."""
+        self.start = self.end = self.end + size
+
     def read(self, position: int, most: int) -> bytes:
         """The bytes from ``position`` to the end of a batch, about ``most`` (one batch at least); empty at the end.
 

@@ -67,6 +67,10 @@ class BaseReader:
         """Body bytes handed to the connection."""
         return self._writer.bytes_out
 
+    def take(self, data: bytes) -> bool:
+        """See ``generation.Reader``."""
+        raise NotImplementedError
+
     def push(self) -> None:
         """See ``generation.Reader``."""
         raise NotImplementedError

@@ -90,6 +90,22 @@ class Subscriber(BaseReader):
                 await self._end()
         return response
 
+    def take(self, data: bytes) -> bool:
+        """Write at once, if nothing waits before it."""
+        if not self._ready or self.blocked or self._wake.is_set():
+            return False
+        writer = self._writer
+        try:
+            writer.write_nowait(data)
+        except ConnectionError:
+            self._wake.set()  # the handler's task finds out by itself
+            return False
+        self.position += len(data)
+        self._wrote = True
+        if writer.blocked:
+            self._wake.set()
+        return True
+
     def push(self) -> None:
         """Write on what came, unless the status is still held or the reader is slow."""
         if self._ready and not self.blocked and not self._wake.is_set():
