@@ -1,7 +1,7 @@
 """Requests at their bounds: too large, too many, too slow, broken off, wrongly framed; and what HTTP allows besides."""
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import orjson
@@ -151,11 +151,12 @@ async def test_headers_that_trickle_in_are_cut_all_the_same(serve: Serve) -> Non
     async with RawClient(edge.port) as client:
         ending = asyncio.create_task(client.receive(AT_ONCE_S))
         await client.send(b"GET /health HTTP/1.1\r\n")
-        while not ending.done():
-            await asyncio.wait([ending], timeout=0.05)
-            if not ending.done():
+        with suppress(ConnectionError):  # the cut may come while something is being sent
+            while not ending.done():
+                await asyncio.wait([ending], timeout=0.05)
                 await client.send(b"X-A: 1\r\n")
-        assert await ending == b""
+        with suppress(ConnectionError):
+            assert await ending == b""
 
 
 async def test_an_idle_connection_is_closed(serve: Serve) -> None:
@@ -344,7 +345,7 @@ async def test_a_client_that_waits_for_a_go_ahead_gets_it(serve: Serve, fake: Fa
 
 async def test_a_body_is_let_go_of_once_the_answer_has_begun(tmp_path: Path, fake: FakeModel) -> None:
     """Images of many megabytes must not be held for as long as the model talks about them."""
-    size, count = 24_000_000, 6
+    size, count = 24_000_000, 9
     for _ in range(count):
         fake.script(head(), chunk(chat_role()), chunk(chat_token("a")), gate("on"), chunk(ENDING), end())
     async with EdgeProcess(tmp_path, fake.url) as edge, AsyncExitStack() as clients:
@@ -355,7 +356,7 @@ async def test_a_body_is_let_go_of_once_the_answer_has_begun(tmp_path: Path, fak
             await client.post(CHAT, chat_body(picture="A" * size))
             await client.until(b"data: ")
             held.append(edge.memory())
-        # The first one stays with the parsing process's queue, and the allocator keeps about two for the next.
-        assert held[-1] - held[0] < 3 * size
+        # The allocator keeps two or three for the next; holding them all would be eight.
+        assert held[-1] - held[0] < 5 * size
         fake.open("on")
         assert (await client.answer()).clean
