@@ -111,7 +111,7 @@ class Discovery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One model server."""
 
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$", description="its name in logs and metrics")]
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z", description="its name in logs and metrics")]
     kind: Annotated[Literal["openai-compatible"], Meta(description="what it speaks")] = "openai-compatible"
     url: Annotated[str, Meta(description="http://HOST:PORT or https://…, without /v1")]
     api_key: Annotated[str, Meta(description="sent as Authorization: Bearer; use ${VAR} or credential:NAME")] = ""

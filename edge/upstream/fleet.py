@@ -117,7 +117,6 @@ class Fleet:
             member.name: {
                 "up": member.up,
                 "kind": str(member.kind),
-                "url": member.url,
                 "models": len(member.models),
                 "why": member.why,
             }
