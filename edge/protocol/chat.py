@@ -21,8 +21,11 @@ from edge.protocol.surface import Surface
 DROP_NULL_EVENTS = "drop-null-events"
 
 _PLAIN = Plain(b'data: {"')
-# What an event that has to be looked at may hold: an error, usage, nothing generated.
-_NOT_PLAIN = (b'"error"', b'"usage":{', b'"delta":{}', b'"content":""', b'"content":null', b'"text":""')
+# What an event that has to be looked at may hold: an error, usage, nothing generated. Where every delta begins with
+# content, only the first three are possible.
+_NOT_PLAIN = (b'"error"', b'"usage":{', b'"content":""', b'"delta":{}', b'"content":null', b'"text":""')
+_NOT_PLAIN_CONTENT = _NOT_PLAIN[:3]
+_CONTENT = b'"delta":{"content":"'
 
 # Delta fields that are not generated content, whatever they hold.
 _NOT_CONTENT = frozenset({"role"})
@@ -66,7 +69,7 @@ class ChatCodec(SseCodec):
         count = _PLAIN.count(whole)
         if not count or whole.count(b'"finish_reason":null') != count:
             return 0
-        for pattern in _NOT_PLAIN:
+        for pattern in _NOT_PLAIN_CONTENT if whole.count(_CONTENT) == count else _NOT_PLAIN:
             if pattern in whole:
                 return 0
         return count
