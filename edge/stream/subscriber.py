@@ -94,15 +94,14 @@ class Subscriber(BaseReader):
         """Write at once, if nothing waits before it."""
         if not self._ready or self.blocked or self._wake.is_set():
             return False
-        writer = self._writer
         try:
-            writer.write_nowait(data)
+            blocked = self._writer.write_nowait(data)
         except ConnectionError:
             self._wake.set()  # the handler's task finds out by itself
             return False
         self.position += len(data)
         self._wrote = True
-        if writer.blocked:
+        if blocked:
             self._wake.set()
         return True
 

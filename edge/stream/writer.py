@@ -81,8 +81,8 @@ class Writer:
         self._transport.set_write_buffer_limits(high=HIGH_WATER)
         return response
 
-    def write_nowait(self, data: bytes) -> None:
-        """Hand ``data`` to the transport, whatever its state; ask ``blocked`` before.
+    def write_nowait(self, data: bytes) -> bool:
+        """Hand ``data`` to the transport, whatever its state, and tell whether the writer is blocked now.
 
         Written straight to the transport: through ``StreamResponse.write`` it costs a coroutine and a second framing
         per call, and drains only after 64 KiB.
@@ -92,6 +92,7 @@ class Writer:
             raise ConnectionResetError("the client left")
         self.bytes_out += len(data)
         transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        return self._protocol.writing_paused
 
     async def drain(self) -> None:
         """Wait until the transport is below its mark; returns or raises at once when the connection is lost."""

@@ -12,6 +12,7 @@ import io
 import ssl
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import aiohttp
 import orjson
@@ -184,7 +185,7 @@ class RelaySource:
             # The whole body is here already; or aiohttp no longer lets us choose its protocol, and then only the stall
             # clock notices broken framing.
             return await self._read_events(response, codec)
-        listening = self._listening = Listening(response.content, lambda data: self._take(codec, data), self._cut)
+        listening = self._listening = Listening(response.content, partial(self._take, codec), self._cut)
         listening.paused = not self._flowing.is_set()
         handler.listener = listening.look
         try:
