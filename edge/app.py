@@ -97,7 +97,7 @@ class Teller:
             stream_id=exchange.stream_id,
             surface=str(prepared.surface),
             model=prepared.model,
-            upstream=exchange.member.name if exchange.member is not None else None,
+            upstream=exchange.upstream,
             principal=asked.principal.name,
         )
 
@@ -109,7 +109,7 @@ class Teller:
             stream_id=exchange.stream_id,
             surface=str(exchange.prepared.surface),
             model=exchange.prepared.model,
-            upstream=exchange.member.name if exchange.member is not None else None,
+            upstream=exchange.upstream,
             elapsed_s=exchange.elapsed_s,
             tokens=generation.tokens,
             tokens_per_s=generation.tokens_per_s(),

@@ -12,7 +12,7 @@ from edge.errors import EdgeError
 from edge.protocol.batch import Usage
 from edge.protocol.codec import Plain, Seen, SeenError, SseCodec
 from edge.protocol.collect_chat import ChatCollector, CompletionsCollector
-from edge.protocol.dialect import BadStream, Collector
+from edge.protocol.dialect import Collector
 from edge.protocol.request import Prepared
 from edge.protocol.shapes import is_openai, openai_body, upstream_said
 from edge.protocol.sse import COMMENT_HEARTBEAT, DONE, Event, encode
@@ -77,10 +77,7 @@ class ChatCodec(SseCodec):
     def _observe(self, event: Event) -> Seen:
         if event.data.strip() == b"[DONE]":
             return Seen.END
-        try:
-            chunk = orjson.loads(event.data)
-        except orjson.JSONDecodeError:
-            raise BadStream("the upstream sent a malformed chunk") from None
+        chunk = self._decoded(event)
         if not isinstance(chunk, dict):
             return Seen.DROP if chunk is None and self._drop_null else Seen.PRELUDE
         if chunk.get("error") or event.event == "error":

@@ -5,6 +5,9 @@ keeps a relayed token at microseconds (one ``count`` or two over the read, no sp
 """
 
 from enum import Enum
+from typing import Any
+
+import orjson
 
 from edge.errors import UpstreamSaid
 from edge.protocol.batch import Batch, Usage
@@ -150,6 +153,17 @@ class SseCodec:
     def finished(self, *, clean_eof: bool) -> bool:
         """See ``dialect.Codec.finished``."""
         raise NotImplementedError
+
+    def _decoded(self, event: Event) -> Any:
+        """The event's JSON.
+
+        Raises:
+            BadStream: it is none.
+        """
+        try:
+            return orjson.loads(event.data)
+        except orjson.JSONDecodeError:
+            raise BadStream("the upstream sent a malformed event") from None
 
     def _plain(self, whole: bytes) -> int:
         """How many events there are if every one is plain generated content; else 0."""

@@ -12,7 +12,7 @@ from edge.errors import EdgeError
 from edge.protocol.batch import Usage
 from edge.protocol.codec import Plain, Seen, SeenError, SseCodec
 from edge.protocol.collect_messages import MessagesCollector
-from edge.protocol.dialect import BadStream, Collector
+from edge.protocol.dialect import Collector
 from edge.protocol.request import Prepared
 from edge.protocol.shapes import anthropic_body, is_anthropic, upstream_said
 from edge.protocol.sse import Event, encode
@@ -52,10 +52,7 @@ class MessagesCodec(SseCodec):
     def _observe(self, event: Event) -> Seen:
         if event.data.strip() == b"[DONE]":
             return Seen.DROP  # the surface has none; vLLM sends it
-        try:
-            payload = orjson.loads(event.data)
-        except orjson.JSONDecodeError:
-            raise BadStream("the upstream sent a malformed event") from None
+        payload = self._decoded(event)
         if not isinstance(payload, dict):
             return Seen.PRELUDE
         kind = event.event or payload.get("type")

@@ -13,7 +13,7 @@ from edge.errors import EdgeError
 from edge.protocol.chat import read_usage
 from edge.protocol.codec import Plain, Seen, SeenError, SseCodec
 from edge.protocol.collect_responses import ResponsesCollector
-from edge.protocol.dialect import BadStream, Collector
+from edge.protocol.dialect import Collector
 from edge.protocol.request import Prepared
 from edge.protocol.shapes import openai_body, upstream_said
 from edge.protocol.sse import COMMENT_HEARTBEAT, Event, encode
@@ -67,10 +67,7 @@ class ResponsesCodec(SseCodec):
     def _observe(self, event: Event) -> Seen:
         if event.data.strip() == b"[DONE]":
             return Seen.DROP  # the surface has none; vLLM sends it
-        try:
-            payload = orjson.loads(event.data)
-        except orjson.JSONDecodeError:
-            raise BadStream("the upstream sent a malformed event") from None
+        payload = self._decoded(event)
         if not isinstance(payload, dict):
             return Seen.PRELUDE
         kind = str(event.event or payload.get("type"))

@@ -104,13 +104,6 @@ class Collected(BaseReader):
         except orjson.JSONEncodeError:
             raise UpstreamBroken("the answer is nested too deep to be written as JSON") from None
 
-    def _refuse(self, error: EdgeError) -> None:
-        """The caller answers with the error."""
-        self.error = error
-        self.status = error.status
-        self._step(ReaderHappened.ANSWER)
-        self._step(ReaderHappened.FLUSHED)
-
     async def _answer(self, body: bytes) -> web.StreamResponse:
         self._step(ReaderHappened.ANSWER)
         self.status = 200

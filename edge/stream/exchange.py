@@ -136,6 +136,11 @@ class Exchange:
             self.changed()
 
     @property
+    def upstream(self) -> str | None:
+        """The name of the upstream tried last; None if none was."""
+        return None if self.member is None else self.member.name
+
+    @property
     def elapsed_s(self) -> float:
         """Since the request was accepted."""
         return self.house.clock() - self.timeline.started

@@ -239,7 +239,7 @@ class Generation:
         room = max(buffer_bytes - self._largest, buffer_bytes // 2)
         if not self._paused and journal.end - journal.start > room:
             lag = journal.end - max((reader.position for reader in readers), default=journal.end)
-            if lag and lag > room:
+            if lag > room:
                 self._pause()
 
     def _pause(self) -> None:

@@ -106,6 +106,13 @@ class BaseReader:
         self.gone = True
         self._step(ReaderHappened.GONE)
 
+    def _refuse(self, error: EdgeError) -> None:
+        """The caller answers with the error."""
+        self.error = error
+        self.status = error.status
+        self._step(ReaderHappened.ANSWER)
+        self._step(ReaderHappened.FLUSHED)
+
     async def _drain(self) -> None:
         """Wait for a blocked writer, on the reader's account."""
         self._note_blocked(blocked=True)

@@ -2,7 +2,7 @@
 
 In: the journal. Out: bytes through the writer, heartbeats in silences, and exactly one terminal signal. Must not:
 change an event, keep anything the journal has, or run a task of its own: it lives in the handler's, which wakes only
-when the status goes out, when the reader is slow, and at the end; in between, ``push`` writes on each upstream read.
+when the status goes out, when the reader is slow, and at the end; in between, ``take`` writes on each upstream read.
 """
 
 from collections.abc import Callable, Mapping
@@ -70,10 +70,7 @@ class Subscriber(BaseReader):
             await self._woken()
         error = self._failed_early()
         if error is not None:
-            self.error = error
-            self.status = error.status
-            self._step(ReaderHappened.ANSWER)
-            self._step(ReaderHappened.FLUSHED)
+            self._refuse(error)
             raise error
         self._step(ReaderHappened.COMMIT)
         self.status = 200

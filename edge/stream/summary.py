@@ -33,7 +33,7 @@ def summarise(exchange: "Exchange") -> StreamRecord:
         stream_id=exchange.stream_id,
         surface=str(prepared.surface),
         model=prepared.model,
-        upstream=exchange.member.name if exchange.member is not None else None,
+        upstream=exchange.upstream,
         principal=asked.principal.name,
         streaming=prepared.stream,
         status=reader.status or 499,
