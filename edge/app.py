@@ -6,7 +6,6 @@ In: settings. Out: a service that can be started and stopped. Must not: decide a
 import time
 from collections.abc import Callable
 
-import aiohttp
 from aiohttp import web
 
 from edge.api import ops, surfaces
@@ -27,6 +26,7 @@ from edge.telemetry import log
 from edge.telemetry.metrics import Metrics
 from edge.telemetry.record import StreamRecord
 from edge.upstream.fleet import Fleet, Member
+from edge.upstream.pool import Pool
 from edge.upstream.relay import Relay
 
 # After the drain the rest is ended with the truth; this is for that truth to get out, on top of stream.flush_s.
@@ -111,7 +111,7 @@ class Teller:
             model=exchange.prepared.model,
             upstream=exchange.upstream,
             elapsed_s=exchange.elapsed_s,
-            tokens=generation.tokens,
+            tokens=generation.token_count,
             tokens_per_s=generation.tokens_per_s(),
             buffer_bytes=generation.journal.statistics().held,
         )
@@ -153,5 +153,5 @@ def make_app(house: House, bodies: Bodies, metrics: Metrics, tell: Teller) -> we
     return app
 
 
-def _relay(session: aiohttp.ClientSession, settings: UpstreamSettings, _member: Member) -> Relay:
-    return Relay(session, settings.name)
+def _relay(pool: Pool, settings: UpstreamSettings, _member: Member) -> Relay:
+    return Relay(pool, settings.name)

@@ -76,7 +76,7 @@ async def _look(settings: Settings) -> Report:
     listens = [parse_listen(text) for text in settings.server.listen]
     fleet = Fleet(
         settings,
-        lambda session, upstream, _member: Relay(session, upstream.name),
+        lambda pool, upstream, _member: Relay(pool, upstream.name),
         log=log.get_logger(),
         own_ports={listen.port for listen in listens if listen.kind == "tcp"},
     )

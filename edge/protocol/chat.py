@@ -4,13 +4,14 @@ In: the upstream's bytes. Out: batches; heartbeats and errors in the surface's s
 Format: https://platform.openai.com/docs/api-reference/chat/streaming, and what llama.cpp and vLLM make of it.
 """
 
+import re
 from typing import Any
 
 import orjson
 
 from edge.errors import EdgeError
 from edge.protocol.batch import Usage
-from edge.protocol.codec import Plain, Seen, SeenError, SseCodec
+from edge.protocol.codec import Seen, SeenError, SseCodec
 from edge.protocol.collect_chat import ChatCollector, CompletionsCollector
 from edge.protocol.dialect import Collector
 from edge.protocol.request import Prepared
@@ -20,12 +21,9 @@ from edge.protocol.surface import Surface
 
 DROP_NULL_EVENTS = "drop-null-events"
 
-_PLAIN = Plain(b'data: {"')
-# What an event that has to be looked at may hold: an error, usage, nothing generated. Where every delta begins with
-# content, only the first three are possible.
-_NOT_PLAIN = (b'"error"', b'"usage":{', b'"content":""', b'"delta":{}', b'"content":null', b'"text":""')
-_NOT_PLAIN_CONTENT = _NOT_PLAIN[:3]
-_CONTENT = b'"delta":{"content":"'
+_TEXT = re.compile(rb'"(?:content|reasoning_content|reasoning|text)": ?"')
+# What an event may hold beside text that has to be looked at.
+_MORE = re.compile(rb'"finish_reason": ?"|"usage": ?\{|"error": ?[^n]')
 
 # Delta fields that are not generated content, whatever they hold.
 _NOT_CONTENT = frozenset({"role"})
@@ -37,11 +35,11 @@ class ChatCodec(SseCodec):
     terminator = DONE
 
     def __init__(self, prepared: Prepared, max_event_bytes: int, repairs: frozenset[str]) -> None:
-        super().__init__(max_event_bytes)
+        super().__init__(max_event_bytes, _TEXT)
         self._strip_usage = prepared.strip_usage
         self._choices = prepared.choices
         self._drop_null = DROP_NULL_EVENTS in repairs
-        self._open: set[int] = set()  # choices that have begun; complete only with several, see _plain
+        self._open: set[int] = set()  # choices that have begun
         self._closed: set[int] = set()
 
     def finished(self, *, clean_eof: bool) -> bool:
@@ -58,21 +56,9 @@ class ChatCodec(SseCodec):
         """An object under ``error``: a string would lose its text in the Python SDK."""
         return encode(openai_body(error))
 
-    def _plain(self, whole: bytes) -> int:
-        """Every event is one ``data: {…}`` line with a null finish reason, no error, no usage and some content.
-
-        A quote inside a JSON string is escaped, so model text cannot forge any of these patterns. Several choices are
-        always walked, since it takes the index of each to know when all have finished.
-        """
-        if self._choices > 1:
-            return 0
-        count = _PLAIN.count(whole)
-        if not count or whole.count(b'"finish_reason":null') != count:
-            return 0
-        for pattern in _NOT_PLAIN_CONTENT if whole.count(_CONTENT) == count else _NOT_PLAIN:
-            if pattern in whole:
-                return 0
-        return count
+    def _is_text(self, token: bytes) -> bool:
+        """Several choices are always walked: it takes the index of each event to know when all have finished."""
+        return self._choices == 1 and _MORE.search(token) is None
 
     def _observe(self, event: Event) -> Seen:
         if event.data.strip() == b"[DONE]":

@@ -4,6 +4,7 @@ In: bytes and errors. Out: batches and bytes. One ``Codec`` per attempt (it has 
 Must not: do I/O, or know which upstream is behind it.
 """
 
+from collections.abc import Iterator
 from typing import Protocol
 
 from edge.errors import EdgeError
@@ -17,12 +18,21 @@ class Codec(Protocol):
 
     usage: Usage | None
 
+    def plain(self, data: bytes) -> int:
+        """How many events a network read brought, if it is whole events of generated content and nothing else.
+
+        Otherwise 0, and the read is still to be fed.
+        """
+
     def feed(self, data: bytes) -> Batch:
         """Cut whole events out of a network read and observe them.
 
         Raises:
             BadStream: malformed, or over the bound; nothing may be fed after it.
         """
+
+    def payloads(self, data: bytes) -> Iterator[bytes]:
+        """The payloads of the events in a batch's data; runs of plain ones become one, with all their text."""
 
     def eof(self) -> Batch:
         """What the end of the body completes."""

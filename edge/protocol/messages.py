@@ -4,13 +4,14 @@ In: the upstream's bytes. Out: batches; heartbeats and errors in the surface's s
 Format: https://docs.anthropic.com/en/api/messages-streaming. The Python SDK dispatches on the ``event:`` line alone.
 """
 
+import re
 from typing import Any
 
 import orjson
 
 from edge.errors import EdgeError
 from edge.protocol.batch import Usage
-from edge.protocol.codec import Plain, Seen, SeenError, SseCodec
+from edge.protocol.codec import Seen, SeenError, SseCodec
 from edge.protocol.collect_messages import MessagesCollector
 from edge.protocol.dialect import Collector
 from edge.protocol.request import Prepared
@@ -19,7 +20,7 @@ from edge.protocol.sse import Event, encode
 from edge.protocol.surface import Surface
 
 _PING = encode({"type": "ping"}, "ping")
-_PLAIN = Plain(b'event: content_block_delta\ndata: {"type":"content_block_delta",')
+_TEXT = re.compile(rb'"(?:text|thinking|partial_json)": ?"')
 # Blocks that begin empty and are filled by deltas; any other block (a tool call's name, a server tool's result) is
 # generated content by itself.
 _EMPTY_BLOCKS = frozenset({"text", "thinking"})
@@ -31,7 +32,7 @@ class MessagesCodec(SseCodec):
     terminator = encode({"type": "message_stop"}, "message_stop")
 
     def __init__(self, max_event_bytes: int) -> None:
-        super().__init__(max_event_bytes)
+        super().__init__(max_event_bytes, _TEXT)
         self._stop_reason = False
 
     def finished(self, *, clean_eof: bool) -> bool:  # noqa: ARG002 - one choice: a stop reason is enough
@@ -45,9 +46,6 @@ class MessagesCodec(SseCodec):
     def error_event(self, error: EdgeError, request_id: str) -> bytes:
         """The surface's own ``error`` event."""
         return encode(anthropic_body(error, request_id), "error")
-
-    def _plain(self, whole: bytes) -> int:
-        return _PLAIN.count(whole)
 
     def _observe(self, event: Event) -> Seen:
         if event.data.strip() == b"[DONE]":

@@ -5,13 +5,14 @@ Format: https://platform.openai.com/docs/api-reference/responses-streaming. Code
 so that the heartbeat is an event as soon as ``response.created`` is out; before it only a comment is safe.
 """
 
+import re
 from typing import Any
 
 import orjson
 
 from edge.errors import EdgeError
 from edge.protocol.chat import read_usage
-from edge.protocol.codec import Plain, Seen, SeenError, SseCodec
+from edge.protocol.codec import Seen, SeenError, SseCodec
 from edge.protocol.collect_responses import ResponsesCollector
 from edge.protocol.dialect import Collector
 from edge.protocol.request import Prepared
@@ -19,7 +20,10 @@ from edge.protocol.shapes import openai_body, upstream_said
 from edge.protocol.sse import COMMENT_HEARTBEAT, Event, encode
 from edge.protocol.surface import Surface
 
-_PLAIN = Plain(b"event: response.output_text.delta\ndata: {")
+_TEXT = re.compile(rb'"delta": ?"')
+_HEAD = b"event: response.output_text.delta\ndata: {"
+_START = b"\n\n" + _HEAD
+_JOINT = b"}" + _START
 _SEQUENCE = b'"sequence_number":'
 _NUMBER_BYTES = 24  # spaces and 64 bits
 _FINAL = frozenset({"response.completed", "response.incomplete", "response.failed"})
@@ -29,7 +33,8 @@ class ResponsesCodec(SseCodec):
     """Reads a Responses stream."""
 
     def __init__(self, max_event_bytes: int) -> None:
-        super().__init__(max_event_bytes)
+        super().__init__(max_event_bytes, _TEXT)
+        self._count = self._deltas
         self._done = False
         self._sequence = b""  # bytes that begin with the last number: read only when a heartbeat needs it
 
@@ -56,8 +61,9 @@ class ResponsesCodec(SseCodec):
             end += 1
         return int(digits[:end] or b"0")
 
-    def _plain(self, whole: bytes) -> int:
-        count = _PLAIN.count(whole)
+    def _deltas(self, whole: bytes) -> int:
+        """How many text deltas there are if there is nothing else. Their numbers vary, so no mould fits them."""
+        count = _deltas(whole)
         at = whole.rfind(_SEQUENCE) if count else -1
         if at >= 0:
             at += len(_SEQUENCE)
@@ -93,6 +99,15 @@ class ResponsesCodec(SseCodec):
                 raise SeenError(upstream_said({"error": response.get("error")}, 502), relay=True, final=True)
             return Seen.END
         return Seen.TOKEN if kind.endswith(".delta") else Seen.PRELUDE
+
+
+def _deltas(whole: bytes) -> int:
+    # Inside JSON a line end is always escaped, so model text cannot forge a joint.
+    if not (whole.startswith(_HEAD) and whole.endswith(b"}\n\n")):
+        return 0
+    joints = whole.count(_JOINT)
+    alike = whole.count(_START) == joints and whole.count(b"\ndata") == joints + 1 and b"\r" not in whole
+    return joints + 1 if alike else 0
 
 
 class ResponsesDialect:

@@ -12,7 +12,6 @@ from aiohttp import web
 from edge.errors import EdgeError, InternalError, UpstreamBroken
 from edge.policy.lifecycle import Outcome, ReaderHappened
 from edge.protocol.dialect import Collector
-from edge.protocol.sse import events
 from edge.settings import Stream as StreamSettings
 from edge.stream.generation import Generation
 from edge.stream.reader import BaseReader
@@ -71,8 +70,9 @@ class Collected(BaseReader):
             limit = self._settings.max_answer_bytes
             generation.break_off(UpstreamBroken(f"the answer is over stream.max_answer_bytes ({limit})"))
             return True
-        for event in events(data):
-            self._add(event.data)
+        codec = generation.codec
+        for payload in () if codec is None else codec.payloads(data):
+            self._add(payload)
         return True
 
     def _add(self, data: bytes) -> None:

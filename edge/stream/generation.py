@@ -66,7 +66,7 @@ class Generation:
         self.terminated = False  # the journal ends with the surface's regular end
         self.told = False  # the journal ends with the upstream's own error event
         self.events = 0
-        self.tokens = 0
+        self.token_count = 0  # events with generated content
         self.pauses = 0  # times that all readers lagged so far that the upstream was not read
         self.first_token_at: float | None = None
         self.last_token_at: float | None = None
@@ -87,7 +87,7 @@ class Generation:
 
     def __repr__(self) -> str:
         end = f" {self.outcome}" if self.outcome else " paused" * self._paused
-        return f"<Generation {self.id} {self.state}{end} {self.tokens} tokens {self.journal!r}>"
+        return f"<Generation {self.id} {self.state}{end} {self.token_count} tokens {self.journal!r}>"
 
     @property
     def handed_over(self) -> bool:
@@ -96,7 +96,7 @@ class Generation:
 
     def tokens_per_s(self, tokens: int | None = None) -> float | None:
         """The rate between the first and the latest token, for the tokens counted or for a better-known number."""
-        count, first, last = tokens or self.tokens, self.first_token_at, self.last_token_at
+        count, first, last = tokens or self.token_count, self.first_token_at, self.last_token_at
         if first is None or last is None or last <= first or count < 2:
             return None
         return (count - 1) / (last - first)
@@ -118,11 +118,30 @@ class Generation:
         """See ``upstream.base.Sink``."""
         self.headers = headers
 
-    def feed(self, batch: Batch) -> None:
+    def tokens(self, data: bytes, count: int) -> None:
         """See ``upstream.base.Sink``. The hot path: once per network read, no timer, task, log or lock."""
+        if self.state is not State.STREAMING or self._held:
+            self.feed(Batch(data, count, count))
+            return
+        now = self._clock()
+        self.gaps.add(now - self._since, count)
+        self._since = self.last_token_at = now
+        self.token_count += count
+        self.events += count
+        journal, readers = self.journal, self._readers
+        try:
+            if journal.start == journal.end and len(readers) == 1 and not self.sample_bytes and readers[0].take(data):
+                journal.skip(len(data))  # the usual case: one reader, which keeps up
+            else:
+                self._hand_over(data)
+        except Exception as bug:  # noqa: BLE001 - a sink never raises; what went wrong is ours, not the upstream's
+            self.fail(bug)
+
+    def feed(self, batch: Batch) -> None:
+        """See ``upstream.base.Sink``."""
         try:
             self._take(batch)
-        except Exception as bug:  # noqa: BLE001 - a sink never raises; what went wrong is ours, not the upstream's
+        except Exception as bug:  # noqa: BLE001 - as in tokens
             self.fail(bug)
 
     def _take(self, batch: Batch) -> None:
@@ -133,7 +152,7 @@ class Generation:
             else:
                 self.first_token_at = now
                 self._step(Happened.CONTENT)
-            self.tokens += batch.tokens
+            self.token_count += batch.tokens
             self._since = self.last_token_at = now
         self.events += batch.events
         self.terminated = batch.terminated
@@ -157,7 +176,7 @@ class Generation:
         try:
             if not self._retried(happened, error):
                 self._finish(happened, error)
-        except Exception as bug:  # noqa: BLE001 - as in feed
+        except Exception as bug:  # noqa: BLE001 - as in tokens
             self.fail(bug)
 
     def _retried(self, happened: Happened, error: EdgeError | None) -> bool:
@@ -220,12 +239,12 @@ class Generation:
             self._held.append(data)
             self._release()
             return
-        if len(self.sample) < self.sample_bytes:
+        if self.sample_bytes and len(self.sample) < self.sample_bytes:
             self.sample += data
         journal = self.journal
         readers = self._readers
         if journal.start == journal.end and len(readers) == 1 and readers[0].take(data):
-            journal.skip(len(data))  # the usual case: one reader, which keeps up
+            journal.skip(len(data))
             return
         journal.append(data)
         if not readers:

@@ -77,7 +77,7 @@ class BaseReader:
 
     def ended(self) -> None:
         """See ``generation.Reader``."""
-        self._wake.set()
+        self._rouse()
 
     def tick(self, now: float) -> None:
         """Cut a reader that has bytes pending and has taken none of them for ``client_stall_s``."""
@@ -141,10 +141,14 @@ class BaseReader:
         lag = self._writer.pending + self._generation.journal.end - self.position
         self.peak_pending = max(self.peak_pending, lag)
 
+    def _rouse(self) -> None:
+        """Wake the task: there is something that only it may do."""
+        self._wake.set()
+
     def _step(self, happened: ReaderHappened) -> None:
         self.state = reader_step(self.state, happened)
         if self.state is ReaderState.CLOSED:
             self.blocked = False
             self._generation.detach(self, stalled=self.stalled)
-            self._wake.set()
+            self._rouse()
             self._changed()

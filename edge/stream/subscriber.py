@@ -48,6 +48,7 @@ class Subscriber(BaseReader):
         self._written_at = self._accepted_at
         self._wrote = False  # some bytes went out since the last tick
         self._ready = False  # status and headers are out
+        self._flowing = False  # and the task waits for nothing but a reason to stop: ``take`` may write
 
     async def run(self) -> web.StreamResponse:
         """Hold the status until it is known, then stream until the end.
@@ -89,33 +90,33 @@ class Subscriber(BaseReader):
 
     def take(self, data: bytes) -> bool:
         """Write at once, if nothing waits before it."""
-        if not self._ready or self.blocked or self._wake.is_set():
+        if not self._flowing:
             return False
         try:
             blocked = self._writer.write_nowait(data)
         except ConnectionError:
-            self._wake.set()  # the handler's task finds out by itself
+            self._rouse()  # the handler's task finds out by itself
             return False
         self.position += len(data)
         self._wrote = True
         if blocked:
-            self._wake.set()
+            self._rouse()
         return True
 
     def push(self) -> None:
         """Write on what came, unless the status is still held or the reader is slow."""
-        if self._ready and not self.blocked and not self._wake.is_set():
+        if self._flowing:
             try:
                 self._pump()
             except ConnectionError:
-                self._wake.set()  # the handler's task finds out by itself
+                self._rouse()  # the handler's task finds out by itself
                 return
             if self._writer.blocked:
-                self._wake.set()
+                self._rouse()
         elif self.blocked:
             self._note_lag()
         elif self.state is ReaderState.HELD:
-            self._wake.set()
+            self._rouse()
 
     def tick(self, now: float) -> None:
         """The commit deadline, heartbeats, and the stall clock."""
@@ -123,13 +124,17 @@ class Subscriber(BaseReader):
         if self.state is ReaderState.HELD:
             if not self._commit_due and now - self._accepted_at >= self._settings.commit_after_s:
                 self._commit_due = True
-                self._wake.set()
+                self._rouse()
         elif self.state is ReaderState.OPEN:
             if self._wrote:
                 self._wrote = False
                 self._written_at = now
             elif now - self._written_at >= self._settings.heartbeat_s:
                 self._beat(now)
+
+    def _rouse(self) -> None:
+        self._flowing = False
+        super()._rouse()
 
     def _decided(self) -> bool:
         generation = self._generation
@@ -142,6 +147,7 @@ class Subscriber(BaseReader):
         return generation.error or InternalError(f"the stream ended as {generation.outcome}")
 
     async def _woken(self) -> None:
+        self._flowing = self._ready and not self._wake.is_set()
         await self._wake.wait()
         self._wake.clear()
 
@@ -179,7 +185,7 @@ class Subscriber(BaseReader):
         try:
             self._writer.write_nowait(codec.heartbeat(handed_over=self.position > 0))
         except ConnectionError:
-            self._wake.set()
+            self._rouse()
             return
         self.heartbeats += 1
         self._written_at = now

@@ -24,7 +24,7 @@ def summarise(exchange: "Exchange") -> StreamRecord:
         raise InternalError("an exchange is recorded only when both its sides have ended")
     usage = generation.codec.usage if generation.codec is not None else None
     reported = usage.completion if usage is not None else None
-    tokens = generation.tokens if reported is None else reported
+    tokens = generation.token_count if reported is None else reported
     ttft = None if generation.first_token_at is None else generation.first_token_at - timeline.started
     seconds = timeline.seconds
     error = generation.error or reader.error

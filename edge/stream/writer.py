@@ -19,9 +19,11 @@ from collections.abc import Mapping
 from aiohttp import web
 from aiohttp.http_writer import HttpVersion10, StreamWriter
 
-# What the transport may hold before the writer counts as blocked. With the default (64 KiB) and a default send buffer,
-# 3.96 MB were accepted for a loopback client that did not read; with this and SO_SNDBUF 32 KiB it is 191 KB.
-HIGH_WATER = 16 * 1024
+# What the transport may hold before the writer counts as blocked: nothing that the kernel does not take at once. The
+# journal holds the rest, by account. With the default (64 KiB) and a default send buffer, 3.96 MB were accepted for a
+# loopback client that did not read; with this and SO_SNDBUF 32 KiB it is 90 KB. Besides, uvloop writes at once then,
+# and does not put each write off to the end of the loop's turn.
+HIGH_WATER = 0
 SEND_BUFFER = 32 * 1024
 
 _LINGER_ZERO = struct.pack("ii", 1, 0)
@@ -90,9 +92,10 @@ class Writer:
         transport = self._transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client left")
-        self.bytes_out += len(data)
-        transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
-        return self._protocol.writing_paused
+        size = len(data)
+        self.bytes_out += size
+        transport.write(b"%x\r\n%b\r\n" % (size, data) if self._chunked else data)
+        return transport.get_write_buffer_size() > HIGH_WATER
 
     async def drain(self) -> None:
         """Wait until the transport is below its mark; returns or raises at once when the connection is lost."""

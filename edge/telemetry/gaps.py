@@ -6,12 +6,15 @@ Must not: grow with the stream, or read a clock.
 Buckets are an octave wide in eight equal parts, so that a percentile is off by at most a sixteenth of itself.
 """
 
+from array import array
 from math import ceil, frexp
 
 FLOOR_S = 2.0**-17  # 8 µs: shorter gaps, and tokens that came in the same read, count as none
 _OCTAVES = 28  # up to 34 minutes; longer ones share the last bucket
 _PARTS = 8
 _LAST = _OCTAVES * _PARTS + 1
+_FACTOR = 2 * _PARTS
+_NONE = bytes(array("L").itemsize * (_LAST + 1))
 _SHIFT = 16 * _PARTS - _PARTS + 1  # frexp(FLOOR_S) is (0.5, -16), and belongs in bucket 1
 
 RELATIVE_ERROR = 1 / (2 * _PARTS)
@@ -27,21 +30,23 @@ class Gaps:
     __slots__ = ("_buckets", "_longest", "count")
 
     def __init__(self) -> None:
-        self._buckets = [0] * (_LAST + 1)
+        self._buckets = array("L", _NONE)
         self.count = 0
         self._longest = 0.0
 
     def add(self, gap_s: float, tokens: int = 1) -> None:
         """Add the gap before a read that brought ``tokens``: one gap, and none between the others."""
         self.count += tokens
-        self._buckets[0] += tokens - 1
+        buckets = self._buckets
+        if tokens > 1:
+            buckets[0] += tokens - 1
         if gap_s < FLOOR_S:
-            self._buckets[0] += 1
+            buckets[0] += 1
             return
         self._longest = max(self._longest, gap_s)
         fraction, octave = frexp(gap_s)
-        index = octave * _PARTS + int(fraction * 2 * _PARTS) + _SHIFT
-        self._buckets[min(_LAST, index)] += 1
+        index = octave * _PARTS + int(fraction * _FACTOR) + _SHIFT
+        buckets[min(_LAST, index)] += 1
 
     @property
     def max(self) -> float | None:

@@ -1,8 +1,8 @@
 """The upstream port: open a call, and batches are pushed into a sink until it ends.
 
-An upstream pushes; it never queues. It calls the sink from the event loop, in order: ``connected`` once, ``feed`` for
-each network read, ``end`` exactly once, and after ``end`` or ``abort`` nothing at all. It must not decide: retries,
-deadlines and outcomes belong to the exchange.
+An upstream pushes; it never queues. It calls the sink from the event loop, in order: ``connected`` once, ``tokens`` or
+``feed`` for each network read, ``end`` exactly once, and after ``end`` or ``abort`` nothing at all. It must not decide:
+retries, deadlines and outcomes belong to the exchange.
 """
 
 from collections.abc import Mapping
@@ -45,6 +45,9 @@ class Sink(Protocol):
 
     def answered(self, headers: Mapping[str, str]) -> None:
         """The upstream accepted the request (2xx); allowlisted response headers to pass on."""
+
+    def tokens(self, data: bytes, count: int) -> None:
+        """A batch that is nothing but ``count`` events of generated content: most are, and this spares the object."""
 
     def feed(self, batch: Batch) -> None:
         """The whole events of one network read."""

@@ -1,18 +1,17 @@
 """The places where Edge looks for model servers: each configured URL, or else the usual loopback ports.
 
-In: the settings. Out: ``Place`` objects, each with the session that its looks and its member's calls use.
+In: the settings. Out: ``Place`` objects, each with the pool that its looks and its member's calls use.
 Must not: look by itself, or decide who is used.
 """
 
 from collections.abc import Set as AbstractSet
 
-import aiohttp
 from yarl import URL
 
 from edge.settings import Settings
 from edge.settings import Upstream as UpstreamSettings
 from edge.upstream.health import Member
-from edge.upstream.http import make_session
+from edge.upstream.pool import Pool
 from edge.upstream.servers import Found, Kind
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -29,14 +28,14 @@ class Place:
     def __init__(self, settings: UpstreamSettings, *, configured: bool) -> None:
         self.settings = settings
         self.configured = configured
-        self.session = make_session(settings)
+        self.pool = Pool(settings)
         self.member: Member | None = None
         self.found: Found | None = None
 
-    def renew_session(self) -> aiohttp.ClientSession:
-        """Hand out the session, whose streams may still be running, and look with another from now on."""
-        session, self.session = self.session, make_session(self.settings)
-        return session
+    def renew_pool(self) -> Pool:
+        """Hand out the pool, whose streams may still be running, and look with another from now on."""
+        pool, self.pool = self.pool, Pool(self.settings)
+        return pool
 
     def named_for(self, kind: Kind) -> UpstreamSettings:
         """The settings of a member of that kind which was found here: ``lm-studio-1234``."""

@@ -12,14 +12,13 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
-
 from edge.settings import Settings
 from edge.settings import Upstream as UpstreamSettings
 from edge.upstream.base import Upstream
 from edge.upstream.catalogue import merged
 from edge.upstream.discovery import Place, places
 from edge.upstream.health import MISSES_TO_BE_GONE, Member
+from edge.upstream.pool import Pool
 from edge.upstream.servers import MODEL_SERVERS, Card, Found, Kind, identify
 
 if TYPE_CHECKING:  # only ``edge.telemetry.log`` may import structlog: plainly imported it brings rich along
@@ -30,14 +29,14 @@ __all__ = ["Fleet", "Make", "Member"]
 FIRST_LOOK_S = 2.5  # a little over one probe: a server that hangs must not hold up the start
 LOGGED_MODELS = 20
 
-Make = Callable[[aiohttp.ClientSession, UpstreamSettings, Member], Upstream]
+Make = Callable[[Pool, UpstreamSettings, Member], Upstream]
 
 
 class Fleet:
     """The upstreams. Made with the loop running; ``close`` must follow, also if ``start`` was cancelled.
 
     Args:
-        make: Gives a member its way to open calls; the session stays the fleet's.
+        make: Gives a member its way to open calls; the pool stays the fleet's.
         own_ports: Loopback ports that Edge itself listens on, which are never used as upstreams.
 
     Raises:
@@ -57,7 +56,7 @@ class Fleet:
         self._log = log
         self._own_ports = own_ports
         self._places = places(settings, own_ports)
-        self._leaving: list[tuple[Member, aiohttp.ClientSession]] = []
+        self._leaving: list[tuple[Member, Pool]] = []
         self._watcher: asyncio.Task[None] | None = None
         self._looked = asyncio.Event()
         self._closed = False
@@ -87,11 +86,11 @@ class Fleet:
         self._closed = True
         async with AsyncExitStack() as stack:  # runs them all, whichever of them is cancelled or fails
             for place in self._places:
-                stack.push_async_callback(place.session.close)
+                stack.push_async_callback(place.pool.close)
                 if place.member is not None:
                     stack.push_async_callback(place.member.upstream.close)
-            for member, session in self._leaving:
-                stack.push_async_callback(session.close)
+            for member, pool in self._leaving:
+                stack.push_async_callback(pool.close)
                 stack.push_async_callback(member.upstream.close)
             if self._watcher is not None:
                 self._watcher.cancel()
@@ -149,7 +148,7 @@ class Fleet:
             await asyncio.sleep(self._settings.discovery.interval_s)
 
     async def _look_at(self, place: Place) -> None:
-        found = await identify(place.session, place.found)
+        found = await identify(place.pool, place.found)
         if self._closed:
             return
         before, place.found = place.found, found
@@ -185,7 +184,7 @@ class Fleet:
 
     def _join(self, place: Place, settings: UpstreamSettings, kind: Kind) -> None:
         place.member = member = Member(settings, kind, configured=place.configured)
-        member.upstream = self._make(place.session, settings, member)
+        member.upstream = self._make(place.pool, settings, member)
 
     def _let_go(self, place: Place, why: str | None) -> None:
         member = place.member
@@ -195,15 +194,15 @@ class Fleet:
         if why is not None:
             member.fail(why)
             self._tell(member, before)
-        # Its streams, if it has any, run on over the session that they began on.
-        self._leaving.append((member, place.renew_session()))
+        # Its streams, if it has any, run on over the pool that they began on.
+        self._leaving.append((member, place.renew_pool()))
         place.member = None
 
     async def _see_off(self) -> None:
         for leaver in [leaver for leaver in self._leaving if not leaver[0].active]:
-            member, session = leaver
+            member, pool = leaver
             await member.upstream.close()
-            await session.close()
+            await pool.close()
             self._leaving.remove(leaver)
 
     def _tell(self, member: Member, before: tuple[object, ...]) -> None:

@@ -1,304 +1,225 @@
 """The relay: a call to a server that speaks the surface itself, pushed on as bytes.
 
-In: a ``Call``. Out: pushes into the sink, in order, from one task per call. aiohttp's exceptions end here: each await
-is translated once. Must not: retry (but for a pooled connection that turns out to be dead), time out, decide an
-outcome, follow a redirect, or build a path from anything a client sent.
+In: a ``Call``. Out: pushes into the sink, in order, from the callback of each network read. What went wrong on a
+connection is translated here, once. Must not: retry (but for a pooled connection that turns out to be dead), time out,
+decide an outcome, follow a redirect, or build a path from anything a client sent.
 """
 
 import asyncio
-import contextlib
 import errno
-import io
+import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
-import aiohttp
-import orjson
-
-from edge.errors import InternalError, UpstreamBroken, UpstreamCut, UpstreamSaid, UpstreamUnreachable
+from edge.errors import EdgeError, UpstreamBroken, UpstreamCut, UpstreamUnreachable
 from edge.policy.lifecycle import Happened
-from edge.protocol.dialect import BadStream, Codec
-from edge.protocol.shapes import upstream_said
 from edge.protocol.surface import UPSTREAM_PATHS
 from edge.upstream.base import Call, Sink
-from edge.upstream.http import Handler
-from edge.upstream.listening import Ending, Listening
+from edge.upstream.bodies import Body, body_for, broken_by
+from edge.upstream.connection import Connection, Ended, Head, Malformed, ignore
+from edge.upstream.pool import Pool
 
-_ERROR_BODY_BYTES = 64 * 1024
-_PIECEWISE_BYTES = 2**20
-_POOL_TRIES = 8  # dead pooled connections to go through before a fresh one is reached
-_TAIL_S = 1.0  # for the body to end after the terminator: only then can the connection be used again
-_TAIL_READS = 4
-
-# Response headers a client gets to see. Prefixes end with a dash.
-_PASSED_ON = frozenset({"retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "openai-model"})
-_PASSED_ON_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-")
+_LARGE_BYTES = 64 * 1024
+_POOL_TRIES = 8  # dead pooled connections to go through before a fresh one is made
 
 
 class Relay:
-    """An ``openai-compatible`` upstream."""
+    """An ``openai-compatible`` upstream, over a pool of whoever closes it."""
 
-    def __init__(self, session: aiohttp.ClientSession, name: str) -> None:
+    def __init__(self, pool: Pool, name: str) -> None:
         self.name = name
-        self._session = session
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.pool = pool
+        self._sources: set[RelaySource] = set()
 
     def open(self, call: Call, sink: Sink) -> "RelaySource":
         """See ``base.Upstream``."""
-        source = RelaySource(self._session, self.name, call, sink)
-        self._tasks.add(source.task)
-        source.task.add_done_callback(self._tasks.discard)
+        source = RelaySource(self, call, sink)
+        self._sources.add(source)
         return source
 
+    def over(self, source: "RelaySource") -> None:
+        """Told by each source at its end."""
+        self._sources.discard(source)
+
     async def close(self) -> None:
-        """See ``base.Upstream``; the session is the fleet's to close."""
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        """See ``base.Upstream``."""
+        connecting = [source.connecting for source in self._sources if source.connecting is not None]
+        for source in tuple(self._sources):
+            source.abort()
+        if connecting:
+            await asyncio.wait(connecting)
 
 
 class RelaySource:
-    """One call in progress."""
+    """One call in progress; a ``connection.Asker``.
 
-    def __init__(self, session: aiohttp.ClientSession, name: str, call: Call, sink: Sink) -> None:
-        self._session = session
-        self._name = name
+    Attributes:
+        connecting: The task that makes a fresh connection, while there is one.
+    """
+
+    __slots__ = (
+        "_answer",
+        "_body",
+        "_call",
+        "_connected",
+        "_connection",
+        "_over",
+        "_paused",
+        "_relay",
+        "_reused",
+        "_sink",
+        "_start",
+        "_tries",
+        "connecting",
+    )
+
+    def __init__(self, relay: Relay, call: Call, sink: Sink) -> None:
+        self.connecting: asyncio.Task[None] | None = None
+        self._relay = relay
         self._call = call
         self._sink = sink
-        self._response: aiohttp.ClientResponse | None = None
+        self._body = call.body
+        self._answer: Body | None = None  # what takes the answer, once it has begun
+        self._connection: Connection | None = None
         self._connected = False
         self._reused = False
-        self._aborted = False
-        self._listening: Listening | None = None
-        self._flowing = asyncio.Event()
-        self._flowing.set()
-        self.task = asyncio.create_task(self._run(), name=f"relay {name}")
+        self._paused = False
+        self._over = False
+        self._tries = _POOL_TRIES
+        self._start: asyncio.Handle | None = asyncio.get_running_loop().call_soon(self._begin)
 
     def __repr__(self) -> str:
-        return f"<RelaySource {self._name} {'flowing' if self._flowing.is_set() else 'paused'}>"
+        state = "over" if self._over else "paused" if self._paused else "flowing"
+        return f"<RelaySource {self._relay.name} {state}>"
 
     def pause(self) -> None:
-        """See ``base.Source``: unread, aiohttp's buffer fills, then the kernel's, then the server feels it."""
-        self._flowing.clear()
-        if self._listening is not None:
-            self._listening.paused = True
+        """See ``base.Source``: unread, the kernel's buffer fills, then the server feels it."""
+        self._paused = True
+        if self._connection is not None and self._answer is not None:
+            self._connection.pause()
 
     def resume(self) -> None:
         """See ``base.Source``."""
-        self._flowing.set()
-        if self._listening is not None:
-            self._listening.resume()
+        self._paused = False
+        if self._connection is not None:
+            self._connection.resume()
 
     def abort(self) -> None:
-        """See ``base.Source``; it may be called from within a push, that is from this source's own task."""
-        self._aborted = True
-        if self._response is not None:
-            self._response.close()
-        self.task.cancel()
+        """See ``base.Source``; it may be called from within a push."""
+        if self._leave():
+            if self._start is not None:
+                self._start.cancel()
+            if self.connecting is not None:
+                self.connecting.cancel()
 
-    def connection_ready(self, *, reused: bool) -> None:
-        """Told by the session's tracing: the connection stands, and whether it came from the pool."""
-        self._reused = reused
-        if not self._connected and not self._aborted:
+    # --- connecting -----------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        self._start = None
+        connection = self._relay.pool.take() if self._tries else None
+        if connection is not None:
+            self._tries -= 1
+            self._use(connection, reused=True)
+        else:
+            self.connecting = asyncio.get_running_loop().create_task(self._connect())
+
+    async def _connect(self) -> None:
+        name = self._relay.name
+        try:
+            connection = await self._relay.pool.connect()
+        except OSError as error:
+            self._end(Happened.CUT, UpstreamUnreachable(f"upstream {name} cannot be reached: {reason(error)}"))
+        except Exception as bug:  # noqa: BLE001 - a bug of ours must reach the client as one, not as a hang
+            self._fail(bug)
+        else:
+            self._use(connection, reused=False)
+        finally:
+            self.connecting = None
+
+    def _use(self, connection: Connection, *, reused: bool) -> None:
+        if self._over:  # aborted in the turn in which the connection stood
+            connection.abort()
+            return
+        self._connection, self._reused = connection, reused
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(self._body)), **self._call.headers}
+        try:
+            head = self._relay.pool.head("POST", UPSTREAM_PATHS[self._call.surface], headers)
+        except ValueError as bug:
+            self._fail(bug)
+            return
+        if not self._connected:
             self._connected = True
             self._sink.connected()
-
-    async def _run(self) -> None:
-        try:
-            happened, error = await self._ending()
-            if happened is not Happened.DONE:
-                self._release()  # what is still under way is of no use, and its model is to stop
-            if not self._aborted:
-                self._sink.end(happened, error)
-            await self._read_tail()
-        finally:
-            self._release()
-
-    async def _ending(self) -> Ending:
-        try:
-            return await self._exchange()
-        except Exception as bug:  # noqa: BLE001 - a bug of ours must reach the client as one, not as a hang
-            error = InternalError("Edge failed while reading from the upstream")
-            error.__cause__ = bug
-            return Happened.BUG, error
-
-    def _release(self) -> None:
-        """Back to the pool if the body is at its end, else closed."""
-        if self._response is not None:
-            self._response.release()
-
-    async def _read_tail(self) -> None:
-        """The answer is over, its body not yet: wait a little for the end, so that the connection can be used again."""
-        response = self._response
-        if response is None or response.closed:
+            if self._over:  # aborted from within the push
+                return
+        if not connection.usable:
+            self.broke(Ended(), heard=False)
             return
-        with contextlib.suppress(TimeoutError, aiohttp.ClientError, OSError, ValueError):
-            async with asyncio.timeout(_TAIL_S):
-                for _ in range(_TAIL_READS):
-                    if not await response.content.readany():
-                        return
+        connection.ask(self, head, self._body)
 
-    async def _exchange(self) -> Ending:
+    # --- connection.Asker -----------------------------------------------------------------------------------------
+
+    def headed(self, head: Head) -> Callable[[bytes], None]:
+        """See ``connection.Asker``."""
+        if len(self._body) > _LARGE_BYTES:  # an image may be 30 MB of it, and the answer may take minutes
+            self._call = replace(self._call, body=b"")
+        self._body = b""
         try:
-            response = self._response = await self._post()
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            return self._not_answered(error)
-        self._call = replace(self._call, body=b"")  # an image may be 30 MB of it, and the answer may take minutes
-        if response.status != 200:
-            return await self._refused(response)
-        self._sink.answered(passed_on(response.headers))
-        codec = self._call.codec
-        kind = response.content_type
-        if kind == "application/json":
-            return await self._whole(response)
-        if codec is None or kind != "text/event-stream":
-            wanted = "a JSON body" if codec is None else "an event stream"
-            return Happened.ERROR, UpstreamBroken(f"upstream {self._name} answered with {kind} instead of {wanted}")
-        return await self._events(response, codec)
+            self._answer = body_for(head, self._relay.name, self._call, self._sink, self._end)
+        except Exception as bug:  # noqa: BLE001 - as above
+            self._fail(bug)
+        if self._paused and self._connection is not None:
+            self._connection.pause()
+        return ignore if self._answer is None else self._answer.take
 
-    async def _post(self) -> aiohttp.ClientResponse:
-        call = self._call
-        for tries_left in reversed(range(_POOL_TRIES)):
-            try:
-                return await self._session.post(
-                    UPSTREAM_PATHS[call.surface],
-                    data=_sendable(call.body),
-                    headers={"Content-Type": "application/json", **call.headers},
-                    allow_redirects=False,
-                    trace_request_ctx=self,
-                )
-            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                # llama.cpp promises keep-alive and closes: the request never reached anybody, so it may be repeated.
-                if not self._reused or not tries_left:
-                    raise
-                self._reused = False
-        raise AssertionError("unreachable: the last try returns or raises")
-
-    async def _events(self, response: aiohttp.ClientResponse, codec: Codec) -> Ending:
-        connection = response.connection
-        handler = connection.protocol if connection is not None else None
-        if not isinstance(handler, Handler):
-            # The whole body is here already; or aiohttp no longer lets us choose its protocol, and then only the stall
-            # clock notices broken framing.
-            return await self._read_events(response, codec)
-        listening = self._listening = Listening(response.content, partial(self._take, codec), self._cut)
-        listening.paused = not self._flowing.is_set()
-        handler.listener = listening.look
+    def whole(self) -> None:
+        """See ``connection.Asker``."""
+        self._connection = None  # it may be somebody else's already
+        if self._answer is None:
+            return
         try:
-            listening.look()
-            return await listening.over
-        finally:
-            handler.listener = self._listening = None
+            self._answer.whole()
+        except Exception as bug:  # noqa: BLE001 - as above
+            self._fail(bug)
 
-    async def _read_events(self, response: aiohttp.ClientResponse, codec: Codec) -> Ending:
-        content = response.content
-        while True:
-            if not self._flowing.is_set():
-                await self._flowing.wait()
-            try:
-                data = await content.readany()
-            except (aiohttp.ClientError, OSError, ValueError) as error:
-                # aiohttp keeps back what had come before the break; the reader is to have it.
-                data = b"" if self._aborted else content._read_nowait(-1)  # noqa: SLF001
-                ending = self._take(codec, data) if data else None
-                return ending or (Happened.CUT, self._cut(error))
-            ending = self._take(codec, data)
-            if ending is not None:
-                return ending
+    def broke(self, fault: Exception, *, heard: bool) -> None:
+        """See ``connection.Asker``."""
+        self._connection = None
+        name = self._relay.name
+        if self._answer is not None:
+            self._answer.broke(reason(fault))
+        elif self._reused and not heard:
+            # llama.cpp promises keep-alive and closes: the request never reached anybody, so it may be repeated.
+            self._begin()
+        elif isinstance(fault, Malformed):
+            self._end(Happened.ERROR, UpstreamBroken(f"upstream {name} did not answer in HTTP"))
+        else:
+            self._end(Happened.CUT, UpstreamCut(f"upstream {name} closed the connection without an answer"))
 
-    def _take(self, codec: Codec, data: bytes) -> Ending | None:
-        """Push what a read brought, the clean end of the body if it is empty; tell whether that was the end."""
-        try:
-            batch = codec.feed(data) if data else codec.eof()
-        except BadStream as error:
-            self._sink.feed(error.before)
-            return Happened.ERROR, UpstreamBroken(f"upstream {self._name}: {error}")
-        self._sink.feed(batch)
-        if batch.error is not None:
-            return Happened.ERROR, batch.error
-        if data and not batch.terminated:
-            return None
-        if codec.finished(clean_eof=not batch.terminated):
-            return Happened.DONE, None
-        return Happened.CUT, UpstreamCut(f"upstream {self._name} ended before the answer was finished")
+    # --- the end --------------------------------------------------------------------------------------------------
 
-    async def _whole(self, response: aiohttp.ClientResponse) -> Ending:
-        try:
-            data = await read_bounded(response, self._call.max_answer_bytes)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            return Happened.CUT, self._cut(error)
-        if data is None:
-            limit = self._call.max_answer_bytes
-            return Happened.ERROR, UpstreamBroken(f"upstream {self._name} sent an answer of over {limit} bytes")
-        try:
-            decoded = orjson.loads(data)
-        except orjson.JSONDecodeError:
-            return Happened.ERROR, UpstreamBroken(f"upstream {self._name} sent a malformed JSON answer")
-        if isinstance(decoded, dict) and decoded.get("error") and "output" not in decoded:
-            return Happened.ERROR, upstream_said(decoded, 502)
-        if not self._call.takes_body:
-            return Happened.ERROR, UpstreamBroken(f"upstream {self._name} answered with JSON instead of a stream")
-        self._sink.body(data)
-        return Happened.DONE, None
+    def _end(self, happened: Happened, error: EdgeError | None) -> None:
+        # What is still under way after a failure is of no use, and its model is to stop.
+        if self._leave(keep=happened is Happened.DONE):
+            self._sink.end(happened, error)
 
-    async def _refused(self, response: aiohttp.ClientResponse) -> Ending:
-        status, headers = response.status, passed_on(response.headers)
-        if status < 400:
-            what = "a redirect; Edge follows none, so set the final url" if 300 <= status < 400 else f"status {status}"
-            return Happened.ERROR, UpstreamBroken(f"upstream {self._name} answered with {what}")
-        try:
-            data = await read_bounded(response, _ERROR_BODY_BYTES)
-        except (aiohttp.ClientError, OSError, ValueError):
-            data = b""
-        try:
-            decoded = orjson.loads(data or b"")
-        except orjson.JSONDecodeError:
-            decoded = None
-        if isinstance(decoded, dict):
-            return Happened.ERROR, upstream_said(decoded, status, headers)
-        message = f"upstream {self._name} answered with status {status} {response.reason or ''}".rstrip()
-        return Happened.ERROR, UpstreamSaid(message, status=status, headers=headers)
+    def _fail(self, bug: Exception) -> None:
+        self._end(Happened.BUG, broken_by(bug))
 
-    def _not_answered(self, error: Exception) -> Ending:
-        """The connection was not made, or gave no response."""
-        if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientConnectorDNSError) or not self._connected:
-            return Happened.CUT, UpstreamUnreachable(f"upstream {self._name} cannot be reached: {reason(error)}")
-        if isinstance(error, aiohttp.ClientResponseError | ValueError):
-            return Happened.ERROR, UpstreamBroken(f"upstream {self._name} did not answer in HTTP")
-        return Happened.CUT, UpstreamCut(f"upstream {self._name} closed the connection without an answer")
-
-    def _cut(self, error: Exception) -> UpstreamCut:
-        return UpstreamCut(f"upstream {self._name} broke off in the middle of the answer: {reason(error)}")
-
-
-def _sendable(body: bytes) -> bytes | io.BytesIO:
-    """Big bodies go out in pieces: aiohttp would copy one of bytes into the transport in one go, and warns of it."""
-    return body if len(body) <= _PIECEWISE_BYTES else io.BytesIO(body)
-
-
-async def read_bounded(response: aiohttp.ClientResponse, limit: int) -> bytes | None:
-    """Read a body whole; None when it is over ``limit`` bytes."""
-    parts: list[bytes] = []
-    size = 0
-    while data := await response.content.readany():
-        size += len(data)
-        if size > limit:
-            return None
-        parts.append(data)
-    return b"".join(parts)
-
-
-def passed_on(headers: Mapping[str, str]) -> dict[str, str]:
-    """The response headers that a client gets to see."""
-    return {
-        name.lower(): value
-        for name, value in headers.items()
-        if name.lower() in _PASSED_ON or name.lower().startswith(_PASSED_ON_PREFIXES)
-    }
+    def _leave(self, *, keep: bool = False) -> bool:
+        """Let go of the connection; whether this was the end."""
+        if self._over:
+            return False
+        self._over = True
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            if keep:
+                connection.let_go()
+            else:
+                connection.abort()
+        self._relay.over(self)
+        return True
 
 
 def reason(error: BaseException) -> str:
@@ -306,14 +227,16 @@ def reason(error: BaseException) -> str:
     for kinds, cause in _REASONS:
         if isinstance(error, kinds):
             return cause
-    return _ERRNO_REASONS.get(getattr(error, "errno", None) or 0, type(error).__name__)
+    known = error.errno if isinstance(error, OSError) else None
+    return _ERRNO_REASONS.get(known or 0, type(error).__name__)
 
 
 _REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
-    ((aiohttp.ClientConnectorDNSError,), "its name cannot be resolved"),
-    ((aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError), "its TLS certificate is not trusted"),
-    ((aiohttp.ClientSSLError, ssl.SSLError), "TLS failed"),
+    ((socket.gaierror,), "its name cannot be resolved"),
+    ((ssl.SSLCertVerificationError,), "its TLS certificate is not trusted"),
+    ((ssl.SSLError,), "TLS failed"),
     ((ConnectionResetError,), "connection reset"),
-    ((aiohttp.ClientPayloadError,), "the body ended too early"),
+    ((Ended,), "the body ended too early"),
+    ((Malformed,), "the framing of the body is broken"),
 )
 _ERRNO_REASONS = {errno.ECONNREFUSED: "connection refused", errno.ECONNRESET: "connection reset"}

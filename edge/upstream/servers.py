@@ -1,6 +1,6 @@
 """Recognise what answers on a URL, and know what that kind of server is good for.
 
-In: a session whose base is the URL. Out: ``Found``: the kind, whether it can be used now and if not why, its models.
+In: the pool of the URL. Out: ``Found``: the kind, whether it can be used now and if not why, its models.
 Must not: trust a port number (a Jupyter lives on 8000, a Tomcat on 8080), follow redirects, read without bound,
 or raise for anything that the other side does.
 
@@ -11,16 +11,20 @@ log is not ours to fill.
 import asyncio
 import errno
 import re
+import socket
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-import aiohttp
 import orjson
 
 from edge.policy.routing import printable
 from edge.protocol.surface import Surface
+from edge.upstream.connection import Ended, Malformed
+from edge.upstream.fetch import Answer, Unreachable, get
+from edge.upstream.pool import Pool
 
 PROBE_S = 2.0
 MAX_LIST_BYTES = 2**20
@@ -84,6 +88,7 @@ _OWNERS = {
     "sglang": Kind.SGLANG,
     "organization_owner": Kind.LM_STUDIO,
 }
+_NO_ANSWER = (Malformed, Ended, OSError)
 _LISTLESS = (404, 405, 501)
 _TITLE = re.compile(rb"<title[^>]*>([^<]{1,200})", re.IGNORECASE)
 
@@ -119,34 +124,28 @@ class Found:
     mark: Mark | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    server: str
-    body: bytes  # empty if it was over the bound
-
-
-async def identify(session: aiohttp.ClientSession, before: Found | None = None) -> Found:
+async def identify(pool: Pool, before: Found | None = None) -> Found:
     """Look at what answers; at most three requests of ``PROBE_S`` each, one if it answers like last time.
 
     Args:
-        session: Its base URL is what is looked at.
+        pool: Of the URL that is looked at.
         before: What the last look saw.
     """
     try:
-        answer = await _get(session, "/v1/models")
+        answer = await _get(pool, "/v1/models")
     except TimeoutError:
         return Found(Kind.SILENT, why=f"did not answer within {PROBE_S:g} s")
-    except aiohttp.ClientConnectorError as error:
-        return Found(Kind.NOTHING, why=_unreachable(error))
-    except (aiohttp.ClientError, OSError, ValueError):
+    except Unreachable as error:
+        return Found(Kind.NOTHING, why=_unreachable(error.__cause__))
+    except _NO_ANSWER:
         return Found(Kind.OTHER, why="accepts connections, but does not answer in HTTP")
-    cards = _cards(answer.body) if answer.status == 200 else None
-    mark = Mark(answer.status, answer.server, cards is not None, _owners(cards))
+    status = answer.head.status
+    cards = _cards(answer.body) if status == 200 else None
+    mark = Mark(status, printable(answer.head.headers.get("server", "")), cards is not None, _owners(cards))
     if before is not None and before.mark == mark:
         kind, seems = before.kind, before.seems
     else:
-        kind, seems = await _recognise(session, mark)
+        kind, seems = await _recognise(pool, mark)
     if kind is Kind.OLLAMA:
         return Found(kind, why=OLLAMA_WHY, mark=mark)
     if cards is not None:
@@ -154,38 +153,31 @@ async def identify(session: aiohttp.ClientSession, before: Found | None = None) 
     return Found(kind, why=_why(kind, mark), listless=mark.status in _LISTLESS, seems=seems, mark=mark)
 
 
-async def _get(session: aiohttp.ClientSession, path: str) -> _Answer:
-    async with asyncio.timeout(PROBE_S), session.get(path, allow_redirects=False) as response:
-        body = bytearray()
-        async for chunk in response.content.iter_any():
-            body += chunk
-            if len(body) > MAX_LIST_BYTES:
-                response.close()
-                body.clear()
-                break
-        return _Answer(response.status, printable(response.headers.get("Server", "")), bytes(body))
+async def _get(pool: Pool, path: str) -> Answer:
+    async with asyncio.timeout(PROBE_S):
+        return await get(pool, path, MAX_LIST_BYTES)
 
 
-async def _peek(session: aiohttp.ClientSession, path: str) -> bytes:
+async def _peek(pool: Pool, path: str) -> bytes:
     """The body of a further route, or nothing if that route does not answer well."""
     try:
-        answer = await _get(session, path)
-    except (aiohttp.ClientError, OSError, ValueError):  # a TimeoutError is an OSError
+        answer = await _get(pool, path)
+    except (Unreachable, *_NO_ANSWER):  # a TimeoutError is an OSError
         return b""
-    return answer.body if answer.status == 200 else b""
+    return answer.body if answer.head.status == 200 else b""
 
 
-async def _recognise(session: aiohttp.ClientSession, mark: Mark) -> tuple[Kind, str]:
+async def _recognise(pool: Pool, mark: Mark) -> tuple[Kind, str]:
     kind = _declared(mark)
     if kind is not None:
         return kind, ""
-    home = await _peek(session, "/")
+    home = await _peek(pool, "/")
     if b"Ollama is running" in home[:100]:
         return Kind.OLLAMA, ""
     if not mark.listed:
         title = _TITLE.search(home)
         return Kind.OTHER, printable(title[1].decode(errors="replace").strip()) if title else mark.server
-    is_lm_studio = _cards(await _peek(session, "/api/v0/models")) is not None  # nobody else has that route
+    is_lm_studio = _cards(await _peek(pool, "/api/v0/models")) is not None  # nobody else has that route
     return (Kind.LM_STUDIO if is_lm_studio else Kind.GENERIC), ""
 
 
@@ -234,11 +226,11 @@ def _why(kind: Kind, mark: Mark) -> str:
     return f"answers {mark.status} to /v1/models"
 
 
-def _unreachable(error: aiohttp.ClientConnectorError) -> str:
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+def _unreachable(error: BaseException | None) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
         return "has a TLS certificate that is not trusted; see ca_file"
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
+    if isinstance(error, socket.gaierror):
         return "has a host name that cannot be resolved"
-    if error.os_error.errno == errno.ECONNREFUSED:
+    if isinstance(error, ConnectionRefusedError) or getattr(error, "errno", None) == errno.ECONNREFUSED:
         return "refuses connections: nothing listens there"
-    return f"cannot be reached: {error.os_error.strerror or error.os_error}"
+    return f"cannot be reached: {getattr(error, 'strerror', None) or error}"

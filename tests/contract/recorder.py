@@ -24,7 +24,7 @@ class Recorder:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.bytes = 0
-        self.tokens = 0
+        self.token_count = 0
         self.whole: bytes | None = None
         self.happened: Happened | None = None
         self.error: EdgeError | None = None
@@ -38,9 +38,12 @@ class Recorder:
         assert isinstance(headers, Mapping)
         self._note("answered")
 
+    def tokens(self, data: bytes, count: int) -> None:
+        self.feed(Batch(data, count, count))
+
     def feed(self, batch: Batch) -> None:
         self.bytes += len(batch.data)
-        self.tokens += batch.tokens
+        self.token_count += batch.tokens
         self._note("feed")
 
     def body(self, data: bytes) -> None:

@@ -85,7 +85,7 @@ class UpstreamContract:
         assert sink.calls[:2] == ["connected", "answered"]
         assert set(sink.calls[2:-1]) == {"feed"}
         assert (sink.calls[-1], sink.happened, sink.error) == ("end", Happened.DONE, None)
-        assert sink.tokens == 2
+        assert sink.token_count == 2
         assert fake.requests[0].headers["x-request-id"] == "r"
 
     async def test_open_returns_before_anything_is_pushed(
@@ -146,7 +146,7 @@ class UpstreamContract:
         fake.script(self.head(), chunk(self.token), *steps[ending])
         opened(fake.url).open(self.call(), sink)
         await self._ended(sink, Happened.ERROR if ending.startswith("error") else Happened.CUT)
-        assert sink.tokens == 1
+        assert sink.token_count == 1
         assert sink.calls[:3] == ["connected", "answered", "feed"]
 
     async def test_what_is_finished_is_done_without_a_terminator(
@@ -283,7 +283,7 @@ class UpstreamContract:
         await sink.until_call("end")
         block = len(self.token) * (65536 // len(self.token))
         blocks = -(-FLOOD_BYTES // block)
-        assert sink.tokens == blocks * (block // len(self.token)) + 2
+        assert sink.token_count == blocks * (block // len(self.token)) + 2
         assert sink.happened is Happened.DONE
 
     async def test_what_came_before_the_connection_broke_is_pushed_after_a_pause(
@@ -296,10 +296,10 @@ class UpstreamContract:
         fake.open("paused")
         await fake.requests[0].left()
         await turns()
-        assert sink.tokens == 1
+        assert sink.token_count == 1
         source.resume()
         await self._ended(sink, Happened.CUT)
-        assert sink.tokens == 4
+        assert sink.token_count == 4
 
     async def test_paused_before_the_answer_nothing_is_fed(
         self, opened: Opened, fake: FakeModel, sink: Recorder
@@ -313,7 +313,7 @@ class UpstreamContract:
         assert sink.calls == ["connected", "answered"]
         source.resume()
         await sink.until_call("end")
-        assert (sink.happened, sink.tokens) == (Happened.DONE, 2)
+        assert (sink.happened, sink.token_count) == (Happened.DONE, 2)
 
     # Close.
 

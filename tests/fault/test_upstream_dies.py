@@ -314,6 +314,11 @@ async def test_it_cannot_be_reached(serve: Serve, fake: FakeModel, plain_port: i
 class Buggy(ChatCodec):
     """A codec that fails at the event that says so."""
 
+    def plain(self, data: bytes) -> int:
+        if b"bug" in data:
+            raise ZeroDivisionError("the bug")
+        return super().plain(data)
+
     def feed(self, data: bytes) -> Batch:
         if b"bug" in data:
             raise ZeroDivisionError("the bug")

@@ -113,9 +113,9 @@ def free_port() -> int:
 class Way:
     """The way to a member, as the fleet sees it: something that has to be closed."""
 
-    def __init__(self, session, settings, member) -> None:
+    def __init__(self, pool, settings, member) -> None:
         self.name, self.surfaces = settings.name, member.surfaces
-        self.session, self.settings, self.member = session, settings, member
+        self.pool, self.settings, self.member = pool, settings, member
         self.closed = 0
 
     def open(self, call, sink):

@@ -24,19 +24,22 @@ from lookalikes import (
 from edge.protocol.surface import Surface
 from edge.settings import Upstream
 from edge.upstream import servers
-from edge.upstream.http import make_session
+from edge.upstream.pool import Pool
 from edge.upstream.servers import TRAITS, Found, Kind, identify
 
 
 @asynccontextmanager
-async def session_to(url: str):
-    async with make_session(Upstream(name="x", url=url)) as session:
-        yield session
+async def pool_of(url: str):
+    pool = Pool(Upstream(name="x", url=url))
+    try:
+        yield pool
+    finally:
+        await pool.close()
 
 
 async def look_at(url: str) -> Found:
-    async with session_to(url) as session:
-        return await identify(session)
+    async with pool_of(url) as pool:
+        return await identify(pool)
 
 
 @pytest.mark.parametrize(
@@ -182,10 +185,10 @@ async def test_a_host_name_that_means_nothing_is_told_as_such(monkeypatch):
 
 async def test_a_server_that_answers_like_last_time_is_asked_once_only():
     """The further routes end up in somebody else's error log."""
-    async with lm_studio() as server, session_to(server.url) as session:
-        found = await identify(session)
+    async with lm_studio() as server, pool_of(server.url) as pool:
+        found = await identify(pool)
         server.asked.clear()
-        again = await identify(session, found)
+        again = await identify(pool, found)
         assert server.asked == ["/v1/models"]
     assert again == found
 
@@ -242,10 +245,10 @@ async def test_a_server_that_leaves_while_a_stream_runs_keeps_its_connection_unt
         await fleet.look()
         await fleet.look()
         assert fleet.members == ()
-        assert (member.upstream.closed, member.upstream.session.closed) == (0, False)
+        assert (member.upstream.closed, member.upstream.pool.closed) == (0, False)
         member.active -= 1
         await fleet.look()
-        assert (member.upstream.closed, member.upstream.session.closed) == (1, True)
+        assert (member.upstream.closed, member.upstream.pool.closed) == (1, True)
 
 
 async def test_another_kind_of_server_on_the_same_port_is_another_upstream():

@@ -243,7 +243,7 @@ async def test_closing_in_the_middle_of_a_look_leaves_no_task_and_no_connection(
         fleet = await hanging_fleet(server)
         (member,) = fleet.members
         await fleet.close()
-        assert (member.upstream.closed, member.upstream.session.closed) == (1, True)
+        assert (member.upstream.closed, member.upstream.pool.closed) == (1, True)
         assert ours(before) == set()
         await fleet.close()
 
@@ -264,4 +264,4 @@ async def test_closing_that_is_cancelled_at_any_point_has_still_let_go_of_everyt
         if ending := ours(before):
             await asyncio.wait(ending, timeout=5)
         assert ours(before) == set()
-        assert (member.upstream.closed, member.upstream.session.closed) == (1, True)
+        assert (member.upstream.closed, member.upstream.pool.closed) == (1, True)

@@ -1,0 +1,77 @@
+"""The events of one stream are alike but for their text: learn the rest from one, and compare instead of parsing.
+
+In: an event that was parsed and found to be generated text alone; then runs of bytes. Out: how many events from the
+same mould a run is, or begins with. Must not: decode JSON, or be taught an event whose twins must be looked at.
+
+A paced token is proven plain in 0.3 µs this way, one of a large read in 0.35; parsing it takes 4.
+"""
+
+import re
+
+_STRING = re.compile(rb'(?:[^"\\]|\\.)+', re.DOTALL)
+_GIVE_UP = 8  # moulds in a row that fitted nothing: this server varies more than the text
+_BESIDE = 12  # bytes on either side of a text by which an empty one is found
+
+
+class Mould:
+    """What stands before and after the text in the events of one stream.
+
+    Args:
+        opening: Matches what may stand just before a text, its opening quote included.
+    """
+
+    __slots__ = ("_after", "_before", "_empty", "_joint", "_lines", "_opening", "_unused")
+
+    def __init__(self, opening: re.Pattern[bytes]) -> None:
+        self._opening = opening
+        self._before = b""  # empty: nothing has been learnt
+        self._after = b""
+        self._joint = b""
+        self._empty = b""
+        self._lines = 0
+        self._unused = 0
+
+    def learn(self, event: bytes) -> bool:
+        """Take an event, with its blank line, as the mould of those to come; whether it can be one."""
+        if self._unused >= _GIVE_UP:
+            return False
+        self._unused += 1
+        self._before = b""
+        openings = list(self._opening.finditer(event))
+        text = _STRING.match(event, openings[0].end()) if len(openings) == 1 else None
+        if text is None or not event.endswith(b"\n\n") or b"\r" in event or event[text.end() : text.end() + 1] != b'"':
+            return False
+        self._before, self._after = event[: text.start()], event[text.end() :]
+        self._joint = self._after + self._before
+        self._empty = self._before[-_BESIDE:] + self._after[:_BESIDE]
+        self._lines = event.count(b"\n")
+        return True
+
+    def count(self, run: bytes) -> int:
+        """How many events ``run`` is, if all of it is from the mould and each has some text; else 0."""
+        before, after = self._before, self._after
+        if not before or not run.startswith(before) or not run.endswith(after) or b"\r" in run:
+            return 0
+        start, end = len(before), len(run) - len(after)
+        if start >= end:
+            return 0
+        count = 1
+        if run.find(b"\n", start, end) >= 0:  # inside JSON a line end is escaped: here another event begins
+            count += run.count(self._joint)
+            if run.count(b"\n") != count * self._lines or self._empty in run:
+                return 0
+        self._unused = 0
+        return count
+
+    def lead(self, run: bytes, start: int = 0) -> tuple[int, int]:
+        """How many events from the mould there are at ``start``, and where the last of them ends."""
+        if self._before and run.startswith(self._before, start):
+            end = run.rfind(self._after, start) + len(self._after)
+            count = self.count(run[start:end]) if end > start else 0
+            if count:
+                return count, end
+        return 0, start
+
+    def merged(self, run: bytes) -> bytes:
+        """One event with the text of all of ``run``, for which ``count`` gave more than 0."""
+        return self._before + run[len(self._before) : -len(self._after)].replace(self._joint, b"") + self._after

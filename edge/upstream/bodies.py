@@ -1,0 +1,209 @@
+"""What to make of the body of a server's answer: an event stream, one JSON object, or the reasons of a refusal.
+
+In: the head, then the body by network reads, then how it ended. Out: pushes into the sink, and one call of ``end``.
+Must not: know connections, or go on after ``end``: whoever made it sees to that.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import orjson
+
+from edge.errors import EdgeError, InternalError, UpstreamBroken, UpstreamCut, UpstreamSaid
+from edge.policy.lifecycle import Happened
+from edge.protocol.dialect import BadStream, Codec
+from edge.protocol.shapes import upstream_said
+from edge.upstream.base import Call, Sink
+from edge.upstream.connection import Head
+
+_ERROR_BODY_BYTES = 64 * 1024
+
+# Response headers a client gets to see. Prefixes end with a dash.
+_PASSED_ON = frozenset({"retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "openai-model"})
+_PASSED_ON_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-")
+
+End = Callable[[Happened, EdgeError | None], None]
+
+
+class Body(Protocol):
+    """Takes one body. ``whole`` and ``broke`` exclude each other."""
+
+    def take(self, data: bytes) -> None:
+        """What one network read brought; never raises."""
+
+    def whole(self) -> None:
+        """It ended as its framing says."""
+
+    def broke(self, why: str) -> None:
+        """It ended otherwise."""
+
+
+def body_for(head: Head, name: str, call: Call, sink: Sink, end: End) -> Body | None:
+    """Begin the answer to ``call``, whose upstream is called ``name``; None if it is of no use, and has been ended."""
+    if head.status >= 400:
+        return Refusal(head, name, end)
+    if head.status != 200:
+        redirect = "a redirect; Edge follows none, so set the final url"
+        what = redirect if 300 <= head.status < 400 else f"status {head.status}"
+        end(Happened.ERROR, UpstreamBroken(f"upstream {name} answered with {what}"))
+        return None
+    sink.answered(passed_on(head.headers))
+    kind = head.content_type
+    if kind == "application/json":
+        return Answer(name, call, sink, end)
+    if call.codec is not None and kind == "text/event-stream":
+        return Events(name, call.codec, sink, end)
+    wanted = "a JSON body" if call.codec is None else "an event stream"
+    end(Happened.ERROR, UpstreamBroken(f"upstream {name} answered with {kind or 'no type'} instead of {wanted}"))
+    return None
+
+
+class Events:
+    """An event stream of the call's surface."""
+
+    __slots__ = ("_codec", "_end", "_name", "_plain", "_sink", "_tokens")
+
+    def __init__(self, name: str, codec: Codec, sink: Sink, end: End) -> None:
+        self._name = name
+        self._codec = codec
+        self._plain = codec.plain
+        self._sink = sink
+        self._tokens = sink.tokens
+        self._end = end
+
+    def take(self, data: bytes) -> None:
+        """See ``Body``. The hot path: most reads are plain tokens, told by two calls without an object between them."""
+        try:
+            count = self._plain(data)
+            if count:
+                self._tokens(data, count)
+            else:
+                self._push(data)
+        except Exception as bug:  # noqa: BLE001 - a bug of ours must reach the client as one, not as a cut
+            self._end(Happened.BUG, broken_by(bug))
+
+    def whole(self) -> None:
+        """See ``Body``."""
+        self._push(b"")
+
+    def broke(self, why: str) -> None:
+        """See ``Body``."""
+        self._end(Happened.CUT, broke_off(self._name, why))
+
+    def _push(self, data: bytes) -> None:
+        """Push what a read brought, the clean end of the body if it is empty, and see whether that was the end."""
+        codec = self._codec
+        try:
+            batch = codec.feed(data) if data else codec.eof()
+        except BadStream as error:
+            self._sink.feed(error.before)
+            self._end(Happened.ERROR, UpstreamBroken(f"upstream {self._name}: {error}"))
+            return
+        self._sink.feed(batch)
+        if batch.error is not None:
+            self._end(Happened.ERROR, batch.error)
+        elif batch.terminated or not data:
+            if codec.finished(clean_eof=not batch.terminated):
+                self._end(Happened.DONE, None)
+            else:
+                message = f"upstream {self._name} ended before the answer was finished"
+                self._end(Happened.CUT, UpstreamCut(message))
+
+
+class Answer:
+    """One JSON object: expected, or the server's own choice."""
+
+    __slots__ = ("_call", "_end", "_name", "_parts", "_sink", "_size")
+
+    def __init__(self, name: str, call: Call, sink: Sink, end: End) -> None:
+        self._name = name
+        self._call = call
+        self._sink = sink
+        self._end = end
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def take(self, data: bytes) -> None:
+        """See ``Body``."""
+        self._size += len(data)
+        self._parts.append(data)
+        if self._size > self._call.max_answer_bytes:
+            limit = self._call.max_answer_bytes
+            self._end(Happened.ERROR, UpstreamBroken(f"upstream {self._name} sent an answer of over {limit} bytes"))
+
+    def whole(self) -> None:
+        """See ``Body``."""
+        data = b"".join(self._parts)
+        try:
+            decoded = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            self._end(Happened.ERROR, UpstreamBroken(f"upstream {self._name} sent a malformed JSON answer"))
+            return
+        if isinstance(decoded, dict) and decoded.get("error") and "output" not in decoded:
+            self._end(Happened.ERROR, upstream_said(decoded, 502))
+        elif not self._call.takes_body:
+            message = f"upstream {self._name} answered with JSON instead of a stream"
+            self._end(Happened.ERROR, UpstreamBroken(message))
+        else:
+            self._sink.body(data)
+            self._end(Happened.DONE, None)
+
+    def broke(self, why: str) -> None:
+        """See ``Body``."""
+        self._end(Happened.CUT, broke_off(self._name, why))
+
+
+class Refusal:
+    """A 4xx or 5xx, whose body says why, as far as it comes."""
+
+    __slots__ = ("_data", "_end", "_head", "_name")
+
+    def __init__(self, head: Head, name: str, end: End) -> None:
+        self._head = head
+        self._name = name
+        self._end = end
+        self._data = b""
+
+    def take(self, data: bytes) -> None:
+        """See ``Body``; what is too long for an error is not waited for."""
+        self._data += data
+        if len(self._data) > _ERROR_BODY_BYTES:
+            self._data = b""
+            self.whole()
+
+    def whole(self) -> None:
+        """See ``Body``."""
+        head, headers = self._head, passed_on(self._head.headers)
+        try:
+            decoded = orjson.loads(self._data)
+        except orjson.JSONDecodeError:
+            decoded = None
+        if isinstance(decoded, dict):
+            self._end(Happened.ERROR, upstream_said(decoded, head.status, headers))
+            return
+        message = f"upstream {self._name} answered with status {head.status} {head.reason}".rstrip()
+        self._end(Happened.ERROR, UpstreamSaid(message, status=head.status, headers=headers))
+
+    def broke(self, why: str) -> None:  # noqa: ARG002 - the status says more than how its body ended
+        """See ``Body``."""
+        self._data = b""
+        self.whole()
+
+
+def passed_on(headers: Mapping[str, str]) -> dict[str, str]:
+    """The response headers that a client gets to see; ``headers`` by lower-case name."""
+    return {
+        name: value for name, value in headers.items() if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
+    }
+
+
+def broken_by(bug: Exception) -> InternalError:
+    """A bug of ours, as the error that is told of it."""
+    error = InternalError("Edge failed while reading from the upstream")
+    error.__cause__ = bug
+    return error
+
+
+def broke_off(name: str, why: str) -> UpstreamCut:
+    """The body of an answer ended before it was whole."""
+    return UpstreamCut(f"upstream {name} broke off in the middle of the answer: {why}")

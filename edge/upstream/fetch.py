@@ -1,0 +1,98 @@
+"""One whole answer over an upstream's pool: for looking at servers, and for what is not a generation.
+
+In: a pool and a path. Out: status, headers and a bounded body. Must not: time out by itself, follow redirects, or
+repeat a request, but for one that a dead pooled connection swallowed.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edge.upstream.connection import Connection, Ended, Head
+from edge.upstream.pool import Pool
+
+
+class Unreachable(Exception):
+    """No connection could be made; the cause is the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer; ``body`` is empty if it was over the bound."""
+
+    head: Head
+    body: bytes
+
+
+async def get(pool: Pool, path: str, most_bytes: int) -> Answer:
+    """Fetch ``path``, with a body of at most ``most_bytes``.
+
+    Raises:
+        Unreachable: no connection could be made.
+        Malformed, Ended, OSError: it did not answer, or not in HTTP.
+    """
+    while True:
+        connection = pool.take()
+        reused = connection is not None
+        if connection is None:
+            try:
+                connection = await pool.connect()
+            except OSError as error:
+                raise Unreachable from error
+        asked = _Asked(connection, most_bytes)
+        if connection.usable:
+            connection.ask(asked, pool.head("GET", path), b"")
+        else:
+            asked.broke(Ended(), heard=False)
+        try:
+            return await asked.answer
+        except _Swallowed as swallowed:
+            if not reused:
+                raise swallowed.fault from None
+        finally:
+            if not asked.over:
+                connection.abort()
+
+
+class _Swallowed(Exception):
+    """The connection ended without a byte of an answer."""
+
+    def __init__(self, fault: Exception) -> None:
+        super().__init__()
+        self.fault = fault
+
+
+class _Asked:
+    """The ``connection.Asker`` of one fetch."""
+
+    def __init__(self, connection: Connection, most_bytes: int) -> None:
+        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.over = False
+        self._connection = connection
+        self._most = most_bytes
+        self._head: Head | None = None
+        self._body = bytearray()
+
+    def headed(self, head: Head) -> Callable[[bytes], None]:
+        """See ``connection.Asker``."""
+        self._head = head
+        return self._take
+
+    def _take(self, data: bytes) -> None:
+        self._body += data
+        if len(self._body) > self._most:
+            self._body.clear()
+            self._connection.abort()
+            self.whole()
+
+    def whole(self) -> None:
+        """See ``connection.Asker``."""
+        self.over = True
+        if self._head is not None and not self.answer.done():
+            self.answer.set_result(Answer(self._head, bytes(self._body)))
+
+    def broke(self, fault: Exception, *, heard: bool) -> None:
+        """See ``connection.Asker``."""
+        self.over = True
+        if not self.answer.done():
+            self.answer.set_exception(fault if heard else _Swallowed(fault))
