@@ -58,8 +58,11 @@ class Bodies:
         """
         self._check_type(request)
         try:
-            async with asyncio.timeout(self._settings.body_s):
+            if request.content.is_eof():  # it came with the head: nothing to wait for
                 raw = await self._read(request, share)
+            else:
+                async with asyncio.timeout(self._settings.body_s):
+                    raw = await self._read(request, share)
         except TimeoutError:
             limit = self._settings.body_s
             raise RequestTimeout(f"the request body did not arrive within {limit:g} s (server.body_s)") from None

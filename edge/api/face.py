@@ -63,7 +63,7 @@ class Face:
         context = request[CONTEXT] = make_context(request, self._clock())
         try:
             response = await self._handle(request, context, handler)
-            if isinstance(response, web.Response):
+            if isinstance(response, web.Response) and not response.prepared:
                 await deliver(request, response, self._stall_s)
         except ConnectionError:
             # The client left; there is nobody to tell. Raised on, aiohttp would log it as a failure of ours; a response

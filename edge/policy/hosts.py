@@ -13,6 +13,7 @@ import re
 from edge.errors import Forbidden
 
 _SHOWN_CHARS = 100
+_MOST_ANSWERED = 64
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?")
 _HEADER_NAME = re.compile(r"[a-z0-9-]{1,64}")
 _MAX_HEADER_NAMES = 64
@@ -43,6 +44,7 @@ class Hosts:
     def __init__(self, allowed: list[str], *, have_keys: bool) -> None:
         self._any = "*" in allowed or (have_keys and not allowed)
         self._allowed: set[Host] = set()
+        self._answered: set[str] = set()  # headers as they came: telling an address from a name takes 20 µs
         for entry in allowed:
             host = _parse(entry)
             if host is None and entry != "*":
@@ -60,12 +62,14 @@ class Hosts:
         Raises:
             Forbidden: not on the list.
         """
-        if self._any or trusted or host_header is None:
+        if self._any or trusted or host_header is None or host_header in self._answered:
             return
         host = _parse(host_header)
         if host is not None:
             name, _ = host
             if _is_loopback(name) or host in self._allowed or (name, None) in self._allowed:
+                if len(self._answered) < _MOST_ANSWERED:
+                    self._answered.add(host_header)
                 return
         raise Forbidden(f'the Host "{_shown(host_header)}" is not answered here; add it to server.allowed_hosts')
 

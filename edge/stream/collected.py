@@ -107,11 +107,11 @@ class Collected(BaseReader):
     async def _answer(self, body: bytes) -> web.StreamResponse:
         self._step(ReaderHappened.ANSWER)
         self.status = 200
-        headers = {**self._headers(), "Content-Type": "application/json", "Content-Length": str(len(body))}
-        response = await self._writer.open(200, headers)
-        self._writer.write_nowait(body)
-        if self._writer.blocked:
-            await self._drain()
-        await self._finish()
+        headers = {**self._headers(), "Content-Type": "application/json"}
+        self._note_blocked(blocked=True)
+        try:
+            response = await self._writer.answer(200, headers, body)
+        finally:
+            self._note_blocked(blocked=False)
         self._step(ReaderHappened.FLUSHED)
         return response

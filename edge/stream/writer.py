@@ -76,11 +76,22 @@ class Writer:
     async def open(self, status: int, headers: Mapping[str, str]) -> web.StreamResponse:
         """Send status and headers: the commit."""
         response = web.StreamResponse(status=status, headers=headers)
+        await self._prepare(response)
+        return response
+
+    async def _prepare(self, response: web.StreamResponse) -> None:
         payload = await response.prepare(self._request)
         if not isinstance(payload, StreamWriter) or self._transport is None:
             raise ConnectionResetError("the client left before the status went out")
         self._response, self._payload, self._chunked = response, payload, payload.chunked
         self._transport.set_write_buffer_limits(high=HIGH_WATER)
+
+    async def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> web.StreamResponse:
+        """Send a whole answer in one piece, and wait until the transport has handed everything to the kernel."""
+        response = web.Response(status=status, headers=headers, body=body)
+        await self._prepare(response)
+        self.bytes_out += len(body)
+        await self.finish()
         return response
 
     def write_nowait(self, data: bytes) -> bool:
@@ -108,7 +119,6 @@ class Writer:
         What is left in a transport keeps its connection for ever if nobody reads: ``close`` waits for it.
         """
         if self._response is not None and self._transport is not None:
-            self._transport.set_write_buffer_limits(high=0)
             await self._response.write_eof()
             if self._payload is not None:
                 await self._payload.drain()
@@ -121,7 +131,6 @@ class Writer:
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        transport.set_write_buffer_limits(high=0)
         with contextlib.suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(deadline_s):
                 await self.drain()

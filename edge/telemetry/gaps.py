@@ -55,6 +55,8 @@ class Gaps:
 
     def percentile(self, share: float) -> float | None:
         """The gap that ``share`` (0 to 1) of all gaps do not exceed; None if there are none."""
+        if not self.count:
+            return None
         rank = max(1, ceil(self.count * share))
         for index, held in enumerate(self._buckets):
             rank -= held

@@ -9,6 +9,7 @@ them, with the conventions' bucket boundaries and a few more where token streams
 """
 
 from collections.abc import Callable, Container
+from typing import Any, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -69,6 +70,8 @@ _PER_TOKEN_S = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 
 _TOKENS = [4**power for power in range(14)]
 _BUFFER_BYTES = [4**power for power in range(5, 12)]  # 1 KiB to 4 MiB
 
+M = TypeVar("M", Counter, Histogram)
+
 _ASKED = ["gen_ai_operation_name", "gen_ai_request_model", "upstream"]
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter and histogram, which nobody reads
@@ -85,6 +88,7 @@ class Metrics:
     def __init__(self, active: Callable[[], int], known_models: Callable[[], Container[str]]) -> None:
         self._known_models = known_models
         self._registry = registry = CollectorRegistry()
+        self._bound: dict[tuple[object, tuple[str, ...]], Any] = {}  # as many as there are series
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         Info("edge_build", "This build of Edge.", registry=registry).info({"version": __version__})
@@ -146,15 +150,27 @@ class Metrics:
         surface = record.surface if record.surface in _OPERATIONS else OTHER
         model = record.model if record.model and record.model in self._known_models() else OTHER
         asked = (_OPERATIONS.get(surface, OTHER), model, upstream)
-        self._exchanges.labels(surface, outcome, upstream).inc()
-        self._duration.labels(*asked, "" if outcome == Outcome.COMPLETE else outcome).observe(record.total_s)
+        self._series(self._exchanges, surface, outcome, upstream).inc()
+        error_type = "" if outcome == Outcome.COMPLETE else outcome
+        self._series(self._duration, *asked, error_type).observe(record.total_s)
         self._count_tokens(record, asked)
-        self._blocked.inc(record.client_blocked_s)
         self._buffer.observe(record.peak_buffer_bytes)
-        self._heartbeats.inc(record.heartbeats)
-        self._stalls.inc(record.stalls)
-        self._pauses.inc(record.pauses)
-        self._http10.inc(record.http10)
+        for counter, amount in (
+            (self._blocked, record.client_blocked_s),
+            (self._heartbeats, record.heartbeats),
+            (self._stalls, record.stalls),
+            (self._pauses, record.pauses),
+            (self._http10, record.http10),
+        ):
+            if amount:
+                counter.inc(amount)
+
+    def _series(self, metric: M, *labels: str) -> M:
+        """``metric.labels(*labels)``, which checks and locks anew each time: 1.5 µs, against 0.3."""
+        series: M | None = self._bound.get((metric, labels))
+        if series is None:
+            series = self._bound[metric, labels] = metric.labels(*labels)
+        return series
 
     def render(self) -> tuple[bytes, str]:
         """The exposition text and its content type."""
@@ -162,13 +178,13 @@ class Metrics:
 
     def _count_tokens(self, record: StreamRecord, asked: tuple[str, str, str]) -> None:
         if record.tokens_in is not None:
-            self._tokens.labels(*asked, "input").observe(record.tokens_in)
+            self._series(self._tokens, *asked, "input").observe(record.tokens_in)
         if record.tokens_out:
-            self._tokens.labels(*asked, "output").observe(record.tokens_out)
+            self._series(self._tokens, *asked, "output").observe(record.tokens_out)
         if record.ttft_s is None:
             return
-        self._first.labels(*asked).observe(record.ttft_s)
+        self._series(self._first, *asked).observe(record.ttft_s)
         reported = record.outcome == Outcome.COMPLETE and record.tokens_from == "reported"
         if reported and record.tokens_out > 1:
             per_token = (record.total_s - record.ttft_s) / (record.tokens_out - 1)
-            self._per_token.labels(*asked).observe(per_token)
+            self._series(self._per_token, *asked).observe(per_token)

@@ -356,7 +356,6 @@ async def test_a_body_is_let_go_of_once_the_answer_has_begun(tmp_path: Path, fak
             await client.post(CHAT, chat_body(picture="A" * size))
             await client.until(b"data: ")
             held.append(edge.memory())
-        # The allocator keeps some for the next; holding them all would be nine.
-        assert held[-1] - held[0] < 6 * size
+        assert held[-1] - held[0] < 2 * size  # at most one that was not let go of yet, not nine
         fake.open("on")
         assert (await client.answer()).clean

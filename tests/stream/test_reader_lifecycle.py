@@ -67,10 +67,17 @@ class Connection:
     async def open(self, status: int, headers: Any) -> web.StreamResponse:
         return web.StreamResponse(status=status, headers=headers)
 
-    def write_nowait(self, data: bytes) -> None:
+    async def answer(self, status: int, headers: Any, body: bytes) -> web.StreamResponse:
+        response = await self.open(status, headers)
+        self.write_nowait(body)
+        await self.finish()
+        return response
+
+    def write_nowait(self, data: bytes) -> bool:
         if self.closing:
             raise ConnectionResetError("the client left")
         self.written.append(data)
+        return self.blocked
 
     def take(self, size: int) -> None:
         self.window += size
