@@ -5,7 +5,7 @@ what keeps a relayed token at microseconds.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
@@ -13,7 +13,7 @@ import orjson
 
 from edge.errors import UpstreamSaid
 from edge.protocol.batch import Batch, Usage
-from edge.protocol.dialect import BadStream
+from edge.protocol.dialect import BadStream, Collector
 from edge.protocol.mould import Mould
 from edge.protocol.sse import Event, EventTooLarge, SseSplitter, events
 
@@ -80,6 +80,8 @@ class SseCodec:
         self._held = self._splitter.held
         self._most = max_event_bytes
         self._mould = Mould(text)
+        self._collector: Collector | None = None
+        self._latest: Any = None  # the payload that was decoded last
         self._count: Callable[[bytes], int] = self._mould.count
 
     def plain(self, data: bytes) -> int:
@@ -128,21 +130,21 @@ class SseCodec:
                 seen = self._observe(event)
             except SeenError as error:
                 if error.relay:
-                    kept.add(event.raw)
+                    self._keep(event, kept)
                 return kept.batch(terminated=error.final, error=error.said, told=error.relay)
             except BadStream as error:
                 error.before = kept.batch()
                 raise
             if seen is Seen.END:
                 if self.finished(clean_eof=False):
-                    kept.add(event.raw)  # else it would tell the client that a cut answer is whole
+                    self._keep(event, kept)  # else it would tell the client that a cut answer is whole
                 return kept.batch(terminated=True)
             if seen is Seen.TOKEN:
-                kept.add(event.raw, tokens=1)
+                self._keep(event, kept, tokens=1)
                 if self._is_text(event.raw) and self._mould.learn(event.raw):
                     walking = events(whole, self._lead(whole, event.end, kept))
             elif seen is Seen.PRELUDE:
-                kept.add(event.raw)
+                self._keep(event, kept)
         return kept.batch()
 
     def _lead(self, whole: bytes, at: int, kept: _Kept) -> int:
@@ -150,21 +152,36 @@ class SseCodec:
         count, end = self._mould.lead(whole, at)
         if count:
             kept.add(whole[at:end], count, count)
+            self._collect_run(whole[at:end])
         return end
 
-    def payloads(self, data: bytes) -> Iterator[bytes]:
-        """See ``dialect.Codec.payloads``."""
-        at, walking = 0, events(data)
-        while True:
-            count, end = self._mould.lead(data, at)
-            if count > 1:
-                yield from (event.data for event in events(self._mould.merged(data[at:end])))
-                at, walking = end, events(data, end)
-            elif (event := next(walking, None)) is not None:
-                yield event.data
-                at = event.end
-            else:
-                return
+    def collect(self, collector: Collector) -> None:
+        """See ``dialect.Codec.collect``."""
+        self._collector = collector
+        count = self._count
+
+        def counted(run: bytes) -> int:
+            number = count(run)
+            if number:
+                self._collect_run(run)
+            return number
+
+        self._count = counted
+
+    def answer(self) -> dict[str, object]:
+        """See ``dialect.Codec.answer``."""
+        return {} if self._collector is None else self._collector.answer()
+
+    def _collect_run(self, run: bytes) -> None:
+        """A run from the mould, as one event with all its text."""
+        if self._collector is not None:
+            for event in events(self._mould.merged(run)):
+                self._collector.add(orjson.loads(event.data))
+
+    def _keep(self, event: Event, kept: _Kept, tokens: int = 0) -> None:
+        kept.add(event.raw, 1, tokens)
+        if self._collector is not None:
+            self._collector.add(self._latest)
 
     def finished(self, *, clean_eof: bool) -> bool:
         """See ``dialect.Codec.finished``."""
@@ -177,9 +194,10 @@ class SseCodec:
             BadStream: it is none.
         """
         try:
-            return orjson.loads(event.data)
+            self._latest = orjson.loads(event.data)
         except orjson.JSONDecodeError:
             raise BadStream("the upstream sent a malformed event") from None
+        return self._latest
 
     def _is_text(self, token: bytes) -> bool:  # noqa: ARG002 - a subclass looks at it
         """Whether an event like this one tells nothing but text: the next ones are not looked into."""

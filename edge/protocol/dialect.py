@@ -4,13 +4,22 @@ In: bytes and errors. Out: batches and bytes. One ``Codec`` per attempt (it has 
 Must not: do I/O, or know which upstream is behind it.
 """
 
-from collections.abc import Iterator
 from typing import Protocol
 
 from edge.errors import EdgeError
 from edge.protocol.batch import Batch, Usage
 from edge.protocol.request import Prepared
 from edge.protocol.surface import Surface
+
+
+class Collector(Protocol):
+    """Builds the non-stream answer out of the events of a stream."""
+
+    def add(self, event: dict[str, object]) -> None:
+        """Take one decoded data payload; what is not the surface's shape is ignored."""
+
+    def answer(self) -> dict[str, object]:
+        """The answer, as the upstream's own non-stream reply would have been."""
 
 
 class Codec(Protocol):
@@ -31,8 +40,11 @@ class Codec(Protocol):
             BadStream: malformed, or over the bound; nothing may be fed after it.
         """
 
-    def payloads(self, data: bytes) -> Iterator[bytes]:
-        """The payloads of the events in a batch's data; runs of plain ones become one, with all their text."""
+    def collect(self, collector: Collector) -> None:
+        """Also build the non-stream answer, from the payloads that are decoded anyway; before anything is fed."""
+
+    def answer(self) -> dict[str, object]:
+        """What has been collected."""
 
     def eof(self) -> Batch:
         """What the end of the body completes."""
@@ -49,16 +61,6 @@ class Codec(Protocol):
     @property
     def terminator(self) -> bytes:
         """What ends a finished stream whose upstream forgot to; empty where the finish event is itself the end."""
-
-
-class Collector(Protocol):
-    """Builds the non-stream answer out of the events of a stream."""
-
-    def add(self, event: dict[str, object]) -> None:
-        """Take one decoded data payload; what is not the surface's shape is ignored."""
-
-    def answer(self) -> dict[str, object]:
-        """The answer, as the upstream's own non-stream reply would have been."""
 
 
 class Dialect(Protocol):

@@ -70,6 +70,9 @@ class ResponsesCodec(SseCodec):
             self._sequence = whole[at : at + _NUMBER_BYTES]
         return count
 
+    def _collect_run(self, run: bytes) -> None:
+        """Nothing: the final event holds the whole answer."""
+
     def _observe(self, event: Event) -> Seen:
         if event.data.strip() == b"[DONE]":
             return Seen.DROP  # the surface has none; vLLM sends it

@@ -1,7 +1,8 @@
-"""A reader that gathers a generation into one JSON answer, for a client that asked for no stream.
+"""A reader that waits for a generation's end and gives it as one JSON answer, for a client that asked for no stream.
 
-In: the journal. Out: the answer, or the error, as one HTTP response. Must not: commit before the end: a non-stream
-client can be told of a failure only by the status.
+In: the journal; the answer itself is collected by the codec, which decodes what it must anyway. Out: the answer, or the
+error, as one HTTP response. Must not: commit before the end: a non-stream client can be told of a failure only by the
+status.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +12,6 @@ from aiohttp import web
 
 from edge.errors import EdgeError, InternalError, UpstreamBroken
 from edge.policy.lifecycle import Outcome, ReaderHappened
-from edge.protocol.dialect import Collector
 from edge.settings import Stream as StreamSettings
 from edge.stream.generation import Generation
 from edge.stream.reader import BaseReader
@@ -22,7 +22,6 @@ class Collected(BaseReader):
     """See the module.
 
     Args:
-        collector: Made anew for each attempt that could hand something over, which is one.
         headers: Called at the commit for the response headers.
     """
 
@@ -34,11 +33,9 @@ class Collected(BaseReader):
         clock: Callable[[], float],
         changed: Callable[[], None],
         *,
-        collector: Collector,
         headers: Callable[[], Mapping[str, str]],
     ) -> None:
         super().__init__(generation, writer, settings, clock, changed)
-        self._collector = collector
         self._headers = headers
 
     async def run(self) -> web.StreamResponse:
@@ -69,19 +66,7 @@ class Collected(BaseReader):
         if self.position > self._settings.max_answer_bytes:
             limit = self._settings.max_answer_bytes
             generation.break_off(UpstreamBroken(f"the answer is over stream.max_answer_bytes ({limit})"))
-            return True
-        codec = generation.codec
-        for payload in () if codec is None else codec.payloads(data):
-            self._add(payload)
         return True
-
-    def _add(self, data: bytes) -> None:
-        try:
-            decoded = orjson.loads(data)
-        except orjson.JSONDecodeError:
-            return  # "[DONE]"; everything else was checked by the codec
-        if isinstance(decoded, dict):
-            self._collector.add(decoded)
 
     def _body(self) -> bytes:
         try:
@@ -100,7 +85,7 @@ class Collected(BaseReader):
         if generation.whole is not None:
             return generation.whole
         try:
-            return orjson.dumps(self._collector.answer())
+            return orjson.dumps({} if generation.codec is None else generation.codec.answer())
         except orjson.JSONEncodeError:
             raise UpstreamBroken("the answer is nested too deep to be written as JSON") from None
 

@@ -183,6 +183,8 @@ class Exchange:
         codec = None
         if prepared.streamed:
             codec = self.asked.dialect.codec(prepared, settings.max_event_bytes, member.repairs)
+            if not prepared.stream:
+                codec.collect(self.asked.dialect.collector(prepared))
         headers = {**self.asked.headers, "x-request-id": self.asked.request_id}
         takes_body = not prepared.stream
         call = Call(prepared.surface, prepared.body, codec, headers, settings.max_answer_bytes, takes_body)
@@ -250,10 +252,8 @@ class Exchange:
                 self.generation, writer, stream, house.clock, self.changed,
                 headers=self._stream_headers, request_id=asked.request_id,
             )  # fmt: skip
-        collector = asked.dialect.collector(self.prepared)
         return Collected(
-            self.generation, writer, stream, house.clock, self.changed,
-            collector=collector, headers=self.known_headers,
+            self.generation, writer, stream, house.clock, self.changed, headers=self.known_headers
         )  # fmt: skip
 
     def _stream_headers(self) -> Mapping[str, str]:

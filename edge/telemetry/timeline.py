@@ -3,10 +3,10 @@
 In: changes of phase, with the time. Out: seconds per phase. Must not: be called per token; phases change rarely.
 """
 
-from enum import Enum
+from enum import IntEnum
 
 
-class Phase(Enum):
+class Phase(IntEnum):
     """What an exchange is waiting for."""
 
     QUEUED = 0
@@ -29,13 +29,13 @@ class Timeline:
 
     def enter(self, phase: Phase, now: float) -> None:
         """The present phase ends and ``phase`` begins."""
-        self._seconds[self._phase.value] += now - self._since
+        self._seconds[self._phase] += now - self._since
         self._since = now
         self._phase = phase
 
     def seconds(self, phase: Phase) -> float:
         """Seconds spent in a phase up to the last change."""
-        return self._seconds[phase.value]
+        return self._seconds[phase]
 
     @property
     def total(self) -> float:

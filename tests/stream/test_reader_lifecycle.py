@@ -151,9 +151,10 @@ class Scene:
         if stream:
             self.reader = Subscriber(*shared, headers=dict, request_id="req_1")
         else:
-            self.reader = Collected(*shared, collector=CHAT.collector(PREPARED), headers=dict)
-        codec = CHAT.codec(PREPARED, 1 << 20, frozenset())
-        self.generation.open(self.model, Call(Surface.CHAT, b"", codec, {}, 1 << 20, not stream))
+            self.reader = Collected(*shared, headers=dict)
+        self.codec = CHAT.codec(PREPARED, 1 << 20, frozenset())
+        self.codec.collect(CHAT.collector(PREPARED))
+        self.generation.open(self.model, Call(Surface.CHAT, b"", self.codec, {}, 1 << 20, not stream))
         self.generation.connected()
         self.task = asyncio.create_task(self.reader.run())
         await self.settle()
@@ -163,7 +164,7 @@ class Scene:
             await asyncio.sleep(0)
 
     async def token(self, data: bytes = TOKEN) -> None:
-        self.generation.feed(Batch(data, 1, 1))
+        self.generation.feed(self.codec.feed(data))
         await self.settle()
 
     async def after(self, seconds: float) -> None:
