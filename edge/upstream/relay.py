@@ -69,7 +69,7 @@ class RelaySource:
         "_relay",
         "_reused",
         "_sink",
-        "_start",
+        "_telling",
         "_tries",
         "connecting",
     )
@@ -87,7 +87,8 @@ class RelaySource:
         self._paused = False
         self._over = False
         self._tries = _POOL_TRIES
-        self._start: asyncio.Handle | None = asyncio.get_running_loop().call_soon(self._begin)
+        self._telling: asyncio.Handle | None = None  # a push that is due in the next turn
+        self._begin()
 
     def __repr__(self) -> str:
         state = "over" if self._over else "paused" if self._paused else "flowing"
@@ -107,16 +108,12 @@ class RelaySource:
 
     def abort(self) -> None:
         """See ``base.Source``; it may be called from within a push."""
-        if self._leave():
-            if self._start is not None:
-                self._start.cancel()
-            if self.connecting is not None:
-                self.connecting.cancel()
+        if self._leave() and self.connecting is not None:
+            self.connecting.cancel()
 
     # --- connecting -----------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        self._start = None
         connection = self._relay.pool.take() if self._tries else None
         if connection is not None:
             self._tries -= 1
@@ -146,22 +143,31 @@ class RelaySource:
         try:
             head = self._relay.pool.head("POST", UPSTREAM_PATHS[self._call.surface], headers)
         except ValueError as bug:
-            self._fail(bug)
+            asyncio.get_running_loop().call_soon(self._fail, bug)
             return
-        if not self._connected:
-            self._connected = True
-            self._sink.connected()
-            if self._over:  # aborted from within the push
-                return
         if not connection.usable:
             self.broke(Ended(), heard=False)
             return
         connection.ask(self, head, self._body)
+        if not self._connected:
+            self._connected = True
+            # A request over a pooled connection is on its way before ``open`` returns; that is told after it has.
+            self._telling = asyncio.get_running_loop().call_soon(self._tell_connected)
+
+    def _tell_connected(self) -> None:
+        """Also called when there is more to tell: uvloop reads before it runs what was to be called soon."""
+        telling, self._telling = self._telling, None
+        if telling is not None:
+            telling.cancel()
+            self._sink.connected()
 
     # --- connection.Asker -----------------------------------------------------------------------------------------
 
     def headed(self, head: Head) -> Callable[[bytes], None]:
         """See ``connection.Asker``."""
+        self._tell_connected()
+        if self._over:  # aborted from within the push
+            return ignore
         if len(self._body) > _LARGE_BYTES:  # an image may be 30 MB of it, and the answer may take minutes
             self._call = replace(self._call, body=b"")
         self._body = b""
@@ -186,7 +192,10 @@ class RelaySource:
     def broke(self, fault: Exception, *, heard: bool) -> None:
         """See ``connection.Asker``."""
         self._connection = None
+        self._tell_connected()
         name = self._relay.name
+        if self._over:
+            return
         if self._answer is not None:
             self._answer.broke(reason(fault))
         elif self._reused and not heard:
@@ -212,6 +221,8 @@ class RelaySource:
         if self._over:
             return False
         self._over = True
+        if self._telling is not None:
+            self._telling.cancel()
         connection, self._connection = self._connection, None
         if connection is not None:
             if keep:

@@ -76,6 +76,8 @@ def _goals(console: Console, results: Results) -> None:
         if value is not None:
             limit = f"{goal.limit:g}" + (f" x {goal.than}" if goal.than else "")
             kept = Text("kept", style="green") if value <= goal.limit else Text("missed", style="bold red")
+            if results[goal.scenario]["edge"].faults:
+                kept = Text("WRONG", style="bold red")  # a figure of streams that were not what was sent
             titles = {metric.key: metric.title for metric in SCENARIOS[goal.scenario].metrics}
             table.add_row(f"{goal.scenario} {titles[goal.key]}", limit, f"{value:.2f}", kept)
     if table.row_count:
