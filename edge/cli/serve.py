@@ -13,7 +13,6 @@ from edge.app import Edge
 from edge.config import ConfigError, Loaded, load
 from edge.telemetry import log
 
-
 # Objects made before a look for cycles. An exchange makes some hundred, nearly all without cycles: with the default of
 # 700 the looks took 8 % of a small request.
 _GC_THRESHOLD = 10_000

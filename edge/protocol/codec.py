@@ -81,7 +81,7 @@ class SseCodec:
         self._most = max_event_bytes
         self._mould = Mould(text)
         self._collector: Collector | None = None
-        self._latest: Any = None  # the payload that was decoded last
+        self._latest: Any = None  # the payload that was decoded last, for the collector
         self._count: Callable[[bytes], int] = self._mould.count
 
     def plain(self, data: bytes) -> int:
@@ -194,10 +194,12 @@ class SseCodec:
             BadStream: it is none.
         """
         try:
-            self._latest = orjson.loads(event.data)
+            decoded = orjson.loads(event.data)
         except orjson.JSONDecodeError:
             raise BadStream("the upstream sent a malformed event") from None
-        return self._latest
+        if self._collector is not None:
+            self._latest = decoded
+        return decoded
 
     def _is_text(self, token: bytes) -> bool:  # noqa: ARG002 - a subclass looks at it
         """Whether an event like this one tells nothing but text: the next ones are not looked into."""

@@ -46,7 +46,7 @@ class Collected(BaseReader):
         """
         try:
             while self._generation.outcome is None:
-                await self._wake.wait()
+                await self._sleep()
             return await self._answer(self._body())
         finally:
             self.leave()

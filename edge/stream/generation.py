@@ -65,7 +65,7 @@ class Generation:
         self.whole: bytes | None = None  # the answer, where the upstream sent one JSON body
         self.terminated = False  # the journal ends with the surface's regular end
         self.told = False  # the journal ends with the upstream's own error event
-        self.events = 0
+        self._others = 0  # events without any
         self.token_count = 0  # events with generated content
         self.pauses = 0  # times that all readers lagged so far that the upstream was not read
         self.first_token_at: float | None = None
@@ -93,6 +93,11 @@ class Generation:
     def handed_over(self) -> bool:
         """Some event is, or was, within a reader's reach: from here on there is no other attempt."""
         return self.journal.end > 0
+
+    @property
+    def events(self) -> int:
+        """Data-bearing events handed on."""
+        return self.token_count + self._others
 
     def tokens_per_s(self, tokens: int | None = None) -> float | None:
         """The rate between the first and the latest token, for the tokens counted or for a better-known number."""
@@ -127,7 +132,6 @@ class Generation:
         self.gaps.add(now - self._since, count)
         self._since = self.last_token_at = now
         self.token_count += count
-        self.events += count
         journal, readers = self.journal, self._readers
         try:
             if journal.start == journal.end and len(readers) == 1 and not self.sample_bytes and readers[0].take(data):
@@ -154,7 +158,7 @@ class Generation:
                 self._step(Happened.CONTENT)
             self.token_count += batch.tokens
             self._since = self.last_token_at = now
-        self.events += batch.events
+        self._others += batch.events - batch.tokens
         self.terminated = batch.terminated
         self.told = batch.told
         if not batch.data:
@@ -189,7 +193,7 @@ class Generation:
         self._step(Happened.RETRY)
         self._held.clear()
         self._held_bytes = 0
-        self.events = 0
+        self._others = 0
         self.told = self.terminated = False
 
     # --- readers --------------------------------------------------------------------------------------------------

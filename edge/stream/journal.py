@@ -27,7 +27,7 @@ class Journal:
     __slots__ = ("_batches", "_peak", "end", "start")
 
     def __init__(self) -> None:
-        self._batches: deque[bytes] = deque()
+        self._batches: deque[bytes] | None = None  # an empty one takes 700 bytes, and mostly there is none to keep
         self.start = 0
         self.end = 0
         self._peak = 0
@@ -37,6 +37,8 @@ class Journal:
 
     def append(self, data: bytes) -> None:
         """Keep the data of one batch."""
+        if self._batches is None:
+            self._batches = deque()
         self._batches.append(data)
         self.end += len(data)
         self._peak = max(self._peak, self.end - self.start)
@@ -58,7 +60,7 @@ class Journal:
         taken: list[bytes] = []
         size = 0
         at = self.start
-        for data in self._batches:
+        for data in self._batches or ():
             skipped = max(0, position - at)
             at += len(data)
             if at > position:
@@ -73,6 +75,8 @@ class Journal:
         batches = self._batches
         while batches and self.start + len(batches[0]) <= position:
             self.start += len(batches.popleft())
+        if not batches:
+            self._batches = None
 
     def statistics(self) -> JournalStatistics:
         """What is held now and was at the most."""

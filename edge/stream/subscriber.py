@@ -147,14 +147,13 @@ class Subscriber(BaseReader):
         return generation.error or InternalError(f"the stream ended as {generation.outcome}")
 
     async def _woken(self) -> None:
-        self._flowing = self._ready and not self._wake.is_set()
-        await self._wake.wait()
-        self._wake.clear()
+        self._flowing = self._ready and not self._awake
+        await self._sleep()
 
     async def _stream(self) -> None:
         generation = self._generation
         while self.state is ReaderState.OPEN:
-            self._wake.clear()
+            self._awake = False
             self._pump()
             if self._writer.blocked:
                 await self._drain()

@@ -14,7 +14,7 @@ _OCTAVES = 28  # up to 34 minutes; longer ones share the last bucket
 _PARTS = 8
 _LAST = _OCTAVES * _PARTS + 1
 _FACTOR = 2 * _PARTS
-_NONE = bytes(array("L").itemsize * (_LAST + 1))
+_NONE = bytes(array("I").itemsize * (_LAST + 1))
 _SHIFT = 16 * _PARTS - _PARTS + 1  # frexp(FLOOR_S) is (0.5, -16), and belongs in bucket 1
 
 RELATIVE_ERROR = 1 / (2 * _PARTS)
@@ -30,7 +30,7 @@ class Gaps:
     __slots__ = ("_buckets", "_longest", "count")
 
     def __init__(self) -> None:
-        self._buckets = array("L", _NONE)
+        self._buckets = array("I", _NONE)
         self.count = 0
         self._longest = 0.0
 

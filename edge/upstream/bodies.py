@@ -50,7 +50,7 @@ def body_for(head: Head, name: str, call: Call, sink: Sink, end: End) -> Body | 
     sink.answered(passed_on(head.headers))
     kind = head.content_type
     if kind == "application/json":
-        return Answer(name, call, sink, end)
+        return Answer(name, sink, end, call.max_answer_bytes, wanted=call.takes_body)
     if call.codec is not None and kind == "text/event-stream":
         return Events(name, call.codec, sink, end)
     wanted = "a JSON body" if call.codec is None else "an event stream"
@@ -113,11 +113,12 @@ class Events:
 class Answer:
     """One JSON object: expected, or the server's own choice."""
 
-    __slots__ = ("_call", "_end", "_name", "_parts", "_sink", "_size")
+    __slots__ = ("_end", "_most", "_name", "_parts", "_sink", "_size", "_wanted")
 
-    def __init__(self, name: str, call: Call, sink: Sink, end: End) -> None:
+    def __init__(self, name: str, sink: Sink, end: End, most_bytes: int, *, wanted: bool) -> None:
         self._name = name
-        self._call = call
+        self._most = most_bytes
+        self._wanted = wanted
         self._sink = sink
         self._end = end
         self._parts: list[bytes] = []
@@ -127,9 +128,9 @@ class Answer:
         """See ``Body``."""
         self._size += len(data)
         self._parts.append(data)
-        if self._size > self._call.max_answer_bytes:
-            limit = self._call.max_answer_bytes
-            self._end(Happened.ERROR, UpstreamBroken(f"upstream {self._name} sent an answer of over {limit} bytes"))
+        if self._size > self._most:
+            message = f"upstream {self._name} sent an answer of over {self._most} bytes"
+            self._end(Happened.ERROR, UpstreamBroken(message))
 
     def whole(self) -> None:
         """See ``Body``."""
@@ -141,7 +142,7 @@ class Answer:
             return
         if isinstance(decoded, dict) and decoded.get("error") and "output" not in decoded:
             self._end(Happened.ERROR, upstream_said(decoded, 502))
-        elif not self._call.takes_body:
+        elif not self._wanted:
             message = f"upstream {self._name} answered with JSON instead of a stream"
             self._end(Happened.ERROR, UpstreamBroken(message))
         else:

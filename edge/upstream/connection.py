@@ -203,25 +203,28 @@ class Connection(asyncio.Protocol):
         parser, parts = self._parser, self._parts
         if parser is None:
             return
-        self._barren += len(data)
         try:
             parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
-            self._end(Malformed(str(error)))
+            if self._complete:
+                self._unasked = True  # the answer is whole, and what follows it answers nothing
+            else:
+                self._end(Malformed(str(error)))
         if self._fresh:
             self._tell_head()
         if parts:
-            self._barren = 0
-            body = parts[0] if len(parts) == 1 else b"".join(parts)
-            parts.clear()
+            body = parts.pop()
+            if parts:
+                body = b"".join((*parts, body))
+                parts.clear()
             self._took(body)
+            self._barren = 0
+        else:
+            self._barren += len(data)
+            if self._barren > _MOST_BARREN_BYTES:
+                self._end(Malformed("a head or a trailer is too long"))
         if self._complete:
             self._finish()
-        elif self._barren > _MOST_BARREN_BYTES:
-            self._end(Malformed("a head or a trailer is too long"))
-            self._finish()
-        elif self._unasked:
-            self.abort()
 
     def eof_received(self) -> bool:
         """See ``asyncio.Protocol``: the transport closes itself."""
@@ -251,7 +254,9 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """Something answers."""
-        self._unasked = self._unasked or (self._asker is None and self._tail is None) or self._complete
+        if self._complete or (self._asker is None and self._tail is None):
+            self._unasked = True
+            self._complete = True  # whatever it is, the connection is of no use any more
 
     def on_status(self, reason: bytes) -> None:
         """The reason phrase."""

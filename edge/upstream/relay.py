@@ -10,7 +10,6 @@ import errno
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import replace
 
 from edge.errors import EdgeError, UpstreamBroken, UpstreamCut, UpstreamUnreachable
 from edge.policy.lifecycle import Happened
@@ -20,7 +19,6 @@ from edge.upstream.bodies import Body, body_for, broken_by
 from edge.upstream.connection import Connection, Ended, Head, Malformed, ignore
 from edge.upstream.pool import Pool
 
-_LARGE_BYTES = 64 * 1024
 _POOL_TRIES = 8  # dead pooled connections to go through before a fresh one is made
 
 
@@ -60,7 +58,6 @@ class RelaySource:
 
     __slots__ = (
         "_answer",
-        "_body",
         "_call",
         "_connected",
         "_connection",
@@ -77,9 +74,8 @@ class RelaySource:
     def __init__(self, relay: Relay, call: Call, sink: Sink) -> None:
         self.connecting: asyncio.Task[None] | None = None
         self._relay = relay
-        self._call = call
+        self._call: Call | None = call  # until the answer begins
         self._sink = sink
-        self._body = call.body
         self._answer: Body | None = None  # what takes the answer, once it has begun
         self._connection: Connection | None = None
         self._connected = False
@@ -135,20 +131,21 @@ class RelaySource:
             self.connecting = None
 
     def _use(self, connection: Connection, *, reused: bool) -> None:
-        if self._over:  # aborted in the turn in which the connection stood
+        call = self._call
+        if self._over or call is None:  # aborted in the turn in which the connection stood
             connection.abort()
             return
         self._connection, self._reused = connection, reused
-        headers = {"Content-Type": "application/json", "Content-Length": str(len(self._body)), **self._call.headers}
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(call.body)), **call.headers}
         try:
-            head = self._relay.pool.head("POST", UPSTREAM_PATHS[self._call.surface], headers)
+            head = self._relay.pool.head("POST", UPSTREAM_PATHS[call.surface], headers)
         except ValueError as bug:
             asyncio.get_running_loop().call_soon(self._fail, bug)
             return
         if not connection.usable:
             self.broke(Ended(), heard=False)
             return
-        connection.ask(self, head, self._body)
+        connection.ask(self, head, call.body)
         if not self._connected:
             self._connected = True
             # A request over a pooled connection is on its way before ``open`` returns; that is told after it has.
@@ -168,11 +165,10 @@ class RelaySource:
         self._tell_connected()
         if self._over:  # aborted from within the push
             return ignore
-        if len(self._body) > _LARGE_BYTES:  # an image may be 30 MB of it, and the answer may take minutes
-            self._call = replace(self._call, body=b"")
-        self._body = b""
+        call, self._call = self._call, None  # its body may be an image of 30 MB, and the answer may take minutes
         try:
-            self._answer = body_for(head, self._relay.name, self._call, self._sink, self._end)
+            if call is not None:
+                self._answer = body_for(head, self._relay.name, call, self._sink, self._end)
         except Exception as bug:  # noqa: BLE001 - as above
             self._fail(bug)
         if self._paused and self._connection is not None:
