@@ -1,4 +1,4 @@
-"""The mould: what it takes for plain is plain, whatever stands in the text, and what it does not know it leaves alone."""
+"""The mould: what it takes for plain is plain, whatever stands in the text; what it does not know it leaves alone."""
 
 import json
 import re
