@@ -252,9 +252,7 @@ class Exchange:
                 self.generation, writer, stream, house.clock, self.changed,
                 headers=self._stream_headers, request_id=asked.request_id,
             )  # fmt: skip
-        return Collected(
-            self.generation, writer, stream, house.clock, self.changed, headers=self.known_headers
-        )  # fmt: skip
+        return Collected(self.generation, writer, stream, house.clock, self.changed, headers=self.known_headers)
 
     def _stream_headers(self) -> Mapping[str, str]:
         return {**self.known_headers(), **STREAM_HEADERS}
