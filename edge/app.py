@@ -123,6 +123,15 @@ class Teller:
     def ended(self, record: StreamRecord) -> None:
         """See ``stream.exchange.Tell``."""
         log.emit(record)
+        if record.truncated:
+            self._log.warning(
+                "prompt truncated",
+                request_id=record.request_id,
+                model=record.model,
+                upstream=record.upstream,
+                tokens_in=record.tokens_in,
+                fix="raise num_ctx (options.num_ctx, or num_ctx of the upstream), or send less",
+            )
         self._metrics.observe(record)
 
     def refused(self, request: web.BaseRequest, context: Context, error: EdgeError) -> None:

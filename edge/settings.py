@@ -15,7 +15,17 @@ Seconds = Annotated[float, Meta(ge=0, extra={"unit": "s"})]
 PositiveSeconds = Annotated[float, Meta(gt=0, extra={"unit": "s"})]
 Bytes = Annotated[int, Meta(ge=1024, extra={"unit": "bytes"})]
 
-SURFACE_NAMES = Literal["chat", "completions", "embeddings", "responses", "messages", "count_tokens"]
+SURFACE_NAMES = Literal[
+    "chat",
+    "completions",
+    "embeddings",
+    "responses",
+    "messages",
+    "count_tokens",
+    "ollama_chat",
+    "ollama_generate",
+    "ollama_embed",
+]
 
 
 class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -112,7 +122,10 @@ class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One model server."""
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z", description="its name in logs and metrics")]
-    kind: Annotated[Literal["openai-compatible"], Meta(description="what it speaks")] = "openai-compatible"
+    kind: Annotated[
+        Literal["openai-compatible", "ollama", "openai", "anthropic", "simulator"],
+        Meta(description="what it is; model servers are recognised by what they answer"),
+    ] = "openai-compatible"
     url: Annotated[str, Meta(description="http://HOST:PORT or https://…, without /v1")]
     api_key: Annotated[str, Meta(description="sent as Authorization: Bearer; use ${VAR} or credential:NAME")] = ""
     ca_file: Annotated[str, Meta(description="PEM file to trust instead of the system's certificates")] = ""
@@ -120,6 +133,11 @@ class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     surfaces: Annotated[
         list[SURFACE_NAMES], Meta(description="what it speaks; empty = the default of the detected server")
     ] = msgspec.field(default_factory=list)
+    num_ctx: Annotated[int, Meta(ge=0, description="Ollama: the context length to ask for; 0 = the server's own")] = 0
+    on_truncation: Annotated[
+        Literal["warn", "refuse"],
+        Meta(description="Ollama: a prompt that num_ctx cuts is told in log and metrics, or refused if it seems so"),
+    ] = "warn"
     repairs: Annotated[
         list[Literal["drop-null-events"]] | None,
         Meta(description="faults of the server to mend; unset = the default of the detected server"),

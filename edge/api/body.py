@@ -4,10 +4,12 @@ In: a request. Out: ``Prepared``. Must not: hold a body that does not fit, or st
 """
 
 import asyncio
+import functools
 import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.process import BaseProcess
@@ -16,13 +18,17 @@ from aiohttp import web
 
 from edge.errors import BadRequest, BodyTooLarge, Busy, EdgeError, RequestTimeout, UnsupportedMedia
 from edge.policy.budget import Budget, Share
+from edge.protocol.canonical import Target
 from edge.protocol.request import Prepared, prepare
 from edge.protocol.surface import Surface
+from edge.protocol.transcode import prepare_crossed
 from edge.settings import Server as ServerSettings
 
 # Parsing and writing JSON holds the interpreter's lock, so that a thread would stop the loop as well: 25 MiB took
 # 55 ms. Another process costs about 0.2 s once and then two copies through a pipe.
 _INLINE_BYTES = 2**20
+
+_EMBEDS = (Surface.EMBEDDINGS, Surface.OLLAMA_EMBED)  # their answers' making cannot be passed between processes
 
 
 def _live_with_parent() -> None:
@@ -50,8 +56,10 @@ class Bodies:
         self._pool: ProcessPoolExecutor | None = None
         self.budget = Budget(settings.bodies_budget_bytes)
 
-    async def read(self, request: web.BaseRequest, surface: Surface, share: Share) -> Prepared:
-        """Read, check and rewrite a body.
+    async def read(
+        self, request: web.BaseRequest, surface: Surface, share: Share, targets: Callable[[], tuple[Target, ...]]
+    ) -> Prepared:
+        """Read, check and rewrite a body; ``targets``, asked for a large one only, is whom to translate it for.
 
         Raises:
             EdgeError: too large, too slow, no room, not JSON, or not what the surface asks for.
@@ -68,7 +76,7 @@ class Bodies:
             raise RequestTimeout(f"the request body did not arrive within {limit:g} s (server.body_s)") from None
         except web.RequestPayloadError:
             raise BadRequest("the request body is broken: its framing or its length is wrong") from None
-        return await self._prepare(surface, raw)
+        return await self._prepare(surface, raw, targets)
 
     async def close(self) -> None:
         """End the parsing process, if there ever was one."""
@@ -109,14 +117,15 @@ class Bodies:
         if not share.take(size):
             raise Busy("too many large requests at once (server.bodies_budget_bytes)", headers={"Retry-After": "1"})
 
-    async def _prepare(self, surface: Surface, raw: bytes) -> Prepared:
+    async def _prepare(self, surface: Surface, raw: bytes, targets: Callable[[], tuple[Target, ...]]) -> Prepared:
         if len(raw) <= _INLINE_BYTES:
             return prepare(surface, raw)
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(1, context, initializer=_live_with_parent)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, prepare, surface, raw)
+            crossed = functools.partial(prepare_crossed, surface, raw, () if surface in _EMBEDS else targets())
+            return await asyncio.get_running_loop().run_in_executor(self._pool, crossed)
         except EdgeError as told:
             raise told from None  # the other process's traceback came as its cause, as if it were a bug
         except BrokenProcessPool:

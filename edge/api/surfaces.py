@@ -31,7 +31,7 @@ def _handler(house: House, bodies: Bodies, surface: Surface) -> Handler:
         _refuse_if_draining(house)
         share = bodies.budget.share()
         try:
-            prepared = await bodies.read(request, surface, share)
+            prepared = await bodies.read(request, surface, share, lambda: house.fleet.targets(surface))
             _refuse_if_draining(house)  # the drain has not waited for bodies
             asked = Asked(
                 request_id=context.request_id,

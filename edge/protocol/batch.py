@@ -28,6 +28,15 @@ class Usage:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the upstream says of its own time, in seconds; ``None`` where it said nothing."""
+
+    load_s: float | None = None  # until the model was in memory
+    prompt_s: float | None = None  # reading the prompt
+    output_s: float | None = None  # generating
+
+
 class Batch:
     """The complete events cut from one network read, as client-surface bytes, plus the observation of them.
 

@@ -16,7 +16,7 @@ from edge.protocol.collect_chat import ChatCollector, CompletionsCollector
 from edge.protocol.dialect import Collector
 from edge.protocol.request import Prepared
 from edge.protocol.shapes import is_openai, openai_body, upstream_said
-from edge.protocol.sse import COMMENT_HEARTBEAT, DONE, Event, encode
+from edge.protocol.sse import COMMENT_HEARTBEAT, DONE, SSE_TYPE, Event, encode
 from edge.protocol.surface import Surface
 
 DROP_NULL_EVENTS = "drop-null-events"
@@ -120,6 +120,8 @@ def _count(holder: object, *names: str) -> int | None:
 
 class ChatDialect:
     """``/v1/chat/completions`` and ``/v1/completions``."""
+
+    stream_type = SSE_TYPE
 
     def __init__(self, surface: Surface) -> None:
         self.surface = surface

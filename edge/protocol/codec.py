@@ -5,14 +5,14 @@ what keeps a relayed token at microseconds.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
 from edge.errors import UpstreamSaid
-from edge.protocol.batch import Batch, Usage
+from edge.protocol.batch import Batch, Measured, Usage
 from edge.protocol.dialect import BadStream, Collector
 from edge.protocol.mould import Mould
 from edge.protocol.sse import Event, EventTooLarge, SseSplitter, events
@@ -65,18 +65,41 @@ class _Kept:
         return Batch(data, self.events, self.tokens, terminated=terminated, error=error, told=told)
 
 
+class Splitter(Protocol):
+    """Cuts network reads into runs of whole events; see ``sse.SseSplitter``."""
+
+    @property
+    def held(self) -> bytearray:
+        """What is held of an unfinished event, always the same object."""
+
+    def feed(self, data: bytes) -> bytes:
+        """The whole events that ``data`` completes."""
+
+    def rest(self) -> bytes:
+        """What is left at the end."""
+
+
 class SseCodec:
     """Base of the surfaces' codecs; a subclass observes events, and says what in them is text.
 
     Args:
         text: See ``Mould``.
+        splitter: Another than that of server-sent events, with ``parse`` for its runs.
     """
 
     terminator = b""
 
-    def __init__(self, max_event_bytes: int, text: re.Pattern[bytes]) -> None:
+    def __init__(
+        self,
+        max_event_bytes: int,
+        text: re.Pattern[bytes],
+        splitter: Splitter | None = None,
+        parse: Callable[[bytes, int], Iterator[Event]] = events,
+    ) -> None:
         self.usage: Usage | None = None
-        self._splitter = SseSplitter(max_event_bytes)
+        self.measured: Measured | None = None
+        self._splitter = splitter or SseSplitter(max_event_bytes)
+        self._parse = parse
         self._held = self._splitter.held
         self._most = max_event_bytes
         self._mould = Mould(text)
@@ -124,7 +147,7 @@ class SseCodec:
     def _walk(self, whole: bytes) -> Batch:
         """Event by event, but for runs from the mould of the event before them."""
         kept = _Kept()
-        walking = events(whole, self._lead(whole, 0, kept))
+        walking = self._parse(whole, self._lead(whole, 0, kept))
         while (event := next(walking, None)) is not None:
             try:
                 seen = self._observe(event)
@@ -142,7 +165,7 @@ class SseCodec:
             if seen is Seen.TOKEN:
                 self._keep(event, kept, tokens=1)
                 if self._is_text(event.raw) and self._mould.learn(event.raw):
-                    walking = events(whole, self._lead(whole, event.end, kept))
+                    walking = self._parse(whole, self._lead(whole, event.end, kept))
             elif seen is Seen.PRELUDE:
                 self._keep(event, kept)
         return kept.batch()

@@ -7,7 +7,7 @@ Must not: do I/O, or know which upstream is behind it.
 from typing import Protocol
 
 from edge.errors import EdgeError
-from edge.protocol.batch import Batch, Usage
+from edge.protocol.batch import Batch, Measured, Usage
 from edge.protocol.request import Prepared
 from edge.protocol.surface import Surface
 
@@ -23,9 +23,15 @@ class Collector(Protocol):
 
 
 class Codec(Protocol):
-    """Reads one upstream stream of a surface that is relayed as bytes."""
+    """Reads one upstream stream, and gives it on in the client's surface."""
 
-    usage: Usage | None
+    @property
+    def usage(self) -> Usage | None:
+        """Token counts as far as the upstream has reported them."""
+
+    @property
+    def measured(self) -> Measured | None:
+        """What the upstream has said of its own time."""
 
     def plain(self, data: bytes) -> int:
         """How many events a network read brought, if it is whole events of generated content and nothing else.
@@ -67,6 +73,7 @@ class Dialect(Protocol):
     """A surface's codec, collector and error shape."""
 
     surface: Surface
+    stream_type: str  # the Content-Type of its streams
 
     def codec(self, prepared: Prepared, max_event_bytes: int, repairs: frozenset[str]) -> Codec:
         """A fresh codec for one attempt; ``repairs`` are those of the upstream it will read from."""

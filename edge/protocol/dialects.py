@@ -3,6 +3,7 @@
 from edge.protocol.chat import ChatDialect
 from edge.protocol.dialect import Dialect
 from edge.protocol.messages import MessagesDialect
+from edge.protocol.ollama import OllamaDialect
 from edge.protocol.responses import ResponsesDialect
 from edge.protocol.surface import Surface
 
@@ -13,4 +14,7 @@ DIALECTS: dict[Surface, Dialect] = {
     Surface.RESPONSES: ResponsesDialect(),
     Surface.MESSAGES: MessagesDialect(Surface.MESSAGES),
     Surface.COUNT_TOKENS: MessagesDialect(Surface.COUNT_TOKENS),
+    Surface.OLLAMA_CHAT: OllamaDialect(Surface.OLLAMA_CHAT),
+    Surface.OLLAMA_GENERATE: OllamaDialect(Surface.OLLAMA_GENERATE),
+    Surface.OLLAMA_EMBED: OllamaDialect(Surface.OLLAMA_EMBED),
 }

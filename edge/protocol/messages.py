@@ -16,7 +16,7 @@ from edge.protocol.collect_messages import MessagesCollector
 from edge.protocol.dialect import Collector
 from edge.protocol.request import Prepared
 from edge.protocol.shapes import anthropic_body, is_anthropic, upstream_said
-from edge.protocol.sse import Event, encode
+from edge.protocol.sse import SSE_TYPE, Event, encode
 from edge.protocol.surface import Surface
 
 _PING = encode({"type": "ping"}, "ping")
@@ -100,6 +100,8 @@ def read_usage(usage: dict[str, Any]) -> Usage:
 
 class MessagesDialect:
     """``/v1/messages`` and ``/v1/messages/count_tokens``."""
+
+    stream_type = SSE_TYPE
 
     def __init__(self, surface: Surface) -> None:
         self.surface = surface

@@ -12,7 +12,9 @@ from typing import Any
 import orjson
 
 from edge.errors import BadRequest
-from edge.protocol.surface import GENERATING, Surface
+from edge.protocol.canonical import Target
+from edge.protocol.embeddings import Reshape
+from edge.protocol.surface import GENERATING, STREAMS_BY_DEFAULT, Surface
 
 MAX_DEPTH = 200  # orjson parses 1,024 levels but writes about 300
 MAX_ELEMENTS = 1_000_000  # about 70 ms and 240 MB of Python objects at the worst
@@ -34,6 +36,20 @@ _READ_OPTIONS = frozenset({"include_usage"})
 
 
 @dataclass(frozen=True, slots=True)
+class Translated:
+    """A request for another surface.
+
+    Attributes:
+        dropped: Fields of the client's request that have no place there, in its own spelling.
+        reshape: Makes the client's answer of a JSON body that is no generation.
+    """
+
+    body: bytes
+    dropped: tuple[str, ...]
+    reshape: Reshape | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """A request that is ready to go upstream.
 
@@ -45,6 +61,7 @@ class Prepared:
         strip_usage: Edge asked for the usage chunk, the client did not.
         choices: How many choices must finish, as far as the request tells.
         size: Length of the client's body in bytes.
+        crossed: The request written for upstreams that speak another surface, where that has been done beforehand.
     """
 
     surface: Surface
@@ -55,6 +72,7 @@ class Prepared:
     strip_usage: bool
     choices: int
     size: int
+    crossed: tuple[tuple[Target, Translated], ...] = ()
 
 
 def prepare(surface: Surface, raw: bytes) -> Prepared:
@@ -65,7 +83,9 @@ def prepare(surface: Surface, raw: bytes) -> Prepared:
     """
     body = _one_spelling(parse_object(raw), _READ)
     model = _field(body, "model", str, "a string")
-    stream = _field(body, "stream", bool, "true or false") or False
+    stream = _field(body, "stream", bool, "true or false")
+    if stream is None:
+        stream = surface in STREAMS_BY_DEFAULT
     if surface not in GENERATING:
         if stream:
             raise BadRequest(f"stream: {surface} answers cannot be streamed; leave it out", param="stream")
@@ -140,7 +160,7 @@ def _field(body: dict[str, Any], name: str, kind: type, wanted: str, path: str =
 
 def _check_shape(surface: Surface, body: dict[str, Any]) -> None:
     """What every server needs and not every server checks: llama.cpp answers a missing ``messages`` with a 500."""
-    if surface in (Surface.CHAT, Surface.MESSAGES) and not isinstance(body.get("messages"), list):
+    if surface in (Surface.CHAT, Surface.MESSAGES, Surface.OLLAMA_CHAT) and not isinstance(body.get("messages"), list):
         raise BadRequest("messages: required, a list of messages", param="messages")
 
 

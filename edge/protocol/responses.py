@@ -17,7 +17,7 @@ from edge.protocol.collect_responses import ResponsesCollector
 from edge.protocol.dialect import Collector
 from edge.protocol.request import Prepared
 from edge.protocol.shapes import openai_body, upstream_said
-from edge.protocol.sse import COMMENT_HEARTBEAT, Event, encode
+from edge.protocol.sse import COMMENT_HEARTBEAT, SSE_TYPE, Event, encode
 from edge.protocol.surface import Surface
 
 _TEXT = re.compile(rb"(?!)")  # none: each delta has a number of its own, so that no mould would fit the next
@@ -117,6 +117,7 @@ class ResponsesDialect:
     """``/v1/responses``."""
 
     surface = Surface.RESPONSES
+    stream_type = SSE_TYPE
 
     def codec(self, prepared: Prepared, max_event_bytes: int, repairs: frozenset[str]) -> ResponsesCodec:  # noqa: ARG002
         """See ``dialect.Dialect``; neither the request nor a repair changes how Responses streams are read."""

@@ -174,5 +174,6 @@ def encode(payload: object, event: str | None = None) -> bytes:
     return head + b"data: " + orjson.dumps(payload) + b"\n\n"
 
 
+SSE_TYPE = "text/event-stream; charset=utf-8"
 COMMENT_HEARTBEAT = b": ping\n\n"
 DONE = b"data: [DONE]\n\n"

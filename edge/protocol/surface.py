@@ -12,6 +12,10 @@ class Surface(StrEnum):
     RESPONSES = "responses"
     MESSAGES = "messages"
     COUNT_TOKENS = "count_tokens"
+    OLLAMA_CHAT = "ollama_chat"
+    OLLAMA_GENERATE = "ollama_generate"
+    OLLAMA_EMBED = "ollama_embed"
+    SESSION = "session"
 
 
 # Exact upstream paths: a route names its path here, nothing is ever built from what a client sent.
@@ -22,7 +26,13 @@ UPSTREAM_PATHS: dict[Surface, str] = {
     Surface.RESPONSES: "/v1/responses",
     Surface.MESSAGES: "/v1/messages",
     Surface.COUNT_TOKENS: "/v1/messages/count_tokens",
+    Surface.OLLAMA_CHAT: "/api/chat",
+    Surface.OLLAMA_GENERATE: "/api/generate",
+    Surface.OLLAMA_EMBED: "/api/embed",
 }
 
 # Surfaces whose answers are generated, hence streamed from the upstream even for a client that wants one JSON body.
-GENERATING = frozenset({Surface.CHAT, Surface.COMPLETIONS, Surface.RESPONSES, Surface.MESSAGES})
+GENERATING = frozenset(Surface) - {Surface.EMBEDDINGS, Surface.COUNT_TOKENS, Surface.OLLAMA_EMBED}
+
+# Where a request that says nothing of it is for a stream.
+STREAMS_BY_DEFAULT = frozenset({Surface.OLLAMA_CHAT, Surface.OLLAMA_GENERATE, Surface.SESSION})

@@ -14,10 +14,12 @@ from aiohttp import web
 from edge.errors import EdgeError, UpstreamSaid, UpstreamUnreachable
 from edge.policy.auth import Principal
 from edge.policy.lifecycle import Happened, State
-from edge.policy.routing import route
+from edge.policy.routing import printable, route
+from edge.protocol.context import Context
 from edge.protocol.dialect import Dialect
 from edge.protocol.request import Prepared, unstreamed
 from edge.settings import Settings
+from edge.stream.calling import Terms, compose
 from edge.stream.collected import Collected
 from edge.stream.generation import Generation
 from edge.stream.registry import Registry
@@ -30,11 +32,7 @@ from edge.telemetry.timeline import Phase, Timeline
 from edge.upstream.base import Call
 from edge.upstream.fleet import Fleet, Member
 
-STREAM_HEADERS = {
-    "Content-Type": "text/event-stream; charset=utf-8",
-    "Cache-Control": "no-cache",
-    "X-Accel-Buffering": "no",
-}
+STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _NAMES_STREAMING = re.compile(r"\bstream", re.IGNORECASE)  # but not "upstream", which our own messages name
 _PHASES = {
     State.ROUTING: Phase.EDGE,
@@ -103,6 +101,8 @@ class Exchange:
         self.request_text = prepared.body[: house.settings.log.content_bytes]
         self.member: Member | None = None  # of the latest attempt
         self.attempts = 0
+        self.context: Context | None = None  # of the prompt, where the upstream may cut it
+        self.dropped: tuple[str, ...] = ()  # fields of the request that the upstream had no place for
         self.timeline = Timeline(asked.accepted_at)
         self.reader: Subscriber | Collected | None = None
         self._busy: Member | None = None  # the one whose load this exchange counts towards
@@ -171,23 +171,23 @@ class Exchange:
             self.generation.reject(error)
             return
         try:
-            self._open(self._candidates.pop(0))
+            member = self._candidates.pop(0)
+            self._open(member, self._compose(member))
+        except EdgeError as error:
+            self.generation.reject(error)
         except Exception as bug:  # noqa: BLE001 - told by the reader like every other end
             self.generation.fail(bug)
 
-    def _open(self, member: Member) -> None:
-        prepared, settings = self.prepared, self.house.settings.stream
+    def _compose(self, member: Member) -> Call:
+        headers = {**self.asked.headers, "x-request-id": self.asked.request_id}
+        terms = Terms(self.asked.dialect, self.house.settings.stream, headers, self.stream_id)
+        return compose(self.prepared, member, terms)
+
+    def _open(self, member: Member, call: Call) -> None:
         self.member = self._busy = member
         self.attempts += 1
         member.active += 1
-        codec = None
-        if prepared.streamed:
-            codec = self.asked.dialect.codec(prepared, settings.max_event_bytes, member.repairs)
-            if not prepared.stream:
-                codec.collect(self.asked.dialect.collector(prepared))
-        headers = {**self.asked.headers, "x-request-id": self.asked.request_id}
-        takes_body = not prepared.stream
-        call = Call(prepared.surface, prepared.body, codec, headers, settings.max_answer_bytes, takes_body)
+        self.dropped, self.context = call.dropped, call.context
         self.generation.open(member.upstream, call)
 
     def retry(self, error: EdgeError) -> bool:
@@ -204,9 +204,13 @@ class Exchange:
             return False
         if member is None:
             return False
+        try:
+            call = self._compose(member)
+        except EdgeError:  # the next one cannot be asked this: the first one's failure is what there is to tell
+            return False
         self._free()
         self.generation.retrying()
-        self._open(member)
+        self._open(member, call)
         return True
 
     def _refuses_streaming(self, error: EdgeError) -> bool:
@@ -237,7 +241,7 @@ class Exchange:
             self.timeline.enter(phase, self.house.clock())
         if self.generation.state is State.STREAMING and self.prepared.body:
             # No other attempt can follow, so nobody needs the request any more; an image may be 30 MB of it.
-            self.prepared = replace(self.prepared, body=b"")
+            self.prepared = replace(self.prepared, body=b"", crossed=())
             self.asked.release()
         if self.generation.outcome is not None:
             self._free()
@@ -255,13 +259,15 @@ class Exchange:
         return Collected(self.generation, writer, stream, house.clock, self.changed, headers=self.known_headers)
 
     def _stream_headers(self) -> Mapping[str, str]:
-        return {**self.known_headers(), **STREAM_HEADERS}
+        return {**self.known_headers(), **STREAM_HEADERS, "Content-Type": self.asked.dialect.stream_type}
 
     def known_headers(self) -> dict[str, str]:
         """What is known when the status goes out."""
         headers = {"x-request-id": self.asked.request_id, "x-stream-id": self.stream_id, **self.generation.headers}
         if self.member is not None:
             headers["x-edge-upstream"] = self.member.name
+        if self.dropped:
+            headers["x-edge-dropped-params"] = ", ".join(map(printable, self.dropped))
         now = self.house.clock()
         self.timeline.enter(self._phase, now)
         headers["Server-Timing"] = self.timeline.server_timing()

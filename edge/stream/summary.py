@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 from edge.errors import InternalError
 from edge.policy.lifecycle import Outcome
+from edge.policy.routing import printable
+from edge.protocol.batch import Measured
 from edge.telemetry.record import StreamRecord
 from edge.telemetry.timeline import Phase
 
 if TYPE_CHECKING:  # the exchange makes the summary of itself
     from edge.stream.exchange import Exchange
 
+_NOTHING = Measured()
 _STALLS = frozenset({Outcome.UPSTREAM_STALL, Outcome.CLIENT_STALL})
 
 
@@ -23,6 +26,8 @@ def summarise(exchange: "Exchange") -> StreamRecord:
     if reader is None or generation.outcome is None:
         raise InternalError("an exchange is recorded only when both its sides have ended")
     usage = generation.codec.usage if generation.codec is not None else None
+    measured = (generation.codec.measured if generation.codec is not None else None) or _NOTHING
+    context = exchange.context if generation.first_token_at is not None else None
     reported = usage.completion if usage is not None else None
     tokens = generation.token_count if reported is None else reported
     ttft = None if generation.first_token_at is None else generation.first_token_at - timeline.started
@@ -61,6 +66,11 @@ def summarise(exchange: "Exchange") -> StreamRecord:
         peak_buffer_bytes=reader.peak_pending,
         heartbeats=reader.heartbeats,
         pauses=generation.pauses,
+        load_s=measured.load_s,
+        prompt_s=measured.prompt_s,
+        output_s=measured.output_s,
+        truncated=context is not None and context.cut(usage.prompt if usage is not None else None),
+        dropped=", ".join(map(printable, exchange.dropped)) or None,
         stalls=int(generation.outcome in _STALLS),
         http10=reader.http10,
         request_text=_text(exchange.request_text, generation.sample_bytes),

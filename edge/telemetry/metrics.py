@@ -39,6 +39,10 @@ _OPERATIONS: dict[str, str] = {
     Surface.MESSAGES: "chat",
     Surface.RESPONSES: "chat",
     Surface.COMPLETIONS: "text_completion",
+    Surface.OLLAMA_CHAT: "chat",
+    Surface.SESSION: "chat",
+    Surface.OLLAMA_GENERATE: "text_completion",
+    Surface.OLLAMA_EMBED: "embeddings",
     Surface.EMBEDDINGS: "embeddings",
     Surface.COUNT_TOKENS: "count_tokens",
 }
@@ -141,6 +145,12 @@ class Metrics:
         self._pauses = Counter(
             "edge_pauses", "Times an upstream was not read for its readers' sake.", registry=registry
         )
+        self._truncated = Counter(
+            "edge_truncated_prompts",
+            "Prompts an upstream has cut to its context.",
+            ["upstream"],
+            registry=registry,
+        )
         self._http10 = Counter("edge_http10", "Exchanges with an HTTP/1.0 reader.", registry=registry)
 
     def observe(self, record: StreamRecord) -> None:
@@ -154,6 +164,8 @@ class Metrics:
         error_type = "" if outcome == Outcome.COMPLETE else outcome
         self._series(self._duration, *asked, error_type).observe(record.total_s)
         self._count_tokens(record, asked)
+        if record.truncated:
+            self._series(self._truncated, upstream).inc()
         self._buffer.observe(record.peak_buffer_bytes)
         for counter, amount in (
             (self._blocked, record.client_blocked_s),

@@ -46,6 +46,11 @@ class StreamRecord:
     peak_buffer_bytes: int
     heartbeats: int
     pauses: int  # times that the upstream was not read because all readers lagged
+    load_s: float | None  # what the upstream said of its own time: loading the model,
+    prompt_s: float | None  # reading the prompt,
+    output_s: float | None  # and generating
+    truncated: bool  # the upstream has cut the prompt to its context, or seems to have
+    dropped: str | None  # fields of the request that the upstream had no place for
     stalls: int  # silences over the limit, on either side
     http10: bool
     request_text: str | None = None  # only if log.content_bytes asks for it

@@ -5,20 +5,21 @@ An upstream pushes; it never queues. It calls the sink from the event loop, in o
 retries, deadlines and outcomes belong to the exchange.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from edge.errors import EdgeError
 from edge.policy.lifecycle import Happened
 from edge.protocol.batch import Batch
+from edge.protocol.context import Context
 from edge.protocol.dialect import Codec
 from edge.protocol.surface import Surface
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request to one upstream.
+    """One request to one upstream, in a surface that it speaks.
 
     Attributes:
         surface: Which of the upstream's exact routes to post to.
@@ -27,6 +28,9 @@ class Call:
         headers: Allowlisted headers to send besides the upstream's own (``x-request-id`` …).
         max_answer_bytes: Bound on a JSON body that is read whole.
         takes_body: One JSON body is an answer too; for a client that wants a stream it is not.
+        reshape: Makes the client's answer of such a body, where the upstream speaks another surface than the client.
+        dropped: Fields of the client's request that this upstream has no place for.
+        context: What is known of the prompt's length, where the server may cut it silently.
     """
 
     surface: Surface
@@ -35,6 +39,9 @@ class Call:
     headers: Mapping[str, str]
     max_answer_bytes: int
     takes_body: bool
+    reshape: Callable[[dict[str, object]], dict[str, object]] | None = None
+    dropped: tuple[str, ...] = ()
+    context: Context | None = None
 
 
 class Sink(Protocol):

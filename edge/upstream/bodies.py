@@ -12,6 +12,7 @@ import orjson
 from edge.errors import EdgeError, InternalError, UpstreamBroken, UpstreamCut, UpstreamSaid
 from edge.policy.lifecycle import Happened
 from edge.protocol.dialect import BadStream, Codec
+from edge.protocol.dialects import DIALECTS
 from edge.protocol.shapes import upstream_said
 from edge.upstream.base import Call, Sink
 from edge.upstream.connection import Head
@@ -50,8 +51,8 @@ def body_for(head: Head, name: str, call: Call, sink: Sink, end: End) -> Body | 
     sink.answered(passed_on(head.headers))
     kind = head.content_type
     if kind == "application/json":
-        return Answer(name, sink, end, call.max_answer_bytes, wanted=call.takes_body)
-    if call.codec is not None and kind == "text/event-stream":
+        return Answer(name, sink, end, call)
+    if call.codec is not None and DIALECTS[call.surface].stream_type.startswith(kind or "none"):
         return Events(name, call.codec, sink, end)
     wanted = "a JSON body" if call.codec is None else "an event stream"
     end(Happened.ERROR, UpstreamBroken(f"upstream {name} answered with {kind or 'no type'} instead of {wanted}"))
@@ -113,12 +114,13 @@ class Events:
 class Answer:
     """One JSON object: expected, or the server's own choice."""
 
-    __slots__ = ("_end", "_most", "_name", "_parts", "_sink", "_size", "_wanted")
+    __slots__ = ("_end", "_most", "_name", "_parts", "_reshape", "_sink", "_size", "_wanted")
 
-    def __init__(self, name: str, sink: Sink, end: End, most_bytes: int, *, wanted: bool) -> None:
+    def __init__(self, name: str, sink: Sink, end: End, call: Call) -> None:
         self._name = name
-        self._most = most_bytes
-        self._wanted = wanted
+        self._most = call.max_answer_bytes
+        self._wanted = call.takes_body
+        self._reshape = call.reshape
         self._sink = sink
         self._end = end
         self._parts: list[bytes] = []
@@ -146,8 +148,17 @@ class Answer:
             message = f"upstream {self._name} answered with JSON instead of a stream"
             self._end(Happened.ERROR, UpstreamBroken(message))
         else:
-            self._sink.body(data)
-            self._end(Happened.DONE, None)
+            self._give(data, decoded)
+
+    def _give(self, data: bytes, decoded: object) -> None:
+        if self._reshape is not None:
+            try:
+                data = orjson.dumps(self._reshape(decoded if isinstance(decoded, dict) else {}))
+            except (UpstreamBroken, orjson.JSONEncodeError) as error:
+                self._end(Happened.ERROR, UpstreamBroken(f"upstream {self._name}: {error}"))
+                return
+        self._sink.body(data)
+        self._end(Happened.DONE, None)
 
     def broke(self, why: str) -> None:
         """See ``Body``."""

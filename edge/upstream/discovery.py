@@ -12,7 +12,7 @@ from edge.settings import Settings
 from edge.settings import Upstream as UpstreamSettings
 from edge.upstream.health import Member
 from edge.upstream.pool import Pool
-from edge.upstream.servers import Found, Kind
+from edge.upstream.servers import Found, Kind, identify
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -31,6 +31,10 @@ class Place:
         self.pool = Pool(settings)
         self.member: Member | None = None
         self.found: Found | None = None
+
+    async def look(self) -> Found:
+        """Look at what answers there."""
+        return await identify(self.pool, self.found)
 
     def renew_pool(self) -> Pool:
         """Hand out the pool, whose streams may still be running, and look with another from now on."""

@@ -12,6 +12,8 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from edge.protocol.canonical import Target
+from edge.protocol.surface import Surface
 from edge.settings import Settings
 from edge.settings import Upstream as UpstreamSettings
 from edge.upstream.base import Upstream
@@ -19,7 +21,7 @@ from edge.upstream.catalogue import merged
 from edge.upstream.discovery import Place, places
 from edge.upstream.health import MISSES_TO_BE_GONE, Member
 from edge.upstream.pool import Pool
-from edge.upstream.servers import MODEL_SERVERS, Card, Found, Kind, identify
+from edge.upstream.servers import MODEL_SERVERS, Card, Found, Kind
 
 if TYPE_CHECKING:  # only ``edge.telemetry.log`` may import structlog: plainly imported it brings rich along
     from structlog.typing import FilteringBoundLogger
@@ -109,6 +111,11 @@ class Fleet:
         member.fail("could not be connected to")
         self._tell(member, before)
 
+    def targets(self, surface: Surface) -> tuple[Target, ...]:
+        """In whose words ``surface`` may have to be asked for, of those that are up."""
+        found = (member.target(surface) for member in self.members if member.up)
+        return tuple(dict.fromkeys(target for target in found if target is not None))
+
     def ready(self) -> tuple[bool, dict[str, Any]]:
         """Whether anything can be served, and for people: what of, and what not and why."""
         ready = any(member.up for member in self.members)
@@ -148,7 +155,7 @@ class Fleet:
             await asyncio.sleep(self._settings.discovery.interval_s)
 
     async def _look_at(self, place: Place) -> None:
-        found = await identify(place.pool, place.found)
+        found = await place.look()
         if self._closed:
             return
         before, place.found = place.found, found

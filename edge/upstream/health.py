@@ -9,7 +9,9 @@ from dataclasses import replace
 
 from yarl import URL
 
+from edge.protocol.canonical import Target
 from edge.protocol.surface import Surface
+from edge.protocol.transcode import reachable, target
 from edge.settings import Upstream as UpstreamSettings
 from edge.upstream.base import Upstream
 from edge.upstream.servers import TRAITS, Card, Found, Kind
@@ -25,6 +27,7 @@ class Member:
 
     Attributes:
         upstream: Opens calls to it.
+        native: The surfaces that it speaks itself; ``surfaces`` are those that it can answer, translated if need be.
         kind: What was recognised there, as a word for people.
         url: Where it is, without any secret.
         why: Why it is not up, as a phrase that follows its name; None while it is up.
@@ -59,7 +62,7 @@ class Member:
 
     def take(self, found: Found) -> None:
         """Learn from a look."""
-        if self._configured and found.listless and found.kind is not Kind.OLLAMA:
+        if self._configured and found.listless:
             kind = found.kind if found.kind in TRAITS else Kind.GENERIC
             found = replace(found, kind=kind, up=True, why=None, cards=())
         if found.kind in TRAITS:
@@ -71,10 +74,23 @@ class Member:
         """Down at once, until a look finds it up."""
         self.up, self.why = False, why
 
+    @property
+    def refuses_truncation(self) -> bool:
+        """A prompt that would be cut is to be refused."""
+        return self._settings.on_truncation == "refuse"
+
+    def target(self, surface: Surface) -> Target | None:
+        """In whose words it is asked for ``surface``; None if it speaks that itself."""
+        spoken = target(surface, self.native)
+        if spoken is None or spoken is surface:
+            return None
+        return Target(spoken, self.name, num_ctx=self._settings.num_ctx)
+
     def _become(self, kind: Kind) -> None:
         traits, chosen = TRAITS[kind], self._settings
         self.kind = kind
-        self.surfaces = frozenset(map(Surface, chosen.surfaces)) or traits.surfaces
+        self.native = frozenset(map(Surface, chosen.surfaces)) or traits.surfaces
+        self.surfaces = reachable(self.native)
         self.repairs = traits.repairs if chosen.repairs is None else frozenset[str](chosen.repairs)
 
     def _answered(self, found: Found) -> None:

@@ -40,6 +40,9 @@ class Kind(StrEnum):
     LM_STUDIO = "LM Studio"
     OLLAMA = "Ollama"
     EDGE = "Edge"
+    OPENAI = "OpenAI"
+    ANTHROPIC = "Anthropic"
+    SIMULATOR = "simulator"
     GENERIC = "OpenAI-compatible"
     OTHER = "other"  # something that is no model server, or does not show it
     SILENT = "silent"  # connected, or tried to, and no answer in time
@@ -61,6 +64,7 @@ class Traits:
 
 
 _BASIC = frozenset({Surface.CHAT, Surface.COMPLETIONS, Surface.EMBEDDINGS})
+_OLLAMA = frozenset({Surface.OLLAMA_CHAT, Surface.OLLAMA_GENERATE, Surface.OLLAMA_EMBED})
 _ANTHROPIC = frozenset({Surface.MESSAGES, Surface.COUNT_TOKENS})
 
 TRAITS: Mapping[Kind, Traits] = {
@@ -69,17 +73,17 @@ TRAITS: Mapping[Kind, Traits] = {
     Kind.VLLM: Traits(_BASIC | _ANTHROPIC | {Surface.RESPONSES}),
     Kind.SGLANG: Traits(_BASIC),
     Kind.LM_STUDIO: Traits(_BASIC | {Surface.RESPONSES}),
-    Kind.OLLAMA: Traits(frozenset()),
+    # Its /v1 turns errors in mid-stream into clean ends, so it is only spoken to in its own API.
+    Kind.OLLAMA: Traits(_OLLAMA),
     Kind.EDGE: Traits(frozenset(Surface)),
+    Kind.OPENAI: Traits(_BASIC | {Surface.RESPONSES}),
+    Kind.ANTHROPIC: Traits(_ANTHROPIC),
+    Kind.SIMULATOR: Traits(_BASIC),
     Kind.GENERIC: Traits(_BASIC),
 }
 
 # What may be used, or at least named, when it is found without being configured. Never an Edge: that way lies a loop.
-MODEL_SERVERS = frozenset(TRAITS) - {Kind.EDGE}
-
-OLLAMA_WHY = (
-    "is an Ollama, which is not supported yet: its /v1 turns errors in mid-stream into clean ends, so it is not relayed"
-)
+MODEL_SERVERS = frozenset(TRAITS) - {Kind.EDGE, Kind.OPENAI, Kind.ANTHROPIC, Kind.SIMULATOR}
 
 # The name that a server writes into ``owned_by`` of its own models.
 _OWNERS = {
@@ -146,8 +150,8 @@ async def identify(pool: Pool, before: Found | None = None) -> Found:
         kind, seems = before.kind, before.seems
     else:
         kind, seems = await _recognise(pool, mark)
-    if kind is Kind.OLLAMA:
-        return Found(kind, why=OLLAMA_WHY, mark=mark)
+    if kind is Kind.OLLAMA and cards is not None:
+        return Found(kind, up=True, cards=_detailed(cards, await _peek(pool, "/api/tags")), mark=mark)
     if cards is not None:
         return Found(kind, up=True, cards=cards, mark=mark)
     return Found(kind, why=_why(kind, mark), listless=mark.status in _LISTLESS, seems=seems, mark=mark)
@@ -204,6 +208,16 @@ def _cards(body: bytes) -> tuple[Card, ...] | None:
     if not isinstance(cards, list) or not all(_is_card(card) for card in cards):
         return None
     return tuple(cards)
+
+
+def _detailed(cards: tuple[Card, ...], tags: bytes) -> tuple[Card, ...]:
+    """With what Ollama's own list tells of each model: family, size of the parameters, quantisation, size."""
+    try:
+        listed = orjson.loads(tags or b"{}").get("models") or []
+    except (orjson.JSONDecodeError, AttributeError):
+        return cards
+    known = {model.get("name"): model for model in listed if isinstance(model, dict)}
+    return tuple({**known.get(card["id"], {}), **card} for card in cards)
 
 
 def _is_card(card: object) -> bool:

@@ -24,6 +24,7 @@ from typing import Any, Literal, Self
 import orjson
 
 # Steps and content belong to the fake's vocabulary: a test imports all of it from here.
+from fakes import ollama
 from fakes.answers import *  # noqa: F403
 from fakes.answers import models_body, short_answer
 from fakes.steps import *  # noqa: F403
@@ -348,6 +349,8 @@ NOT_FOUND = {"error": {"message": "File Not Found", "type": "not_found_error", "
 
 def default_steps(request: Request) -> list[Step]:
     """What a POST without a script gets: a short valid stream or JSON body for its surface, or 404."""
+    if request.path in ("/api/chat", "/api/generate"):
+        return ollama.short_answer(request.path)
     answer = short_answer(request.path, request.json)
     if answer is None:
         return json_answer(NOT_FOUND, 404)

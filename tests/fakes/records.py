@@ -38,6 +38,11 @@ _ORDINARY = {
     "peak_buffer_bytes": 512,
     "heartbeats": 0,
     "stalls": 0,
+    "load_s": None,
+    "prompt_s": None,
+    "output_s": None,
+    "truncated": False,
+    "dropped": None,
     "pauses": 0,
     "http10": False,
 }

@@ -13,7 +13,7 @@ from support.streams import unhurried
 
 from edge.errors import BadRequest
 from edge.protocol.request import MAX_DEPTH, MAX_ELEMENTS, Prepared, parse_object, prepare, unstreamed
-from edge.protocol.surface import GENERATING, Surface
+from edge.protocol.surface import GENERATING, STREAMS_BY_DEFAULT, Surface
 
 CHAT, COMPLETIONS, MESSAGES, RESPONSES = Surface.CHAT, Surface.COMPLETIONS, Surface.MESSAGES, Surface.RESPONSES
 every_surface = pytest.mark.parametrize("surface", list(Surface))
@@ -45,7 +45,8 @@ def test_a_stream_is_asked_for_as_it_is_with_usage() -> None:
 def test_an_answer_in_one_piece_is_streamed_upstream_all_the_same(surface: Surface, *, stream: bool | None) -> None:
     """Servers do not notice a client that leaves while it waits for one piece."""
     prepared = prepare(surface, raw(stream=stream))
-    assert (prepared.stream, prepared.streamed, prepared.strip_usage) == (False, True, False)
+    streams = stream is None and surface in STREAMS_BY_DEFAULT
+    assert (prepared.stream, prepared.streamed, prepared.strip_usage) == (streams, True, False)
     assert sent(prepared)["stream"] is True
     assert ("stream_options" in sent(prepared)) is (surface in (CHAT, COMPLETIONS))
 

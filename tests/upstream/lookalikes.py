@@ -91,6 +91,8 @@ def ollama(*ids: str, port: int = 0) -> Lookalike:
     models = {"object": "list", "data": cards(*ids, owned_by="library") or None}
     known = Lookalike(port, server="", v1__models=models, api__version={"version": "0.9"})
     known.routes["/"] = "Ollama is running"
+    details = {"family": "llama", "parameter_size": "8.0B", "quantization_level": "Q4_K_M"}
+    known.routes["/api/tags"] = {"models": [{"name": name, "model": name, "details": details} for name in ids]}
     return known
 
 

@@ -69,11 +69,12 @@ async def test_a_merged_list_of_several_servers_is_nobodys_own():
 
 
 @pytest.mark.parametrize("models", [(), ("llama3:8b",)])
-async def test_ollama_is_named_but_not_used(models):
+async def test_ollama_is_known_by_its_greeting_and_tells_more_of_its_models(models):
     async with ollama(*models) as server:
         found = await look_at(server.url)
-    assert (found.kind, found.up) == (Kind.OLLAMA, False)
-    assert "Ollama" in (found.why or "")
+    assert (found.kind, found.up) == (Kind.OLLAMA, True)
+    assert [card["id"] for card in found.cards or ()] == list(models)
+    assert all(card["details"]["parameter_size"] == "8.0B" for card in found.cards or ())
 
 
 async def test_llama_cpp_that_is_loading_its_model_is_known_but_not_up_yet():
@@ -286,17 +287,19 @@ async def test_our_own_port_is_not_looked_at():
         assert server.asked == []
 
 
-async def test_ollama_on_its_port_is_refused_with_one_clear_warning_and_in_readiness():
+async def test_ollama_on_its_port_is_used_in_its_own_api():
     log = Log()
     async with ollama("llama3") as server, fleet_of(ports=[server.port], log=log) as fleet:
         await fleet.look()
         await fleet.look()
         ready, told = fleet.ready()
-    assert not ready
-    assert "is an Ollama, which is not supported yet" in told["reason"]
-    assert not told["upstreams"][f"ollama-{server.port}"]["up"]
+        (member,) = fleet.members
+    assert ready
+    assert told["upstreams"][f"ollama-{server.port}"]["up"]
+    assert member.native == {Surface.OLLAMA_CHAT, Surface.OLLAMA_GENERATE, Surface.OLLAMA_EMBED}
+    assert Surface.CHAT in member.surfaces
     (line,) = log.entries
-    assert (line["event"], line["log_level"]) == ("upstream not usable", "warning")
+    assert line["event"] == "upstream found"
 
 
 async def test_with_discovery_off_and_nothing_configured_nothing_is_looked_at():

@@ -63,13 +63,14 @@ async def test_a_llama_cpp_with_several_models_does_not_answer_any_name():
         assert not fleet.members[0].any_model
 
 
-async def test_a_configured_ollama_is_down_and_says_why():
-    async with ollama("llama3") as server, fleet_of(at(server)) as fleet:
-        await fleet.look()
-        (member,) = fleet.members
-        assert not member.up
-        assert "Ollama" in member.why
-        assert fleet.models() == []
+async def test_a_configured_ollama_is_up_whatever_it_was_called():
+    async with ollama("llama3") as server:
+        for kind in ("openai-compatible", "ollama"):
+            async with fleet_of(at(server, kind=kind)) as fleet:
+                await fleet.look()
+                (member,) = fleet.members
+                assert (member.up, member.kind) == (True, "Ollama")
+                assert [card["id"] for card in fleet.models()] == ["llama3"]
 
 
 async def test_edge_itself_is_never_its_own_upstream_but_another_edge_may_be_configured():

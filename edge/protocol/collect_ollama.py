@@ -1,0 +1,45 @@
+"""Builds the one line that Ollama answers with ``"stream": false`` out of the lines of a stream.
+
+In: decoded lines. Out: the last line, with the text, the thinking and the tool calls of all. Must not: raise on any
+JSON.
+"""
+
+from typing import Any
+
+_JOINED = ("content", "response", "thinking")
+
+
+class OllamaCollector:
+    """The collector of ``/api/chat`` and ``/api/generate``."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, Any] = {}
+        self._texts: dict[str, list[str]] = {}
+        self._calls: list[object] = []
+        self._message: dict[str, Any] | None = None
+
+    def add(self, event: dict[str, object]) -> None:
+        """Take one line."""
+        if not isinstance(event, dict):
+            return
+        self._last = {**self._last, **event}
+        message = event.get("message")
+        if isinstance(message, dict):
+            self._message = {**(self._message or {}), **message}
+        held = message if isinstance(message, dict) else event
+        for name in _JOINED:
+            text = held.get(name)
+            if isinstance(text, str) and text:
+                self._texts.setdefault(name, []).append(text)
+        calls = held.get("tool_calls")
+        if isinstance(calls, list):
+            self._calls += calls
+
+    def answer(self) -> dict[str, object]:
+        """The answer."""
+        told: dict[str, object] = {name: "".join(pieces) for name, pieces in self._texts.items()}
+        if self._calls:
+            told["tool_calls"] = self._calls
+        if self._message is None:
+            return {**self._last, **told}
+        return {**self._last, "message": {**self._message, "content": "", **told}}

@@ -1,0 +1,93 @@
+"""Embeddings: OpenAI's and Ollama's requests and answers, made of each other.
+
+In: decoded bodies. Out: decoded bodies. Must not: change a vector, but for the float32 that base64 holds.
+"""
+
+import base64
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from edge.errors import UpstreamBroken
+from edge.protocol.fields import Fields
+from edge.protocol.surface import Surface
+
+Body = dict[str, Any]
+Reshape = Callable[[Body], Body]
+
+
+def translate(surface: Surface, body: Body) -> tuple[Body, tuple[str, ...], Reshape]:
+    """The request for the other API, what was dropped of it, and how its answer becomes the client's.
+
+    Raises:
+        BadRequest: a field is malformed, or cannot be expressed there.
+    """
+    return _to_ollama(body) if surface is Surface.EMBEDDINGS else _to_openai(body)
+
+
+def _to_ollama(body: Body) -> tuple[Body, tuple[str, ...], Reshape]:
+    fields = Fields(body)
+    model, dimensions = fields.text("model"), fields.whole("dimensions", 1)
+    as_base64 = fields.one_of("encoding_format", "float", "base64") == "base64"
+    asked: Body = {"model": model, "input": _inputs(fields)}
+    options = fields.object("options")
+    for name, value in (
+        ("dimensions", dimensions),
+        ("keep_alive", fields.any("keep_alive")),
+        ("truncate", fields.flag("truncate")),
+        ("options", None if options is None else options.body),
+    ):
+        if value is not None:
+            asked[name] = value
+
+    def reshape(answer: Body) -> Body:
+        vectors = answer.get("embeddings")
+        if not isinstance(vectors, list):
+            raise UpstreamBroken("it sent no embeddings")
+        count = answer.get("prompt_eval_count")
+        tokens = count if isinstance(count, int) else 0
+        data = [
+            {"object": "embedding", "index": number, "embedding": _base64(vector) if as_base64 else vector}
+            for number, vector in enumerate(vectors)
+        ]
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return {"object": "list", "data": data, "model": answer.get("model") or model, "usage": usage}
+
+    return asked, tuple(fields.rest()), reshape
+
+
+def _to_openai(body: Body) -> tuple[Body, tuple[str, ...], Reshape]:
+    fields = Fields(body)
+    model, dimensions = fields.text("model"), fields.whole("dimensions", 1)
+    asked: Body = {"model": model, "input": _inputs(fields), "encoding_format": "float"}
+    if dimensions is not None:
+        asked["dimensions"] = dimensions
+    fields.known("stream")
+
+    def reshape(answer: Body) -> Body:
+        data = answer.get("data")
+        if not isinstance(data, list) or not all(isinstance(item, dict) and "embedding" in item for item in data):
+            raise UpstreamBroken("it sent no embeddings")
+        usage = answer.get("usage")
+        told: Body = {"model": answer.get("model") or model, "embeddings": [item["embedding"] for item in data]}
+        if isinstance(usage, dict) and isinstance(usage.get("prompt_tokens"), int):
+            told["prompt_eval_count"] = usage["prompt_tokens"]
+        return told
+
+    return asked, tuple(fields.rest()), reshape
+
+
+def _inputs(fields: Fields) -> Any:
+    given = fields.any("input")
+    if isinstance(given, str) or (isinstance(given, list) and all(isinstance(item, str) for item in given)):
+        return given
+    if given is None:
+        raise fields.wrong("input", "required, a string or a list of strings")
+    raise fields.wrong("input", "must be a string or a list of strings; this upstream takes no token numbers")
+
+
+def _base64(vector: Any) -> str:
+    try:
+        return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+    except (TypeError, struct.error):
+        raise UpstreamBroken("it sent an embedding that is not a list of numbers") from None

@@ -1,0 +1,135 @@
+"""Ollama's own API: lines of JSON, the last of which says ``done`` and what the answer took.
+
+In: the upstream's bytes. Out: batches; heartbeats and errors in the surface's shape. Must not: change a line's bytes.
+Format: https://github.com/ollama/ollama/blob/main/docs/api.md. An error is a string under ``error``, in mid-stream too.
+"""
+
+import re
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from edge.errors import EdgeError
+from edge.protocol.batch import Measured
+from edge.protocol.codec import Seen, SeenError, SseCodec
+from edge.protocol.collect_ollama import OllamaCollector
+from edge.protocol.dialect import Collector
+from edge.protocol.ndjson import LineSplitter, encode_line, lines
+from edge.protocol.ollama_events import read_usage
+from edge.protocol.request import Prepared
+from edge.protocol.shapes import upstream_said
+from edge.protocol.sse import Event
+from edge.protocol.surface import Surface
+
+_NO_TEXT = re.compile(rb"(?!)")  # no mould: each line has a time of its own
+_GOES_ON = b'"done":false}\n'
+# Inside JSON text quotes are escaped, so none of these can be part of what a model says.
+_TO_BE_LOOKED_AT = (b'"content":""', b'"response":""', b'"error"', b'"tool_calls"')
+_NS = 1e9
+
+
+class OllamaCodec(SseCodec):
+    """Reads a stream of ``/api/chat`` or ``/api/generate``."""
+
+    def __init__(self, prepared: Prepared, max_event_bytes: int) -> None:
+        super().__init__(max_event_bytes, _NO_TEXT, LineSplitter(max_event_bytes), lines)
+        self._surface = prepared.surface
+        self._model = prepared.model or ""
+        self._done = False
+        self._count = _plain_lines
+
+    def finished(self, *, clean_eof: bool) -> bool:  # noqa: ARG002 - the last line is finish and terminator in one
+        """The line that says ``done`` has come."""
+        return self._done
+
+    def heartbeat(self, *, handed_over: bool) -> bytes:  # noqa: ARG002 - a line fits anywhere
+        """A line without content; the format has no comments."""
+        return heartbeat_line(self._surface, self._model)
+
+    def error_event(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - a string has no place for it
+        """A line with a string under ``error``."""
+        return encode_line({"error": error.message})
+
+    def collect(self, collector: Collector) -> None:
+        """See ``dialect.Codec.collect``; each line is then decoded."""
+        self._collector = collector
+        self._count = _none
+
+    def _is_text(self, token: bytes) -> bool:  # noqa: ARG002
+        return False
+
+    def _observe(self, event: Event) -> Seen:
+        line = self._decoded(event)
+        if not isinstance(line, dict):
+            return Seen.PRELUDE
+        if line.get("error"):
+            raise SeenError(upstream_said(line, 502), relay=isinstance(line["error"], str))
+        if line.get("done") is True:
+            self._done = True
+            self.usage = read_usage(line)
+            self.measured = read_measured(line)
+            return Seen.END
+        return Seen.TOKEN if _content(line) else Seen.PRELUDE
+
+
+def _content(line: dict[str, Any]) -> bool:
+    message = line.get("message")
+    held = message if isinstance(message, dict) else line
+    return any(held.get(name) for name in ("content", "response", "thinking", "tool_calls"))
+
+
+def _none(run: bytes) -> int:  # noqa: ARG001
+    return 0
+
+
+def _plain_lines(run: bytes) -> int:
+    """How many lines of generated text there are, if there is nothing else; 0.4 µs in place of 2.5 to decode one."""
+    count = run.count(b"\n")
+    if not run.endswith(_GOES_ON) or run.count(_GOES_ON) != count:
+        return 0
+    return 0 if any(mark in run for mark in _TO_BE_LOOKED_AT) else count
+
+
+def read_measured(line: dict[str, Any]) -> Measured:
+    """The durations of a last line, in seconds."""
+    return Measured(*(_seconds(line.get(f"{name}_duration")) for name in ("load", "prompt_eval", "eval")))
+
+
+def _seconds(nanoseconds: object) -> float | None:
+    return nanoseconds / _NS if isinstance(nanoseconds, int) else None
+
+
+def now_text(seconds: float | None = None) -> str:
+    """A time as Ollama writes it."""
+    return datetime.fromtimestamp(time.time() if seconds is None else seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def heartbeat_line(surface: Surface, model: str) -> bytes:
+    """A line that adds nothing to the answer."""
+    head: dict[str, object] = {"model": model, "created_at": now_text()}
+    if surface is Surface.OLLAMA_GENERATE:
+        return encode_line({**head, "response": "", "done": False})
+    return encode_line({**head, "message": {"role": "assistant", "content": ""}, "done": False})
+
+
+class OllamaDialect:
+    """``/api/chat``, ``/api/generate`` and ``/api/embed``."""
+
+    stream_type = "application/x-ndjson"
+
+    def __init__(self, surface: Surface) -> None:
+        self.surface = surface
+
+    def codec(self, prepared: Prepared, max_event_bytes: int, repairs: frozenset[str]) -> OllamaCodec:  # noqa: ARG002
+        """See ``dialect.Dialect``; no repair changes how the lines are read."""
+        return OllamaCodec(prepared, max_event_bytes)
+
+    def collector(self, prepared: Prepared) -> Collector:  # noqa: ARG002 - the stream tells all
+        """See ``dialect.Dialect``."""
+        return OllamaCollector()
+
+    def error_body(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - it is in the header
+        """A string under ``error``."""
+        return orjson.dumps({"error": error.message})

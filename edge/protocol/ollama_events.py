@@ -1,0 +1,81 @@
+"""Ollama's lines as canonical events.
+
+In: decoded lines. Out: canonical events. Must not: raise on any JSON of an upstream's.
+"""
+
+from typing import Any
+
+import orjson
+
+from edge.protocol.batch import Usage
+from edge.protocol.events import Event, Finish, Reasoning, Start, Text, ToolCallArguments, ToolCallStart
+
+
+class OllamaDecoder:
+    """A ``transcoding.Decoder`` of the lines of ``/api/chat`` and ``/api/generate``."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._started = False
+        self._calls = 0
+
+    def add(self, event: dict[str, object]) -> None:
+        """See ``transcoding.Decoder``."""
+        if not isinstance(event, dict):
+            return
+        if not self._started:
+            self._started = True
+            model = event.get("model")
+            self.events.append(Start(model if isinstance(model, str) else ""))
+        message = event.get("message")
+        if isinstance(message, dict):
+            self._message(message.get("thinking"), message.get("content"), message.get("tool_calls"))
+        else:
+            self._message(event.get("thinking"), event.get("response"), event.get("tool_calls"))
+        if event.get("done") is True:
+            self.events.append(Finish("length" if event.get("done_reason") == "length" else "stop"))
+
+    def answer(self) -> dict[str, object]:
+        """Nothing: it is the encoder's collector that has the answer."""
+        return {}
+
+    def whole(self, answer: dict[str, object]) -> Usage | None:
+        """See ``transcoding.Decoder``: a whole answer is one line."""
+        if "message" not in answer and "response" not in answer:
+            return None
+        self.add(answer)
+        return read_usage(answer)
+
+    def _message(self, thought: object, content: object, calls: object) -> None:
+        if thought and isinstance(thought, str):
+            self.events.append(Reasoning(thought))
+        if content and isinstance(content, str):
+            self.events.append(Text(content))
+        for call in calls if isinstance(calls, list) else ():
+            if isinstance(call, dict):
+                self._call(call)
+
+    def _call(self, call: dict[str, Any]) -> None:
+        """A call comes whole, its arguments as an object."""
+        function = call.get("function")
+        function = function if isinstance(function, dict) else {}
+        identity, name, arguments = call.get("id"), function.get("name"), function.get("arguments")
+        self.events.append(
+            ToolCallStart(
+                self._calls,
+                identity if isinstance(identity, str) else "",
+                name if isinstance(name, str) else "",
+            )
+        )
+        json = arguments if isinstance(arguments, str) else orjson.dumps(arguments or {}).decode()
+        self.events.append(ToolCallArguments(self._calls, json))
+        self._calls += 1
+
+
+def read_usage(line: dict[str, Any]) -> Usage:
+    """The counts of a last line."""
+    prompt, output = line.get("prompt_eval_count"), line.get("eval_count")
+    return Usage(
+        prompt=prompt if isinstance(prompt, int) else None,
+        completion=output if isinstance(output, int) else None,
+    )

@@ -1,0 +1,146 @@
+"""Ollama requests, out of the canonical request.
+
+In: an ``Ask``. Out: the body for ``/api/chat`` or ``/api/generate``. Must not: lose a field without counting it.
+Format: https://github.com/ollama/ollama/blob/main/docs/api.md
+"""
+
+from typing import Any
+
+import orjson
+
+from edge.errors import BadRequest
+from edge.protocol.canonical import (
+    Ask,
+    ImagePart,
+    Message,
+    Part,
+    Rendering,
+    Target,
+    TextPart,
+    ThinkingPart,
+    Tool,
+    ToolResultPart,
+    ToolUsePart,
+)
+
+_OPTIONS = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "seed": "seed",
+    "stop": "stop",
+    "presence_penalty": "presence_penalty",
+    "frequency_penalty": "frequency_penalty",
+    "max_tokens": "num_predict",
+}
+_EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high"}
+
+
+def render_chat(ask: Ask, to: Target) -> Rendering:
+    """Write a request for ``/api/chat``.
+
+    Raises:
+        BadRequest: it cannot be said there, and would be missed.
+    """
+    out = _rendered(ask, to)
+    names = {part.id: part.name for message in ask.messages for part in message.parts if isinstance(part, ToolUsePart)}
+    out.body["messages"] = [_message(message, names) for message in ask.messages]
+    choice = ask.tool_choice
+    if choice is not None and choice.mode in ("required", "tool") and ask.tools:
+        raise out.refuse("tool_choice", f"{to.name} cannot be made to call a tool; use auto")
+    if choice is None or choice.mode != "none":
+        out.put("tools", [_tool(tool) for tool in ask.tools])
+    return out
+
+
+def render_generate(ask: Ask, to: Target) -> Rendering:
+    """Write a request for ``/api/generate``, which continues a prompt as it stands.
+
+    Raises:
+        BadRequest: it cannot be said there, and would be missed.
+    """
+    out = _rendered(ask, to)
+    out.body["prompt"] = ask.prompt or ""
+    out.put("suffix", ask.suffix)
+    if not ask.suffix:
+        out.body["raw"] = True  # no template around it
+    return out
+
+
+def _rendered(ask: Ask, to: Target) -> Rendering:
+    out = Rendering(ask, to)
+    if ask.n is not None and ask.n > 1:
+        raise out.refuse("n", f"{to.name} gives one answer at a time; ask {ask.n} times")
+    if ask.logprobs or ask.top_logprobs:
+        raise out.refuse("logprobs", f"{to.name} is not asked for them by Edge; leave it out")
+    out.put("model", ask.model)
+    out.body["stream"] = True
+    options: dict[str, Any] = {} if not to.num_ctx else {"num_ctx": to.num_ctx}
+    for name, theirs in _OPTIONS.items():
+        value = getattr(ask, name)
+        if value not in (None, []):
+            options[theirs] = value
+    options.update(ask.options)
+    out.put("options", options)
+    if ask.format is not None:
+        out.body["format"] = "json" if ask.format.schema is None else ask.format.schema
+    if ask.thinking is not None:
+        effort = _EFFORTS.get(ask.thinking.effort or "")
+        # Only gpt-oss takes words; every other thinking model wants true or false.
+        words = "gpt-oss" in (ask.model or "")
+        out.body["think"] = effort if words and effort and ask.thinking.enabled else ask.thinking.enabled
+    out.put("keep_alive", ask.keep_alive)
+    out.drop("parallel_tools", "user")
+    out.drop_extra()
+    return out
+
+
+def _message(message: Message, names: dict[str, str]) -> dict[str, Any]:
+    if message.role == "tool":
+        (result,) = message.parts
+        assert isinstance(result, ToolResultPart)  # noqa: S101 - a tool message is nothing else
+        text = "".join(part.text for part in result.parts if isinstance(part, TextPart))
+        told: dict[str, Any] = {"role": "tool", "content": text}
+        name = result.name or names.get(result.id)
+        if name:
+            told["tool_name"] = name
+        images = _images(result.parts, message.path)
+        return {**told, "images": images} if images else told
+    told = {"role": message.role, "content": message.text()}
+    images = _images(message.parts, message.path)
+    if images:
+        told["images"] = images
+    thought = "".join(part.text for part in message.parts if isinstance(part, ThinkingPart))
+    if thought:
+        told["thinking"] = thought
+    calls = [_call(part, message.path) for part in message.parts if isinstance(part, ToolUsePart)]
+    if calls:
+        told["tool_calls"] = calls
+    return told
+
+
+def _images(parts: tuple[Part, ...], path: str) -> list[str]:
+    found = []
+    for part in parts:
+        if isinstance(part, ImagePart):
+            if not part.data:
+                raise BadRequest(f"{path}: Ollama fetches no images; send them as data: URLs", param=path)
+            found.append(part.data)
+    return found
+
+
+def _call(part: ToolUsePart, path: str) -> dict[str, Any]:
+    try:
+        arguments = orjson.loads(part.arguments or "{}")
+    except orjson.JSONDecodeError:
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise BadRequest(f"{path}: the arguments of the call of {part.name} are no JSON object", param=path)
+    return {"function": {"name": part.name, "arguments": arguments}}
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    function: dict[str, Any] = {"name": tool.name, "description": tool.description or ""}
+    function["parameters"] = tool.parameters or {"type": "object", "properties": {}}
+    return {"type": "function", "function": function}

@@ -1,0 +1,194 @@
+"""Crossing surfaces: a client's request for an upstream that speaks another, and that upstream's answer back.
+
+In: a prepared request and the surface to cross to; then network reads. Out: the other surface's body, and batches in
+the client's own. Must not: know any dialect but by the tables; N + N codecs, never N times N.
+
+A token costs one decoded event and one encoded one here, where a relayed one costs neither.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import orjson
+
+from edge.errors import BadRequest, EdgeError, UpstreamBroken
+from edge.protocol import chat_events, chat_request, embeddings, ollama_events, ollama_request
+from edge.protocol.batch import Batch, Measured, Usage
+from edge.protocol.canonical import Ask, Rendering, Target
+from edge.protocol.dialect import BadStream, Codec, Collector
+from edge.protocol.request import Prepared, Translated, prepare
+from edge.protocol.surface import Surface
+from edge.protocol.transcoding import Answering, Decoder, Encoder, Piece
+
+# How each surface's requests are read, and how a request is written for each surface that an upstream may speak.
+_PARSE: Mapping[Surface, Callable[[dict[str, object]], Ask]] = {
+    Surface.CHAT: chat_request.parse,
+}
+_RENDER: Mapping[Surface, Callable[[Ask, Target], Rendering]] = {
+    Surface.CHAT: chat_request.render,
+    Surface.OLLAMA_CHAT: ollama_request.render_chat,
+}
+_DECODERS: Mapping[Surface, Callable[[], Decoder]] = {
+    Surface.CHAT: chat_events.ChatDecoder,
+    Surface.OLLAMA_CHAT: ollama_events.OllamaDecoder,
+}
+_ENCODERS: Mapping[Surface, Callable[[Answering], Encoder]] = {
+    Surface.CHAT: chat_events.ChatEncoder,
+}
+_EMBEDS = (Surface.EMBEDDINGS, Surface.OLLAMA_EMBED)
+# For a client's surface, the surfaces it may be answered through, the one that loses least first.
+_THROUGH: Mapping[Surface, tuple[Surface, ...]] = {
+    Surface.CHAT: (Surface.OLLAMA_CHAT,),
+    Surface.EMBEDDINGS: (Surface.OLLAMA_EMBED,),
+    Surface.OLLAMA_EMBED: (Surface.EMBEDDINGS,),
+}
+
+
+def target(surface: Surface, native: frozenset[Surface]) -> Surface | None:
+    """The surface in which an upstream that speaks ``native`` is asked for ``surface``; None if it cannot be."""
+    if surface in native:
+        return surface
+    return next((through for through in _THROUGH.get(surface, ()) if through in native), None)
+
+
+def reachable(native: frozenset[Surface]) -> frozenset[Surface]:
+    """All surfaces that an upstream can answer which speaks ``native``."""
+    return frozenset(surface for surface in Surface if target(surface, native) is not None)
+
+
+def translate(prepared: Prepared, to: Target) -> Translated:
+    """Write a client's request for an upstream that speaks ``to.surface``.
+
+    Raises:
+        BadRequest: a field is malformed, or cannot be expressed there and would be missed.
+    """
+    body = orjson.loads(prepared.body)
+    if prepared.surface in _EMBEDS:
+        asked, dropped, reshape = embeddings.translate(prepared.surface, body)
+        return Translated(orjson.dumps(asked), dropped, reshape)
+    rendering = _RENDER[to.surface](_PARSE[prepared.surface](body), to)
+    return Translated(orjson.dumps(rendering.body), tuple(dict.fromkeys(rendering.dropped)))
+
+
+def prepare_crossed(surface: Surface, raw: bytes, targets: tuple[Target, ...]) -> Prepared:
+    """``prepare``, and the request written for each of the targets: all of it in the process that reads large bodies.
+
+    Raises:
+        BadRequest: see ``prepare``; what one target cannot be told is left out, and is found out when it is asked.
+    """
+    prepared = prepare(surface, raw)
+    crossed = []
+    for to in targets:
+        try:
+            crossed.append((to, translate(prepared, to)))
+        except BadRequest:
+            continue
+    return replace(prepared, crossed=tuple(crossed))
+
+
+def transcoder(source: Codec, spoken: Surface, answering: Answering) -> "Transcoder":
+    """A codec that reads ``spoken`` by ``source``, and gives the surface that the request came in."""
+    return Transcoder(source, _DECODERS[spoken](), _ENCODERS[answering.prepared.surface](answering))
+
+
+class Transcoder:
+    """A codec over another one: decoder of one dialect, encoder of another; see ``dialect.Codec``."""
+
+    terminator = b""  # it is part of the last batch
+
+    def __init__(self, source: Codec, decoder: Decoder, encoder: Encoder) -> None:
+        self._source = source
+        self._decoder = decoder
+        self._encoder = encoder
+        self._collector: Collector | None = None
+        self._ended = False
+        self._whole_usage: Usage | None = None
+        source.collect(decoder)
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the upstream has reported."""
+        return self._whole_usage or self._source.usage
+
+    @property
+    def measured(self) -> Measured | None:
+        """What the upstream has measured."""
+        return self._source.measured
+
+    def plain(self, data: bytes) -> int:  # noqa: ARG002 - the bytes are not the client's
+        """Never."""
+        return 0
+
+    def feed(self, data: bytes) -> Batch:
+        """See ``dialect.Codec.feed``."""
+        try:
+            return self._turned(self._source.feed(data))
+        except BadStream as bad:
+            bad.before = self._turned(bad.before)
+            raise
+
+    def eof(self) -> Batch:
+        """See ``dialect.Codec.eof``; an answer that is finished gets its end here if it had no terminator."""
+        batch = self._source.eof()
+        finished = batch.error is None and not batch.terminated and self._source.finished(clean_eof=True)
+        return self._turned(batch, finished=finished)
+
+    def finished(self, *, clean_eof: bool) -> bool:  # noqa: ARG002 - the end has been written or it has not
+        """See ``dialect.Codec.finished``."""
+        return self._ended
+
+    def collect(self, collector: Collector) -> None:
+        """See ``dialect.Codec.collect``; of the client's surface."""
+        self._collector = collector
+
+    def answer(self) -> dict[str, object]:
+        """See ``dialect.Codec.answer``."""
+        return {} if self._collector is None else self._collector.answer()
+
+    def heartbeat(self, *, handed_over: bool) -> bytes:
+        """See ``dialect.Codec.heartbeat``."""
+        return self._encoder.heartbeat(handed_over=handed_over)
+
+    def error_event(self, error: EdgeError, request_id: str) -> bytes:
+        """See ``dialect.Codec.error_event``."""
+        return self._encoder.error_event(error, request_id)
+
+    def reshaped(self, answer: dict[str, object]) -> dict[str, object]:
+        """A whole answer of the upstream's surface, in the client's; a collector must have been set.
+
+        Raises:
+            UpstreamBroken: there is no answer in it.
+        """
+        self._whole_usage = self._decoder.whole(answer)
+        events, self._decoder.events = self._decoder.events, []
+        if not events:
+            raise UpstreamBroken("the upstream sent JSON that is no answer")
+        for event in events:
+            self._encode(self._encoder.add(event))
+        self._encode(self._encoder.end(self._whole_usage))
+        return self.answer()
+
+    def _turned(self, batch: Batch, *, finished: bool = False) -> Batch:
+        events = self._decoder.events
+        parts: list[bytes] = []
+        if events:
+            for event in events:
+                parts += self._encode(self._encoder.add(event))
+            events.clear()
+        if batch.terminated and batch.error is None:
+            finished = self._source.finished(clean_eof=False)
+        number = len(parts)
+        if finished and not self._ended:
+            self._ended = True
+            parts += self._encode(self._encoder.end(self._source.usage))
+            number = len(parts)
+            parts.append(self._encoder.terminator)
+        terminated = (batch.terminated and batch.error is None) or finished
+        return Batch(b"".join(parts), number, batch.tokens, terminated=terminated, error=batch.error)
+
+    def _encode(self, pieces: list[Piece]) -> list[bytes]:
+        if self._collector is not None:
+            for _, payload in pieces:
+                self._collector.add(payload)
+        frame = self._encoder.frame
+        return [frame(piece) for piece in pieces]

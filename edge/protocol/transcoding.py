@@ -1,0 +1,59 @@
+"""What crossing surfaces needs of a dialect: a decoder where upstreams speak it, an encoder where clients do.
+
+In: nothing. Out: the two interfaces, and what is passed through them. Must not: know any dialect.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from edge.errors import EdgeError
+from edge.protocol.batch import Usage
+from edge.protocol.dialect import Collector
+from edge.protocol.events import Event
+from edge.protocol.request import Prepared
+
+Piece = tuple[str | None, dict[str, object]]  # one event of a surface: its name, if the surface names them, and payload
+
+
+class Decoder(Collector, Protocol):
+    """Makes canonical events of an upstream's payloads. Odd payloads are skipped, never raised on."""
+
+    events: list[Event]  # what ``add`` has found; whoever reads it empties it
+
+    def whole(self, answer: dict[str, object]) -> Usage | None:
+        """Make events of a whole non-stream answer; returns what it reports as usage."""
+
+
+class Encoder(Protocol):
+    """Writes canonical events in a client's surface."""
+
+    terminator: bytes  # after the last event of a finished answer; may be empty
+
+    def add(self, event: Event) -> list[Piece]:
+        """The surface's events for it; may be none yet."""
+
+    def end(self, usage: Usage | None) -> list[Piece]:
+        """What closes a finished answer."""
+
+    def frame(self, piece: Piece) -> bytes:
+        """A piece as it goes over the wire: whole events, one line of JSON each."""
+
+    def heartbeat(self, *, handed_over: bool) -> bytes:
+        """See ``dialect.Codec.heartbeat``."""
+
+    def error_event(self, error: EdgeError, request_id: str) -> bytes:
+        """See ``dialect.Codec.error_event``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """What an encoder needs to know of the exchange.
+
+    Attributes:
+        id: Hex digits to make the answer's id of, unique to the exchange.
+        created: Unix time.
+    """
+
+    prepared: Prepared
+    id: str
+    created: int

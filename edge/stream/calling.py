@@ -1,0 +1,90 @@
+"""From a prepared request and the member that is to answer it to the call: relayed as it is, or translated.
+
+In: both. Out: one ``Call``. Must not: open it.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from edge.errors import BadRequest
+from edge.protocol.canonical import Target
+from edge.protocol.context import context_of
+from edge.protocol.dialect import Codec, Dialect
+from edge.protocol.dialects import DIALECTS
+from edge.protocol.request import Prepared
+from edge.protocol.surface import Surface
+from edge.protocol.transcode import transcoder, translate
+from edge.protocol.transcoding import Answering
+from edge.settings import Stream as StreamSettings
+from edge.upstream.base import Call
+from edge.upstream.health import Member
+
+_CUTS_PROMPTS = (Surface.OLLAMA_CHAT, Surface.OLLAMA_GENERATE)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What holds for every attempt of an exchange.
+
+    Attributes:
+        dialect: The client's.
+        headers: Those that go upstream.
+    """
+
+    dialect: Dialect
+    settings: StreamSettings
+    headers: Mapping[str, str]
+    stream_id: str
+
+
+def compose(prepared: Prepared, member: Member, terms: Terms) -> Call:
+    """The call of ``member`` for this request.
+
+    Raises:
+        BadRequest: the request cannot be said in any surface that the member speaks, or would be cut there.
+    """
+    to = member.target(prepared.surface)
+    call = _relayed(prepared, member, terms) if to is None else _translated(prepared, member, terms, to)
+    if call.surface not in _CUTS_PROMPTS:
+        return call
+    context = context_of(call.body)
+    if context.too_long and member.refuses_truncation:
+        raise BadRequest(
+            f"messages: about {context.estimate} tokens, but {member.name} is asked for a context of {context.limit} "
+            "(num_ctx) and would cut the prompt silently; send less, or raise options.num_ctx",
+            param="messages",
+            code="context_length_exceeded",
+        )
+    return replace(call, context=context)
+
+
+def _translated(prepared: Prepared, member: Member, terms: Terms, to: Target) -> Call:
+    most, headers = terms.settings.max_answer_bytes, terms.headers
+    translated = next((done for known, done in prepared.crossed if known == to), None) or translate(prepared, to)
+    if translated.reshape is not None:
+        return Call(
+            to.surface, translated.body, None, headers, most,
+            takes_body=True, reshape=translated.reshape, dropped=translated.dropped,
+        )  # fmt: skip
+    # Nothing is stripped on the way in: whether the client gets the usage is the encoder's business.
+    asked = replace(prepared, strip_usage=False)
+    source = DIALECTS[to.surface].codec(asked, terms.settings.max_event_bytes, member.repairs)
+    answering = Answering(prepared, terms.stream_id.removeprefix("st_"), int(time.time()))
+    crossing = transcoder(source, to.surface, answering)
+    if not prepared.stream:
+        crossing.collect(terms.dialect.collector(prepared))
+    return Call(
+        to.surface, translated.body, crossing, headers, most,
+        takes_body=not prepared.stream, reshape=crossing.reshaped, dropped=translated.dropped,
+    )  # fmt: skip
+
+
+def _relayed(prepared: Prepared, member: Member, terms: Terms) -> Call:
+    codec: Codec | None = None
+    if prepared.streamed:
+        codec = terms.dialect.codec(prepared, terms.settings.max_event_bytes, member.repairs)
+        if not prepared.stream:
+            codec.collect(terms.dialect.collector(prepared))
+    most = terms.settings.max_answer_bytes
+    return Call(prepared.surface, prepared.body, codec, terms.headers, most, takes_body=not prepared.stream)
