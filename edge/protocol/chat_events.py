@@ -24,6 +24,8 @@ from edge.protocol.shapes import openai_body
 from edge.protocol.sse import COMMENT_HEARTBEAT, DONE, encode
 from edge.protocol.transcoding import Answering, Piece
 
+_MARK = "0c3f1f3e"  # stands for a text; nothing behind it can hold it
+
 _REASONS: dict[object, Reason] = {
     "stop": "stop",
     "length": "length",
@@ -139,6 +141,7 @@ class ChatEncoder:
         }
         self._id = answering.id
         self._usage_wanted = not prepared.strip_usage
+        self._ends: tuple[bytes, bytes] | None = None
         self._called: set[int] = set()  # choices with tool calls
 
     def add(self, event: Event) -> list[Piece]:  # noqa: PLR0911 - one case per kind of event
@@ -152,6 +155,7 @@ class ChatEncoder:
                 return [self._delta(index, {"tool_calls": [{"index": call, "function": {"arguments": json}}]})]
             case Start(model):
                 self._head["model"] = model or self._head["model"]
+                self._ends = None
                 return [self._delta(0, {"role": "assistant", "content": ""})]
             case ToolCallStart(call, identity, name, index):
                 self._called.add(index)
@@ -167,6 +171,13 @@ class ChatEncoder:
                 # Ollama says "stop" after tool calls too; an SDK's tool loop waits for the other.
                 said = "tool_calls" if reason == "stop" and index in self._called else reason
                 return [self._choice({"index": index, "delta": {}, "finish_reason": said})]
+
+    def text_ends(self) -> tuple[bytes, bytes] | None:
+        """See ``transcoding.Encoder``."""
+        if self._ends is None:
+            before, _, after = self.frame(self._delta(0, {"content": _MARK})).rpartition(_MARK.encode())
+            self._ends = before, after
+        return self._ends
 
     def end(self, usage: Usage | None) -> list[Piece]:
         """See ``transcoding.Encoder``."""

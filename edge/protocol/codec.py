@@ -111,6 +111,14 @@ class SseCodec:
         """See ``dialect.Codec.plain``: what proves that the events are plain also proves that there is none to cut."""
         return 0 if self._held or len(data) > self._most else self._count(data)
 
+    def text(self, data: bytes) -> tuple[bytes, int]:
+        """See ``dialect.Codec.text``."""
+        mould = self._mould
+        if self._held or len(data) > self._most or not mould.key.startswith(b'"content"'):
+            return b"", 0
+        count = mould.count(data)
+        return (mould.text(data), count) if count else (b"", 0)
+
     def feed(self, data: bytes) -> Batch:
         """See ``dialect.Codec.feed``."""
         try:

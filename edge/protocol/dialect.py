@@ -39,6 +39,12 @@ class Codec(Protocol):
         Otherwise 0, and the read is still to be fed.
         """
 
+    def text(self, data: bytes) -> tuple[bytes, int]:
+        """The text of a read that is plain as above and adds to the answer's text alone, and the number of its events.
+
+        Still escaped as it was: what is escaped in one JSON string is so in any. Otherwise nothing and 0.
+        """
+
     def feed(self, data: bytes) -> Batch:
         """Cut whole events out of a network read and observe them.
 

@@ -20,10 +20,11 @@ class Mould:
         opening: Matches what may stand just before a text, its opening quote included.
     """
 
-    __slots__ = ("_after", "_before", "_empty", "_joint", "_lines", "_opening", "_unused")
+    __slots__ = ("_after", "_before", "_empty", "_joint", "_lines", "_opening", "_unused", "key")
 
     def __init__(self, opening: re.Pattern[bytes]) -> None:
         self._opening = opening
+        self.key = b""  # what stands just before the text
         self._before = b""  # empty: nothing has been learnt
         self._after = b""
         self._joint = b""
@@ -42,6 +43,7 @@ class Mould:
         if text is None or not event.endswith(b"\n\n") or b"\r" in event or event[text.end() : text.end() + 1] != b'"':
             return False
         self._before, self._after = event[: text.start()], event[text.end() :]
+        self.key = openings[0].group()
         self._joint = self._after + self._before
         self._empty = self._before[-_BESIDE:] + self._after[:_BESIDE]
         self._lines = event.count(b"\n")
@@ -74,4 +76,8 @@ class Mould:
 
     def merged(self, run: bytes) -> bytes:
         """One event with the text of all of ``run``, for which ``count`` gave more than 0."""
-        return self._before + run[len(self._before) : -len(self._after)].replace(self._joint, b"") + self._after
+        return self._before + self.text(run) + self._after
+
+    def text(self, run: bytes) -> bytes:
+        """The text of all of ``run``, still escaped, for which ``count`` gave more than 0."""
+        return run[len(self._before) : -len(self._after)].replace(self._joint, b"")

@@ -27,6 +27,10 @@ _NO_TEXT = re.compile(rb"(?!)")  # no mould: each line has a time of its own
 _GOES_ON = b'"done":false}\n'
 # Inside JSON text quotes are escaped, so none of these can be part of what a model says.
 _TO_BE_LOOKED_AT = (b'"content":""', b'"response":""', b'"error"', b'"tool_calls"')
+_TEXT_LINE = re.compile(
+    rb'\{"model":"(?:[^"\\]|\\.)*","created_at":"[^"\\]*","message":\{"role":"assistant","content":"((?:[^"\\]++|\\.)+)"\},'
+    rb'"done":false\}\n'
+)
 _NS = 1e9
 
 
@@ -56,6 +60,11 @@ class OllamaCodec(SseCodec):
         """See ``dialect.Codec.collect``; each line is then decoded."""
         self._collector = collector
         self._count = _none
+
+    def text(self, data: bytes) -> tuple[bytes, int]:
+        """See ``dialect.Codec.text``."""
+        match = None if self._held else _TEXT_LINE.fullmatch(data)
+        return (match[1], 1) if match else (b"", 0)
 
     def _is_text(self, token: bytes) -> bool:  # noqa: ARG002
         return False

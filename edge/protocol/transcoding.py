@@ -32,6 +32,12 @@ class Encoder(Protocol):
     def add(self, event: Event) -> list[Piece]:
         """The surface's events for it; may be none yet."""
 
+    def text_ends(self) -> tuple[bytes, bytes] | None:
+        """What stands before and after the escaped text of the next piece of text, if that is all there is to it.
+
+        None where a piece of text needs ``add``: nothing has begun, or each piece is numbered or kept.
+        """
+
     def end(self, usage: Usage | None) -> list[Piece]:
         """What closes a finished answer."""
 

@@ -140,7 +140,12 @@ class Events(Checked):
             self.wrong(f"not a chunk: {line[:_TOLD_BYTES].decode(errors='replace')}")
             return
         if content:
-            self._text(content.encode(), now)
+            self._texts(content.encode(), now)
+
+    def _texts(self, text: bytes, now: float) -> None:
+        """The text of an event that a translation has made of several tokens of one read."""
+        for start in range(0, len(text), wire.TEXT_BYTES):
+            self._text(text[start : start + wire.TEXT_BYTES], now)
 
     def _text(self, text: bytes, now: float) -> None:
         try:
@@ -170,6 +175,27 @@ class Events(Checked):
 def _jump(number: int, expected: int) -> str:
     ahead = (number - expected) % wire.CYCLE
     return f"{ahead} are missing" if ahead < wire.CYCLE // 2 else "some came twice"
+
+
+class MessagesEvents(Events):
+    """The same answer as Anthropic's Messages."""
+
+    def _json(self, line: bytes, now: float) -> None:
+        try:
+            event = json.loads(line)
+            kind = event["type"]
+            delta = event.get("delta") or {}
+            text = delta.get("text") if kind == "content_block_delta" else None
+        except (ValueError, LookupError, TypeError, AttributeError):
+            self.wrong(f"not an event: {line[:_TOLD_BYTES].decode(errors='replace')}")
+            return
+        self._finished = self._finished or bool(delta.get("stop_reason"))
+        self._done = self._done or kind == "message_stop"
+        if text:
+            self._texts(text.encode(), now)
+
+    def _block(self, block: bytes, now: float) -> None:
+        super()._block(b"\n".join(line for line in block.split(b"\n") if not line.startswith(b"event: ")), now)
 
 
 class Exact(Checked):

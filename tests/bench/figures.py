@@ -53,12 +53,17 @@ class Measured:
 
 @dataclass(frozen=True)
 class Goal:
-    """What Edge shall keep to: a figure at most ``limit``, or at most ``limit`` times another peer's."""
+    """What Edge shall keep to: a figure at most ``limit``, or at most ``limit`` times another peer's.
+
+    Attributes:
+        peer: Whose figure; where it is not ``edge``, by how much it is above that of ``edge``.
+    """
 
     scenario: str
     key: str
     limit: float
     than: str | None = None
+    peer: str = "edge"
 
 
 GOALS = (
@@ -71,6 +76,8 @@ GOALS = (
     Goal("S1", "us_per_token", 0.75, "plain"),
     Goal("S1", "ttft_p50_ms", 0.3),
     Goal("S1a", "us_per_token", 1.0, "vllm-router"),
+    Goal("S1x", "us_per_token", 12, peer="edge-ollama"),
+    Goal("S1x", "us_per_token", 12, peer="edge-messages"),
     Goal("S2x16", "us_per_token", 0.5, "vllm-router"),
     Goal("S3", "us_per_token", 2.7, "nginx"),
     Goal("S3", "kb_per_stream", 20),
@@ -86,6 +93,9 @@ def reached(goal: Goal, results: Results) -> float | None:
     edge = peers.get("edge")
     if edge is None:
         return None
+    if goal.peer != "edge":
+        other, mine = peers.get(goal.peer, Measured()).spread(goal.key), edge.spread(goal.key)
+        return other.median - mine.median if other and mine else None
     if goal.than is not None:
         return edge.ratio(peers.get(goal.than), goal.key)
     spread = edge.spread(goal.key)

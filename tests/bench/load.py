@@ -13,7 +13,6 @@ from checks import Checked, Tally
 
 from edge.cli.bench_load import Connection, Target
 
-PATH = "/v1/chat/completions"
 Kind = Callable[..., Checked]
 
 
@@ -24,7 +23,8 @@ class Load:
         connections: Those that are open, each with its answer.
     """
 
-    def __init__(self, url: str, key: str = "") -> None:
+    def __init__(self, url: str, key: str = "", path: str = "/v1/chat/completions") -> None:
+        self._path = path
         self.tally = Tally()
         self.connections: dict[Connection, Checked] = {}
         self._target = Target.parse(url, key)
@@ -52,7 +52,7 @@ class Load:
             again: Ask again whenever an answer has ended, until the load ends.
             stream: Whether a stream is asked for.
         """
-        request = self._target.post(PATH, ask.body(stream=stream))
+        request = self._target.post(self._path, ask.body(stream=stream))
         began = time.monotonic()
         for number in range(count):
             await asyncio.sleep(max(0.0, began + over_s * number / count - time.monotonic()))

@@ -103,6 +103,7 @@ class Peer:
         find: Returns its version and how it is started for a place; raises ``Missing``.
         health: The path that answers 200 when it runs.
         key: An API key that it insists on.
+        path: Where it is asked.
     """
 
     name: str
@@ -111,6 +112,7 @@ class Peer:
     start_s: float = 20.0
     env: Mapping[str, str] = field(default_factory=dict)
     key: str = ""
+    path: str = "/v1/chat/completions"
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ class Proxy:
     tree: Tree | None
     start_s: float | None
     key: str = ""
+    path: str = "/v1/chat/completions"
 
 
 @asynccontextmanager
@@ -141,7 +144,7 @@ async def running(peer: Peer, command: Command | None, model_url: str, core: int
     with Process(command(place), core, folder / f"{peer.name}.log", peer.env) as process:
         url = f"http://127.0.0.1:{place.port}"
         await _healthy(peer, process, Target.parse(url))
-        yield Proxy(url, Tree(process.pid), time.monotonic() - process.started, peer.key)
+        yield Proxy(url, Tree(process.pid), time.monotonic() - process.started, peer.key, peer.path)
 
 
 async def ready(proxy: Proxy, timeout_s: float) -> None:
@@ -151,7 +154,7 @@ async def ready(proxy: Proxy, timeout_s: float) -> None:
         Missing: It does not.
     """
     target = Target.parse(proxy.url, proxy.key)
-    request = target.post("/v1/chat/completions", wire.Ask(1).body())
+    request = target.post(proxy.path, wire.Ask(1, 50).body())
     ends, status, body = time.monotonic() + timeout_s, 0, b""
     while time.monotonic() < ends:
         try:
@@ -214,10 +217,10 @@ def _plain() -> tuple[str, Command]:
     ]
 
 
-def _edge() -> tuple[str, Command]:
+def _edge(more: str = "") -> tuple[str, Command]:
     def command(place: Place) -> list[str]:
         conf = place.folder / "edge.toml"
-        conf.write_text(_EDGE_CONF.format(port=place.port, model_url=place.model_url))
+        conf.write_text(_EDGE_CONF.format(port=place.port, model_url=place.model_url) + more)
         return [sys.executable, "-m", "edge", "serve", "--config", str(conf)]
 
     return importlib.metadata.version("edge-relay"), command
@@ -262,6 +265,9 @@ PEERS = {
         Peer("nginx", _nginx),
         Peer("plain", _plain),
         Peer("edge", _edge),
+        # What translation costs: a chat client of an Ollama, and a Messages client of a chat server.
+        Peer("edge-ollama", lambda: _edge('surfaces = ["ollama_chat"]\n')),
+        Peer("edge-messages", lambda: _edge('surfaces = ["chat"]\n'), path="/v1/messages"),
         Peer("fastapi", _fastapi),
         Peer("vllm-router", _vllm_router, start_s=30.0),
         Peer(

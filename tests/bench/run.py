@@ -61,7 +61,8 @@ class Bench:
 
     def find(self) -> None:
         """Look for the peers, and install those that have an environment of their own."""
-        for name in self.choice.peers:
+        crossing = [name for scenario in self.choice.scenarios for name in scenario.peers]
+        for name in dict.fromkeys([*self.choice.peers, *crossing]):
             if name == "direct":
                 self._commands[name] = None
                 continue
@@ -85,7 +86,8 @@ class Bench:
         return Model(self._load_core, folder)
 
     async def _scenario(self, scenario: Scenario, model: Model, temporary: Path) -> None:
-        peers = [peer for peer in self._commands if peer != "direct" or scenario.without_proxy]
+        named = scenario.peers or self.choice.peers
+        peers = [peer for peer in self._commands if peer in named and (peer != "direct" or scenario.without_proxy)]
         self.results[scenario.name] = {peer: Measured() for peer in peers}
         for number in range(min(self.choice.rounds, scenario.rounds)):
             for peer in peers[:: -1 if number % 2 else 1]:

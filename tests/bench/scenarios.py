@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import wire
-from checks import Events, Exact, Tally, Whole
+from checks import Events, Exact, MessagesEvents, Tally, Whole
 from load import Load
 from model import Model
 from processes import Process
@@ -74,6 +74,7 @@ class Scenario:
     Attributes:
         rounds: At most so many; bounds are not noisy.
         without_proxy: Means something for ``direct`` too.
+        peers: Means something for these alone.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Scenario:
     metrics: Sequence[Metric]
     rounds: int = 100
     without_proxy: bool = True
+    peers: Sequence[str] = ()
 
 
 @dataclass
@@ -122,8 +124,9 @@ async def _paced(site: Site, streams: int, rate: int, *, align: bool) -> tuple[F
     ramp_s, settle_s, window_s = 1.0 * site.scale, 0.4 * site.scale, 2.5
     lasts_s = ramp_s + settle_s + window_s * site.scale + 0.2
     ask = wire.Ask(max(2, round(lasts_s * rate)), rate, align=align)
-    async with Load(site.proxy.url, site.proxy.key) as load:
-        await load.start(Events, ask, streams, over_s=ramp_s)
+    kind = MessagesEvents if site.proxy.path.endswith("/messages") else Events
+    async with Load(site.proxy.url, site.proxy.key, site.proxy.path) as load:
+        await load.start(kind, ask, streams, over_s=ramp_s)
         await asyncio.sleep(settle_s)
         window = await _window(site, load.tally, window_s)
         await load.until_over(lasts_s + _SLACK_S)
@@ -307,6 +310,13 @@ SCENARIOS = {
     for scenario in (
         Scenario("S1", "200 streams at 50 tokens/s", s1, _PACED),
         Scenario("S1a", "the same, all streams tick together", s1a, _PACED),
+        Scenario(
+            "S1x",
+            "S1 translated: chat on Ollama, Messages on chat",
+            s1,
+            _PACED,
+            peers=("edge", "edge-ollama", "edge-messages"),
+        ),
         Scenario("S2", "64 streams at full speed, one write per token", s2, _FULL),
         Scenario("S2x16", "64 streams at full speed, 16 tokens per write", s2x16, _FULL),
         Scenario(

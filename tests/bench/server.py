@@ -26,8 +26,10 @@ _STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ndate: Sat, 14 Nov 2026 12:00:00 GMT\r\nserver: uvicorn\r\n"
     b"content-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
 )
+_LINES_HEAD = _STREAM_HEAD.replace(b"text/event-stream; charset=utf-8", b"application/x-ndjson")
 _END = b"0\r\n\r\n"
 _MODELS = {"object": "list", "data": [{"id": wire.MODEL, "object": "model", "created": 0, "owned_by": "vllm"}]}
+_ASKED = (b"/v1/chat/completions", b"/chat/completions", b"/api/chat")
 _LATE = 2  # intervals; a stream that is later than this goes on from now instead of catching up in a burst
 
 
@@ -47,10 +49,11 @@ class Stats:
 class Stream:
     """An answer on its way."""
 
-    __slots__ = ("ask", "due", "number", "received", "usage", "writes")
+    __slots__ = ("ask", "due", "lines", "number", "received", "usage", "writes")
 
-    def __init__(self, ask: wire.Ask, received: float, *, usage: bool) -> None:
+    def __init__(self, ask: wire.Ask, received: float, *, usage: bool, lines: bool = False) -> None:
         self.ask = ask
+        self.lines = lines  # Ollama's, which are always paced
         self.received = received
         self.usage = usage
         self.number = 0  # of the next token
@@ -75,6 +78,8 @@ class Stream:
         ask, first = self.ask, self.number
         self.number = min(first + ask.per, ask.n)
         count = self.number - first
+        if self.lines:
+            return self._lines(first, count, now)
         if ask.rate:
             data = wire.framed(self._stamped(first, count, now))
         elif count == ask.per and first % ask.per == 0:
@@ -87,6 +92,15 @@ class Stream:
             return data, False
         usage = wire.framed(wire.usage(ask.n)) if self.usage else b""
         return data + wire.framed(wire.FINISH) + usage + wire.framed(wire.DONE) + _END, True
+
+    def _lines(self, first: int, count: int, now: float) -> tuple[bytes, bool]:
+        stamps = int(now * 1e6), int((now - self.received) * 1e6)
+        data = wire.framed(b"".join([wire.line(number, *stamps) for number in range(first, first + count)]))
+        if first == 0:
+            data = _LINES_HEAD + data
+        if self.number < self.ask.n:
+            return data, False
+        return data + wire.framed(wire.LAST_LINE) + _END, True
 
     def _stamped(self, first: int, count: int, now: float) -> bytes:
         written, waited = int(now * 1e6), int((now - self.received) * 1e6)
@@ -204,11 +218,12 @@ class Server:
     def _answer(self, connection: Connection, head: bytes, body: bytes) -> None:
         method, _, path = head.split(b"\r\n", 1)[0].rpartition(b" ")[0].partition(b" ")
         self.stats.requests += 1
-        ask = wire.Ask.read(body) if method == b"POST" and path.endswith(b"/chat/completions") else None
+        ask = wire.Ask.read(body) if method == b"POST" and path in _ASKED else None
         if ask is None:
             self._send(connection, self._small(method, path))
         elif b'"stream":true' in body.replace(b" ", b""):
-            self._start(connection, Stream(ask, time.monotonic(), usage=b'"include_usage"' in body))
+            lines = path == b"/api/chat"
+            self._start(connection, Stream(ask, time.monotonic(), usage=b'"include_usage"' in body, lines=lines))
         else:
             self._send(connection, _json(wire.collected(ask.n)))
 

@@ -23,6 +23,13 @@ ROLE = _START + b'{"index":0,"delta":{"role":"assistant","content":""},"logprobs
 FINISH = (
     _START + b'{"index":0,"delta":{"content":""},"logprobs":null,"finish_reason":"length","stop_reason":null}' + _END
 )
+# The same answer as Ollama writes it, a line for each token.
+_LINE = b'{"model":"bench","created_at":"2026-11-14T12:00:00.123456789Z","message":{"role":"assistant","content":"'
+_LINE_END = b'"},"done":false}\n'
+LAST_LINE = (
+    _LINE + b'"},"done_reason":"length","done":true,"total_duration":5000000000,"load_duration":1000000000,'
+    b'"prompt_eval_count":9,"prompt_eval_duration":1000000000,"eval_count":9,"eval_duration":3000000000}\n'
+)
 DONE = b"data: [DONE]\n\n"
 _TEXT = b" %04d %013d %07d"  # number, microseconds of the clock, microseconds since the request was there
 TEXT_BYTES = len(_TEXT % (0, 0, 0))
@@ -70,6 +77,11 @@ def text(number: int, written_us: int = 0, waited_us: int = 0) -> bytes:
 def token(number: int, written_us: int = 0, waited_us: int = 0) -> bytes:
     """One token's event."""
     return HEAD + text(number, written_us, waited_us) + TAIL
+
+
+def line(number: int, written_us: int, waited_us: int) -> bytes:
+    """One token's line."""
+    return _LINE + text(number, written_us, waited_us) + _LINE_END
 
 
 def usage(n: int) -> bytes:
