@@ -28,6 +28,10 @@ SURFACE_NAMES = Literal[
 ]
 
 
+# Where the clouds are, unless an upstream says otherwise.
+CLOUD_URLS = {"openai": "https://api.openai.com", "anthropic": "https://api.anthropic.com"}
+
+
 class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Listening, and the bounds on what a client may send."""
 
@@ -126,8 +130,12 @@ class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Literal["openai-compatible", "ollama", "openai", "anthropic", "simulator"],
         Meta(description="what it is; model servers are recognised by what they answer"),
     ] = "openai-compatible"
-    url: Annotated[str, Meta(description="http://HOST:PORT or https://…, without /v1")]
-    api_key: Annotated[str, Meta(description="sent as Authorization: Bearer; use ${VAR} or credential:NAME")] = ""
+    url: Annotated[
+        str, Meta(description="http://HOST:PORT or https://…, without /v1; the clouds have theirs as default")
+    ] = ""
+    api_key: Annotated[
+        str, Meta(description="sent to the server, the clouds need one; use ${VAR} or credential:NAME")
+    ] = ""
     ca_file: Annotated[str, Meta(description="PEM file to trust instead of the system's certificates")] = ""
     headers: Annotated[dict[str, str], Meta(description="extra request headers")] = msgspec.field(default_factory=dict)
     surfaces: Annotated[

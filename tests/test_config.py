@@ -64,7 +64,7 @@ MISTAKES = {
     "item of choices": (f'{UP}surfaces = ["chats"]', "upstream[0].surfaces", 4, "item 1 must be one of: chat,"),
     "table": (f"{UP}headers = []", "upstream[0].headers", 4, "must be a table of strings"),
     "pattern": (UP.replace('"a"', '"a b"'), "upstream[0].name", 2, "must be a string that matches"),
-    "kind": (f'{UP}kind = "ollma"', "upstream[0].kind", 4, "must be one of: openai-compatible"),
+    "kind": (f'{UP}kind = "olama"', "upstream[0].kind", 4, "must be one of: openai-compatible"),
     # addresses
     "no address": ("[server]\nlisten = []", "server.listen", 2, "needs at least one address"),
     "unparsable address": ('[server]\nlisten = ["nope"]', "server.listen", 2, "item 1: must be HOST:PORT"),

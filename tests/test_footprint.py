@@ -20,7 +20,7 @@ reads_proc = pytest.mark.skipif(sys.platform != "linux", reason="memory is read 
 # Optional parts, and what only the tests use.
 LAZY = {
     "openai", "anthropic", "redis", "jwt", "rich", "limits", "opentelemetry", "xllamacpp", "aiohttp_sse",
-    "hypothesis", "pytest", "httpx", "pydantic", "multiprocessing.pool", "sqlite3",
+    "hypothesis", "pytest", "httpx", "httpx2", "pydantic", "multiprocessing.pool", "sqlite3",
 }  # fmt: skip
 
 # Serves one request and tells what is loaded then.
@@ -79,3 +79,14 @@ async def test_what_is_optional_is_not_imported_by_serving(fake: FakeModel) -> N
     loaded = set(orjson.loads(done.out))
     assert {"edge.app", "edge.cli.serve", "aiohttp"} <= loaded
     assert {name for name in loaded if name in LAZY or name.partition(".")[0] in LAZY} == set()
+
+
+@pytest.mark.parametrize(("kind", "other"), [("openai", "anthropic"), ("anthropic", "openai")])
+async def test_an_sdk_is_only_imported_for_its_own_cloud(fake: FakeModel, kind: str, other: str) -> None:
+    code = SERVE_ONE.replace('assert b"[DONE]" in answer, answer', "")
+    cloud = {"EDGE_UPSTREAM_KIND": kind, "EDGE_UPSTREAM_API_KEY": "the-key"}
+    done = await run_code(code, EDGE_UPSTREAM_URL=fake.url, **cloud)
+    assert done.status == 0, done.err
+    loaded = {name.partition(".")[0] for name in orjson.loads(done.out)}
+    assert kind in loaded
+    assert other not in loaded

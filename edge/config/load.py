@@ -17,7 +17,7 @@ from edge.config.problems import ConfigError, Problem, Where
 from edge.config.rules import conflicts
 from edge.config.secrets import Resolver
 from edge.config.sources import Found, from_command, from_environ, from_file, unclaimed
-from edge.settings import Settings
+from edge.settings import CLOUD_URLS, Settings
 
 Values = dict[str, dict[str, Any]]
 
@@ -114,7 +114,8 @@ def _build(found: Found, values: Values) -> Settings:
         required = [name for name, info in KEYS[section].items() if info.required]
         built[section] = []
         for place in (place for place in values if section_of(place) == section):
-            found.problems += _missing(found, place, required)
+            needs_url = values[place].get("kind") not in CLOUD_URLS
+            found.problems += _missing(found, place, [*required, *["url"] * needs_url])
             built[section].append(struct(**dict.fromkeys(required, "") | values[place]))
     return Settings(**built)
 

@@ -26,7 +26,7 @@ _HEAD = """\
 # Written by `python -m edge.config > config/edge.toml`; change the help in edge/settings.py, not here.
 """
 
-# Values that show what is meant where there is no default to show.
+# Values that show what is meant where no default does.
 _EXAMPLES = {"name": '"local"', "url": '"http://127.0.0.1:8000"', "repairs": '["drop-null-events"]'}
 
 
@@ -88,7 +88,7 @@ def _comment(row: Row) -> str:
 
 
 def _shown(row: Row) -> str:
-    return _EXAMPLES[row.key] if row.default in (REQUIRED, UNSET) else row.default
+    return _EXAMPLES.get(row.key, row.default)
 
 
 def _row(section: str, field: FieldInfo) -> Row:

@@ -9,11 +9,12 @@ import ssl
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from edge.config.listen import Listen, is_host, is_ip, is_loopback, parse_listen
-from edge.settings import Settings, Upstream
+from edge.settings import CLOUD_URLS, Settings, Upstream
 
 MIN_KEY_CHARS = 8
 
@@ -127,14 +128,28 @@ def _upstreams(settings: Settings) -> Iterator[Conflict]:
         first = seen.setdefault(upstream.name, n)
         if first != n:
             yield Conflict((f"{place}.name", f"upstream[{first}].name"), f"upstream[{first}] has the same name")
-        if fault := _url_fault(upstream.url):
+        url = upstream.url or CLOUD_URLS.get(upstream.kind, "")
+        if fault := _url_fault(url):
             yield Conflict((f"{place}.url",), fault)
-        elif _is_edge(upstream.url, _addresses(settings)):
+        elif _is_edge(url, _addresses(settings)):
             yield Conflict((f"{place}.url", "server.listen"), "is Edge's own address (server.listen)")
         if upstream.api_key and not _VISIBLE.fullmatch(upstream.api_key):
             yield Conflict((f"{place}.api_key",), "has a space, a line end or another character no header can carry")
+        yield from _cloud(place, upstream)
         yield from _ca_file(place, upstream)
         yield from _headers(place, upstream)
+
+
+def _cloud(place: str, upstream: Upstream) -> Iterator[Conflict]:
+    if upstream.kind not in CLOUD_URLS:
+        return
+    if not upstream.api_key:
+        yield Conflict((f"{place}.api_key", f"{place}.kind"), f"an upstream of kind {upstream.kind} needs an api_key")
+    if find_spec(upstream.kind) is None:  # its SDK is called like the kind
+        message = (
+            f"needs the Python package {upstream.kind}, which is not installed: pip install '{upstream.kind}[aiohttp]'"
+        )
+        yield Conflict((f"{place}.kind",), message)
 
 
 def _url_fault(url: str) -> str | None:
@@ -167,7 +182,7 @@ def _ca_file(place: str, upstream: Upstream) -> Iterator[Conflict]:
     key = f"{place}.ca_file"
     if not upstream.ca_file:
         return
-    if not upstream.url.lower().startswith("https:"):
+    if not (upstream.url or CLOUD_URLS.get(upstream.kind, "")).lower().startswith("https:"):
         yield Conflict((key, f"{place}.url"), "is only of use with an https:// url")
         return
     try:

@@ -17,7 +17,7 @@ from edge.protocol.shapes import upstream_said
 from edge.upstream.base import Call, Sink
 from edge.upstream.connection import Head
 
-_ERROR_BODY_BYTES = 64 * 1024
+ERROR_BODY_BYTES = 64 * 1024
 
 # Response headers a client gets to see. Prefixes end with a dash.
 _PASSED_ON = frozenset({"retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "openai-model"})
@@ -179,7 +179,7 @@ class Refusal:
     def take(self, data: bytes) -> None:
         """See ``Body``; what is too long for an error is not waited for."""
         self._data += data
-        if len(self._data) > _ERROR_BODY_BYTES:
+        if len(self._data) > ERROR_BODY_BYTES:
             self._data = b""
             self.whole()
 

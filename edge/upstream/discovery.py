@@ -4,15 +4,18 @@ In: the settings. Out: ``Place`` objects, each with the pool that its looks and 
 Must not: look by itself, or decide who is used.
 """
 
+import time
 from collections.abc import Set as AbstractSet
 
+from msgspec.structs import replace
 from yarl import URL
 
-from edge.settings import Settings
+from edge.settings import CLOUD_URLS, Settings
 from edge.settings import Upstream as UpstreamSettings
+from edge.upstream.clouds import CLOUD_KINDS, CloudLook
 from edge.upstream.health import Member
 from edge.upstream.pool import Pool
-from edge.upstream.servers import Found, Kind, identify
+from edge.upstream.servers import CLOUDS, Found, Kind, identify
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -23,6 +26,7 @@ class Place:
     Attributes:
         member: Who is there; of a configured place always, of a port only while a model server answers.
         found: What the last look saw.
+        kind: What it is as long as nothing has answered.
     """
 
     def __init__(self, settings: UpstreamSettings, *, configured: bool) -> None:
@@ -31,10 +35,14 @@ class Place:
         self.pool = Pool(settings)
         self.member: Member | None = None
         self.found: Found | None = None
+        self.kind = CLOUD_KINDS.get(settings.kind, Kind.GENERIC)
+        self._cloud = CloudLook(self.kind) if self.kind in CLOUDS else None
 
     async def look(self) -> Found:
         """Look at what answers there."""
-        return await identify(self.pool, self.found)
+        if self._cloud is None:
+            return await identify(self.pool, self.found)
+        return await self._cloud.look(self.pool, time.monotonic(), up=self.member is not None and self.member.up)
 
     def renew_pool(self) -> Pool:
         """Hand out the pool, whose streams may still be running, and look with another from now on."""
@@ -59,7 +67,7 @@ def places(settings: Settings, own_ports: AbstractSet[int]) -> list[Place]:
         OSError: the ``ca_file`` of an upstream cannot be used.
     """
     if settings.upstream:
-        return [Place(upstream, configured=True) for upstream in settings.upstream]
+        return [Place(_placed(upstream), configured=True) for upstream in settings.upstream]
     if not settings.discovery.enabled:
         return []
     return [
@@ -67,3 +75,8 @@ def places(settings: Settings, own_ports: AbstractSet[int]) -> list[Place]:
         for port in dict.fromkeys(settings.discovery.ports)
         if port not in own_ports
     ]
+
+
+def _placed(settings: UpstreamSettings) -> UpstreamSettings:
+    """With the URL of its kind if it has none of its own."""
+    return replace(settings, url=settings.url or CLOUD_URLS[settings.kind])

@@ -64,7 +64,7 @@ class Fleet:
         self._closed = False
         for place in self._places:
             if place.configured:
-                self._join(place, place.settings, Kind.GENERIC)
+                self._join(place, place.settings, place.kind)
 
     def __repr__(self) -> str:
         return f"<Fleet {list(self.members)}, {len(self._places)} places, {len(self._leaving)} leaving>"

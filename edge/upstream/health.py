@@ -14,7 +14,7 @@ from edge.protocol.surface import Surface
 from edge.protocol.transcode import reachable, target
 from edge.settings import Upstream as UpstreamSettings
 from edge.upstream.base import Upstream
-from edge.upstream.servers import TRAITS, Card, Found, Kind
+from edge.upstream.servers import CLOUDS, TRAITS, Card, Found, Kind
 
 MISSES_TO_BE_GONE = 2  # one late or failed answer is a restart or a hiccup
 
@@ -84,7 +84,7 @@ class Member:
         spoken = target(surface, self.native)
         if spoken is None or spoken is surface:
             return None
-        return Target(spoken, self.name, num_ctx=self._settings.num_ctx)
+        return Target(spoken, self.name, cloud=self.kind in CLOUDS, num_ctx=self._settings.num_ctx)
 
     def _become(self, kind: Kind) -> None:
         traits, chosen = TRAITS[kind], self._settings

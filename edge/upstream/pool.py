@@ -28,6 +28,7 @@ _RESOLVED_S = 10.0  # a host name is looked up again after so long
 _NEXT_ADDRESS_S = 0.25  # RFC 8305: how long one address of a name may keep the next from being tried
 
 _CONNECTED = (0, errno.EISCONN)
+ANTHROPIC_VERSION = "2023-06-01"  # of the API, as Edge speaks it; later ones refuse a temperature
 _NONE: Mapping[str, str] = {}
 
 _AddrInfo = tuple[Any, ...]  # as ``getaddrinfo`` gives it
@@ -192,7 +193,9 @@ def _fixed_headers(url: URL, settings: UpstreamSettings) -> list[str]:
         "Accept": "*/*",
         "Accept-Encoding": "identity",
     }
-    if settings.api_key:
+    if settings.kind == "anthropic":
+        headers |= {"x-api-key": settings.api_key, "anthropic-version": ANTHROPIC_VERSION}
+    elif settings.api_key:
         headers["Authorization"] = f"Bearer {settings.api_key}"
     own = {name.lower() for name in settings.headers}
     kept = {name: value for name, value in headers.items() if name.lower() not in own}

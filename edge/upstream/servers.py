@@ -82,8 +82,11 @@ TRAITS: Mapping[Kind, Traits] = {
     Kind.GENERIC: Traits(_BASIC),
 }
 
+# Those are what they are configured to be, and are not to be looked at as often as a server beside Edge.
+CLOUDS = frozenset({Kind.OPENAI, Kind.ANTHROPIC})
+
 # What may be used, or at least named, when it is found without being configured. Never an Edge: that way lies a loop.
-MODEL_SERVERS = frozenset(TRAITS) - {Kind.EDGE, Kind.OPENAI, Kind.ANTHROPIC, Kind.SIMULATOR}
+MODEL_SERVERS = frozenset(TRAITS) - CLOUDS - {Kind.EDGE, Kind.SIMULATOR}
 
 # The name that a server writes into ``owned_by`` of its own models.
 _OWNERS = {
@@ -93,7 +96,7 @@ _OWNERS = {
     "organization_owner": Kind.LM_STUDIO,
 }
 _NO_ANSWER = (Malformed, Ended, OSError)
-_LISTLESS = (404, 405, 501)
+LISTLESS = (404, 405, 501)
 _TITLE = re.compile(rb"<title[^>]*>([^<]{1,200})", re.IGNORECASE)
 
 
@@ -135,16 +138,11 @@ async def identify(pool: Pool, before: Found | None = None) -> Found:
         pool: Of the URL that is looked at.
         before: What the last look saw.
     """
-    try:
-        answer = await _get(pool, "/v1/models")
-    except TimeoutError:
-        return Found(Kind.SILENT, why=f"did not answer within {PROBE_S:g} s")
-    except Unreachable as error:
-        return Found(Kind.NOTHING, why=_unreachable(error.__cause__))
-    except _NO_ANSWER:
-        return Found(Kind.OTHER, why="accepts connections, but does not answer in HTTP")
+    answer = await ask(pool, "/v1/models", PROBE_S)
+    if isinstance(answer, Found):
+        return answer
     status = answer.head.status
-    cards = _cards(answer.body) if status == 200 else None
+    cards = cards_in(answer.body) if status == 200 else None
     mark = Mark(status, printable(answer.head.headers.get("server", "")), cards is not None, _owners(cards))
     if before is not None and before.mark == mark:
         kind, seems = before.kind, before.seems
@@ -154,11 +152,23 @@ async def identify(pool: Pool, before: Found | None = None) -> Found:
         return Found(kind, up=True, cards=_detailed(cards, await _peek(pool, "/api/tags")), mark=mark)
     if cards is not None:
         return Found(kind, up=True, cards=cards, mark=mark)
-    return Found(kind, why=_why(kind, mark), listless=mark.status in _LISTLESS, seems=seems, mark=mark)
+    return Found(kind, why=why_not(kind, mark), listless=mark.status in LISTLESS, seems=seems, mark=mark)
 
 
-async def _get(pool: Pool, path: str) -> Answer:
-    async with asyncio.timeout(PROBE_S):
+async def ask(pool: Pool, path: str, within_s: float) -> Answer | Found:
+    """What answers, or else why nothing does."""
+    try:
+        return await _get(pool, path, within_s)
+    except TimeoutError:
+        return Found(Kind.SILENT, why=f"did not answer within {within_s:g} s")
+    except Unreachable as error:
+        return Found(Kind.NOTHING, why=_unreachable(error.__cause__))
+    except _NO_ANSWER:
+        return Found(Kind.OTHER, why="accepts connections, but does not answer in HTTP")
+
+
+async def _get(pool: Pool, path: str, within_s: float = PROBE_S) -> Answer:
+    async with asyncio.timeout(within_s):
         return await get(pool, path, MAX_LIST_BYTES)
 
 
@@ -181,7 +191,7 @@ async def _recognise(pool: Pool, mark: Mark) -> tuple[Kind, str]:
     if not mark.listed:
         title = _TITLE.search(home)
         return Kind.OTHER, printable(title[1].decode(errors="replace").strip()) if title else mark.server
-    is_lm_studio = _cards(await _peek(pool, "/api/v0/models")) is not None  # nobody else has that route
+    is_lm_studio = cards_in(await _peek(pool, "/api/v0/models")) is not None  # nobody else has that route
     return (Kind.LM_STUDIO if is_lm_studio else Kind.GENERIC), ""
 
 
@@ -194,7 +204,7 @@ def _declared(mark: Mark) -> Kind | None:
     return _OWNERS.get(next(iter(mark.owners))) if len(mark.owners) == 1 else None
 
 
-def _cards(body: bytes) -> tuple[Card, ...] | None:
+def cards_in(body: bytes) -> tuple[Card, ...] | None:
     """The entries of a model list, or None if this is not one: ``{"object": "list", "data": [{"id": …}, …]}``."""
     try:
         answer = orjson.loads(body)
@@ -228,7 +238,8 @@ def _owners(cards: tuple[Card, ...] | None) -> frozenset[str]:
     return frozenset(owner for card in cards or () if isinstance(owner := card.get("owned_by"), str))
 
 
-def _why(kind: Kind, mark: Mark) -> str:
+def why_not(kind: Kind, mark: Mark) -> str:
+    """Why it cannot be used, as a phrase that follows its name."""
     if kind is Kind.LLAMA_CPP and mark.status == 503:
         return "is loading its model"
     if mark.status in (401, 403):

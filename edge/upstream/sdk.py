@@ -1,0 +1,260 @@
+"""A cloud over its official SDK: the answer's raw bytes, pulled from the SDK's response and pushed on.
+
+In: a ``Call``, and a way to post over an SDK's client. Out: pushes into the sink, in order. What an SDK raised is
+translated here, once. Must not: retry, time out (but for what follows an answer), decode what is relayed, or leave a
+response open: whatever ends a call, the response is closed.
+
+Only the adapters of the SDKs import this module, since it needs what they bring.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Protocol
+
+import aiohttp
+import httpx2
+
+from edge.errors import EdgeError, UpstreamBroken, UpstreamCut, UpstreamUnreachable
+from edge.policy.lifecycle import Happened
+from edge.protocol.surface import UPSTREAM_PATHS
+from edge.settings import Upstream as UpstreamSettings
+from edge.upstream.base import Call, Sink
+from edge.upstream.bodies import ERROR_BODY_BYTES, body_for, broken_by
+from edge.upstream.connection import Head
+from edge.upstream.pool import POOL_KEEPALIVE_S
+from edge.upstream.relay import reason
+
+_PIECE_BYTES = 64 * 1024  # of a request's body, each written when the last one has gone
+_TAIL_S = 1.0  # for the body to end after its answer has: only then can the connection be used again
+_BROKEN = (httpx2.HTTPError, aiohttp.ClientError, OSError)  # what an HTTP client raises for what the other side does
+
+
+class Client(Protocol):
+    """An SDK's client, as far as it is needed here.
+
+    Attributes:
+        failures: What ``post`` raises besides what the HTTP client underneath does.
+    """
+
+    failures: tuple[type[Exception], ...]
+
+    async def post(self, path: str, body: "Upload", headers: Mapping[str, str]) -> httpx2.Response:
+        """Post a JSON body; returns the response of any status, its body unread or read."""
+
+    async def close(self) -> None:
+        """Close every connection."""
+
+
+def http_options(settings: UpstreamSettings) -> dict[str, Any]:
+    """What an SDK's ``DefaultAioHttpClient`` is made with.
+
+    Raises:
+        OSError: ``ca_file`` cannot be read or holds no certificate.
+    """
+    return {
+        "verify": ssl.create_default_context(cafile=settings.ca_file or None),
+        "trust_env": False,  # no proxy that the settings do not name
+        "follow_redirects": False,
+        "timeout": None,  # the clocks are Edge's
+        # 0 is no limit: admission decides how many there are. None would be aiohttp's own limit of 100.
+        "limits": httpx2.Limits(max_connections=0, max_keepalive_connections=0, keepalive_expiry=POOL_KEEPALIVE_S),
+        "event_hooks": {"response": [_bound_refusal]},
+    }
+
+
+class Cloud:
+    """An upstream over an SDK's client."""
+
+    def __init__(self, name: str, client: Client) -> None:
+        self.name = name
+        self.client = client
+        self._sources: set[CloudSource] = set()
+
+    def open(self, call: Call, sink: Sink) -> "CloudSource":
+        """See ``base.Upstream``."""
+        source = CloudSource(self, call, sink)
+        self._sources.add(source)
+        source.task.add_done_callback(lambda _: self._sources.discard(source))
+        return source
+
+    async def close(self) -> None:
+        """See ``base.Upstream``."""
+        sources = tuple(self._sources)
+        for source in sources:
+            source.abort()
+            source.task.cancel()  # also one that has ended, and waits for the rest of its body
+        try:
+            if sources:
+                await asyncio.wait([source.task for source in sources])
+        finally:
+            await self.client.close()
+
+
+class CloudSource:
+    """One call in progress."""
+
+    __slots__ = ("_cloud", "_connected", "_done", "_flowing", "_over", "_sink", "task")
+
+    def __init__(self, cloud: Cloud, call: Call, sink: Sink) -> None:
+        self._cloud = cloud
+        self._sink = sink
+        self._connected = False
+        self._done = False
+        self._over = False
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self.task = asyncio.get_running_loop().create_task(self._run(call, Upload(call.body, self._tell_connected)))
+
+    def __repr__(self) -> str:
+        state = "over" if self._over else "flowing" if self._flowing.is_set() else "paused"
+        return f"<CloudSource {self._cloud.name} {state}>"
+
+    def pause(self) -> None:
+        """See ``base.Source``: unread, aiohttp's buffer fills, then the kernel's, then the server feels it."""
+        self._flowing.clear()
+
+    def resume(self) -> None:
+        """See ``base.Source``."""
+        self._flowing.set()
+
+    def abort(self) -> None:
+        """See ``base.Source``; it may be called from within a push."""
+        if not self._over:
+            self._over = True
+            self.task.cancel()
+
+    # --- the task -------------------------------------------------------------------------------------------------
+
+    async def _run(self, call: Call, upload: "Upload") -> None:
+        client = self._cloud.client
+        path, headers = UPSTREAM_PATHS[call.surface], {**call.headers, "Content-Length": str(upload.size)}
+        call = replace(call, body=b"")  # it may be an image of 30 MB, and the answer may take minutes
+        try:
+            response = await client.post(path, upload, headers)
+        except Exception as error:  # noqa: BLE001 - a bug of ours must reach the client as one, not as a hang
+            if isinstance(error, (*client.failures, *_BROKEN)):
+                self._unanswered(error)
+            else:
+                self._end(Happened.BUG, broken_by(error))
+        else:
+            reads = response.aiter_bytes()
+            try:
+                await self._read(response, reads, call)
+            except Exception as bug:  # noqa: BLE001 - as above
+                self._end(Happened.BUG, broken_by(bug))
+            finally:
+                await response.aclose()
+                await _run_out(reads)
+        finally:
+            self._over = True
+
+    async def _read(self, response: httpx2.Response, reads: AsyncIterator[bytes], call: Call) -> None:
+        head = Head(response.status_code, response.reason_phrase, dict(response.headers))
+        body = body_for(head, self._cloud.name, call, self._sink, self._end)
+        while body is not None and not self._over:
+            await self._flowing.wait()
+            try:
+                data = await anext(reads, b"")
+            except _BROKEN as error:
+                await self._flowing.wait()
+                body.broke(_why(error))
+                return
+            await self._flowing.wait()  # it may have been paused while it was waiting for these
+            if data:
+                body.take(data)
+            else:
+                body.whole()
+                return
+        if self._done:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_TAIL_S):
+                    await _run_out(reads)
+
+    def _unanswered(self, error: Exception) -> None:
+        name = self._cloud.name
+        if not self._connected:
+            self._end(Happened.CUT, UpstreamUnreachable(f"upstream {name} cannot be reached: {_why(error)}"))
+        elif any(isinstance(cause, aiohttp.ClientResponseError) for cause in _causes(error)):
+            self._end(Happened.ERROR, UpstreamBroken(f"upstream {name} did not answer in HTTP"))
+        else:
+            self._end(Happened.CUT, UpstreamCut(f"upstream {name} closed the connection without an answer"))
+
+    # --- pushing --------------------------------------------------------------------------------------------------
+
+    def _tell_connected(self) -> None:
+        if not self._over:
+            self._connected = True
+            self._sink.connected()
+
+    def _end(self, happened: Happened, error: EdgeError | None) -> None:
+        if not self._over:
+            self._over, self._done = True, happened is Happened.DONE
+            self._sink.end(happened, error)
+
+
+class Upload:
+    """The body of a request, which the HTTP client asks for when a connection stands: so that is known.
+
+    Attributes:
+        size: Its length.
+    """
+
+    def __init__(self, body: bytes, asked_for: Callable[[], None]) -> None:
+        self.size = len(body)
+        self._body = body
+        self._asked_for = asked_for
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Give it, once."""
+        self._asked_for()
+        body, self._body = memoryview(self._body), b""
+        for start in range(0, self.size, _PIECE_BYTES):
+            yield bytes(body[start : start + _PIECE_BYTES])
+
+
+class _Refusal(httpx2.AsyncByteStream):
+    """The body of an error, which an SDK reads whole by itself: as much as is of use, however it ends."""
+
+    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        with suppress(httpx2.HTTPError):
+            async for data in self._stream:
+                size += len(data)
+                yield data
+                if size > ERROR_BODY_BYTES:
+                    break
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def _bound_refusal(response: httpx2.Response) -> None:
+    if not response.is_success and isinstance(response.stream, httpx2.AsyncByteStream):
+        response.stream = _Refusal(response.stream)
+
+
+async def _run_out(reads: AsyncIterator[bytes]) -> None:
+    """Take what is left: nothing once the response is closed, but no generator is left to the garbage collector."""
+    with suppress(*_BROKEN, httpx2.StreamError):
+        async for _ in reads:
+            pass
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    """The error and what it came from, the origin last."""
+    causes = []
+    while error is not None:
+        causes.append(error)
+        error = error.__cause__
+    return causes
+
+
+def _why(error: BaseException) -> str:
+    origin = _causes(error)[-1]
+    return reason(origin) if isinstance(origin, OSError) else "it ended too early, or its framing is broken"
