@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from edge.api import ops, surfaces
+from edge.api import ops, sessions, surfaces
 from edge.api.body import Bodies
 from edge.api.context import Context
 from edge.api.face import Face
@@ -19,8 +19,10 @@ from edge.policy.auth import Keys
 from edge.policy.hosts import Hosts, Origins
 from edge.settings import Settings
 from edge.settings import Upstream as UpstreamSettings
+from edge.store.memory import MemorySessions
 from edge.stream.exchange import Exchange, House
 from edge.stream.registry import Registry
+from edge.stream.sessions import Sessions
 from edge.stream.ticker import Ticker, interval_for
 from edge.telemetry import log
 from edge.telemetry.metrics import Metrics
@@ -50,9 +52,10 @@ class Edge:
         self.ticker = Ticker(interval_for(settings.stream), clock)
         self.metrics = Metrics(active=lambda: len(self.registry), known_models=self._models)
         self.bodies = Bodies(settings.server)
+        self.sessions = Sessions(MemorySessions(settings.sessions), settings.sessions)
         tell = Teller(self.metrics)
         house = House(settings, self.fleet, self.registry, self.ticker, tell, clock)
-        self.listener = Listener(make_app(house, self.bodies, self.metrics, tell), settings.server)
+        self.listener = Listener(make_app(house, self.bodies, self.sessions, self.metrics, tell), settings.server)
 
     async def start(self) -> None:
         """Listen, then look for upstreams: a client that is early is told that none is known yet.
@@ -76,6 +79,7 @@ class Edge:
         await self.listener.close()
         await self.fleet.close()
         await self.bodies.close()
+        await self.sessions.close()
         if self._started:
             self.log.info("stopped")
 
@@ -149,7 +153,7 @@ class Teller:
         )
 
 
-def make_app(house: House, bodies: Bodies, metrics: Metrics, tell: Teller) -> web.Application:
+def make_app(house: House, bodies: Bodies, talks: Sessions, metrics: Metrics, tell: Teller) -> web.Application:
     """The aiohttp application."""
     settings = house.settings
     keys = Keys(settings.auth.keys)
@@ -159,6 +163,7 @@ def make_app(house: House, bodies: Bodies, metrics: Metrics, tell: Teller) -> we
     app = web.Application(middlewares=[face.middleware])
     app.on_response_prepare.append(face.on_response_prepare)
     app.add_routes(surfaces.routes(house, bodies))
+    app.add_routes(sessions.routes(house, bodies, talks, origins))
     app.add_routes(ops.routes(house.fleet, house.registry, metrics.render))
     return app
 

@@ -78,6 +78,18 @@ class MethodNotAllowed(EdgeError):
     side, status, type, code = Side.CLIENT, 405, "invalid_request_error", "method_not_allowed"
 
 
+class Conflict(EdgeError):
+    """Something else is being done with it at this moment."""
+
+    side, status, type, code = Side.CLIENT, 409, "invalid_request_error", "conflict"
+
+
+class Gone(EdgeError):
+    """It was there, and cannot be had any more."""
+
+    side, status, type, code = Side.CLIENT, 410, "invalid_request_error", "gone"
+
+
 class RequestTimeout(EdgeError):
     """The request body did not arrive in time."""
 

@@ -122,6 +122,22 @@ class Discovery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     interval_s: Annotated[PositiveSeconds, Meta(description="between two looks at ports and at each upstream")] = 5.0
 
 
+class Sessions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The session API: conversations that Edge remembers for its clients."""
+
+    model: Annotated[str, Meta(description="for a request that names none; empty = the only one there is")] = ""
+    max_turns: Annotated[int, Meta(ge=2, description="turns of a session that are kept; the oldest go in pairs")] = 100
+    max_bytes: Annotated[Bytes, Meta(description="text of a session that is kept; a message may be half of it")] = (
+        128 * 1024
+    )
+    max_age_s: Annotated[PositiveSeconds, Meta(description="how long a turn is kept")] = 86400.0
+    max_sessions: Annotated[int, Meta(ge=1, description="sessions kept; the one unused for longest goes first")] = 500
+    busy: Annotated[
+        Literal["wait", "conflict"],
+        Meta(description="a second request at once on one session: it waits, or is answered 409"),
+    ] = "wait"
+
+
 class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One model server."""
 
@@ -160,4 +176,5 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     auth: Auth = Auth()
     log: Log = Log()
     discovery: Discovery = Discovery()
+    sessions: Sessions = Sessions()
     upstream: list[Upstream] = msgspec.field(default_factory=list)

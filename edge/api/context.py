@@ -12,10 +12,11 @@ from aiohttp import web
 from edge.policy.auth import Principal
 from edge.protocol.dialect import Dialect
 from edge.protocol.dialects import DIALECTS
-from edge.protocol.surface import UPSTREAM_PATHS, Surface
+from edge.protocol.surface import SESSION_PATHS, UPSTREAM_PATHS, Surface
 
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SURFACES = {path: surface for surface, path in UPSTREAM_PATHS.items()}
+_SURFACES |= dict.fromkeys(SESSION_PATHS, Surface.SESSION)
 _MESSAGES = UPSTREAM_PATHS[Surface.MESSAGES]
 
 

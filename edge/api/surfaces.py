@@ -28,11 +28,11 @@ def _handler(house: House, bodies: Bodies, surface: Surface) -> Handler:
         context = request[CONTEXT]
         if context.principal is None:
             raise InternalError("a request got past the face without a principal")
-        _refuse_if_draining(house)
+        refuse_if_draining(house)
         share = bodies.budget.share()
         try:
             prepared = await bodies.read(request, surface, share, lambda: house.fleet.targets(surface))
-            _refuse_if_draining(house)  # the drain has not waited for bodies
+            refuse_if_draining(house)  # the drain has not waited for bodies
             asked = Asked(
                 request_id=context.request_id,
                 stream_id=context.stream_id,
@@ -53,6 +53,11 @@ def _handler(house: House, bodies: Bodies, surface: Surface) -> Handler:
     return handle
 
 
-def _refuse_if_draining(house: House) -> None:
+def refuse_if_draining(house: House) -> None:
+    """Nothing new is begun any more once Edge is leaving.
+
+    Raises:
+        ShuttingDown: it is.
+    """
     if house.registry.draining:
         raise ShuttingDown("Edge is shutting down; send the request again")

@@ -107,7 +107,7 @@ class Origins:
         granted = ", ".join(name for name in names if _HEADER_NAME.fullmatch(name))
         return {
             **self._grant(origin),
-            "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
+            "Access-Control-Allow-Methods": "GET, POST, DELETE, OPTIONS",
             "Access-Control-Allow-Headers": granted or _USUAL_HEADERS,
             "Access-Control-Max-Age": str(_MAX_AGE_S),
         }

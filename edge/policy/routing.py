@@ -7,7 +7,7 @@ or the error that tells the client why there is nobody. Must not: remember, log,
 from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeVar
 
-from edge.errors import NotFound, NoUpstream, Unsupported
+from edge.errors import BadRequest, NotFound, NoUpstream, Unsupported
 from edge.protocol.surface import Surface
 
 SHOWN_CHARS = 100  # of a name that somebody else chose, in a message
@@ -64,6 +64,18 @@ def route(surface: Surface, model: str | None, candidates: Sequence[C]) -> list[
     raise NotFound(
         f"the model '{printable(model)}' does not exist; there are: {there}", param="model", code="model_not_found"
     )
+
+
+def default_model(surface: Surface, candidates: Iterable[C]) -> str | None:
+    """The model for a request that names none: the only one there is; None if nobody lists any.
+
+    Raises:
+        BadRequest: there are several.
+    """
+    there = sorted({name for c in candidates if c.up and surface in c.surfaces for name in c.models})
+    if len(there) > 1:
+        raise BadRequest(f"model: required, as there are several: {_names(there)}", param="model")
+    return there[0] if there else None
 
 
 def printable(text: str) -> str:

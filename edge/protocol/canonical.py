@@ -119,6 +119,7 @@ class Ask:
         names: How the client spells a canonical field where it differs (``max_tokens`` as ``max_output_tokens``).
         options: Ollama's ``options``, for an upstream that has a place for them.
         extra: Fields that are not known here, as they came.
+        ignored: Names of fields that mean nothing in the client's own surface.
     """
 
     model: str | None
@@ -147,6 +148,7 @@ class Ask:
     options: dict[str, Any] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
+    ignored: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,7 @@ class Rendering:
         self.ask = ask
         self.target = target
         self.body: dict[str, Any] = {}
-        self.dropped: list[str] = []
+        self.dropped: list[str] = list(ask.ignored)
 
     def put(self, name: str, value: Any) -> None:
         """Set a field of the body, unless there is nothing to set."""

@@ -5,6 +5,7 @@ from edge.protocol.dialect import Dialect
 from edge.protocol.messages import MessagesDialect
 from edge.protocol.ollama import OllamaDialect
 from edge.protocol.responses import ResponsesDialect
+from edge.protocol.session import SessionDialect
 from edge.protocol.surface import Surface
 
 DIALECTS: dict[Surface, Dialect] = {
@@ -17,4 +18,5 @@ DIALECTS: dict[Surface, Dialect] = {
     Surface.OLLAMA_CHAT: OllamaDialect(Surface.OLLAMA_CHAT),
     Surface.OLLAMA_GENERATE: OllamaDialect(Surface.OLLAMA_GENERATE),
     Surface.OLLAMA_EMBED: OllamaDialect(Surface.OLLAMA_EMBED),
+    Surface.SESSION: SessionDialect(),
 }

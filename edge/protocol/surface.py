@@ -31,8 +31,14 @@ UPSTREAM_PATHS: dict[Surface, str] = {
     Surface.OLLAMA_EMBED: "/api/embed",
 }
 
+# What clients alone speak: Edge's own session API, under its two names.
+SESSION_PATHS = ("/v1/chat/stream", "/stream")
+
 # Surfaces whose answers are generated, hence streamed from the upstream even for a client that wants one JSON body.
 GENERATING = frozenset(Surface) - {Surface.EMBEDDINGS, Surface.COUNT_TOKENS, Surface.OLLAMA_EMBED}
+
+# Surfaces whose streamed answers are also collected, since they are kept.
+KEPT = frozenset({Surface.SESSION})
 
 # Where a request that says nothing of it is for a stream.
 STREAMS_BY_DEFAULT = frozenset({Surface.OLLAMA_CHAT, Surface.OLLAMA_GENERATE, Surface.SESSION})

@@ -12,7 +12,7 @@ from dataclasses import replace
 import orjson
 
 from edge.errors import BadRequest, EdgeError, UpstreamBroken
-from edge.protocol import chat_events, chat_request, embeddings, ollama_events, ollama_request
+from edge.protocol import chat_events, chat_request, embeddings, ollama_events, ollama_request, session, session_request
 from edge.protocol.batch import Batch, Measured, Usage
 from edge.protocol.canonical import Ask, Rendering, Target
 from edge.protocol.dialect import BadStream, Codec, Collector
@@ -23,6 +23,7 @@ from edge.protocol.transcoding import Answering, Decoder, Encoder, Piece
 # How each surface's requests are read, and how a request is written for each surface that an upstream may speak.
 _PARSE: Mapping[Surface, Callable[[dict[str, object]], Ask]] = {
     Surface.CHAT: chat_request.parse,
+    Surface.SESSION: session_request.parse,
 }
 _RENDER: Mapping[Surface, Callable[[Ask, Target], Rendering]] = {
     Surface.CHAT: chat_request.render,
@@ -34,6 +35,7 @@ _DECODERS: Mapping[Surface, Callable[[], Decoder]] = {
 }
 _ENCODERS: Mapping[Surface, Callable[[Answering], Encoder]] = {
     Surface.CHAT: chat_events.ChatEncoder,
+    Surface.SESSION: session.SessionEncoder,
 }
 _EMBEDS = (Surface.EMBEDDINGS, Surface.OLLAMA_EMBED)
 # For a client's surface, the surfaces it may be answered through, the one that loses least first.
@@ -41,6 +43,7 @@ _THROUGH: Mapping[Surface, tuple[Surface, ...]] = {
     Surface.CHAT: (Surface.OLLAMA_CHAT,),
     Surface.EMBEDDINGS: (Surface.OLLAMA_EMBED,),
     Surface.OLLAMA_EMBED: (Surface.EMBEDDINGS,),
+    Surface.SESSION: (Surface.CHAT, Surface.OLLAMA_CHAT, Surface.MESSAGES),
 }
 
 

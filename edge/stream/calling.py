@@ -13,7 +13,7 @@ from edge.protocol.context import context_of
 from edge.protocol.dialect import Codec, Dialect
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.request import Prepared
-from edge.protocol.surface import Surface
+from edge.protocol.surface import KEPT, Surface
 from edge.protocol.transcode import transcoder, translate
 from edge.protocol.transcoding import Answering
 from edge.settings import Stream as StreamSettings
@@ -72,7 +72,7 @@ def _translated(prepared: Prepared, member: Member, terms: Terms, to: Target) ->
     source = DIALECTS[to.surface].codec(asked, terms.settings.max_event_bytes, member.repairs)
     answering = Answering(prepared, terms.stream_id.removeprefix("st_"), int(time.time()))
     crossing = transcoder(source, to.surface, answering)
-    if not prepared.stream:
+    if not prepared.stream or prepared.surface in KEPT:
         crossing.collect(terms.dialect.collector(prepared))
     return Call(
         to.surface, translated.body, crossing, headers, most,

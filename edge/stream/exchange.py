@@ -79,6 +79,8 @@ class Asked:
         headers: Allowlisted request headers that go upstream.
         release: Gives the body's share of the budget back.
         accepted_at: When the request line was seen, on ``House.clock``.
+        opening: What goes out at once, before the upstream has said anything; empty where the status is held.
+        ended: Called once with the generation when that has ended, whatever its reader still does.
     """
 
     request_id: str
@@ -88,6 +90,8 @@ class Asked:
     headers: Mapping[str, str]
     release: Callable[[], None]
     accepted_at: float
+    opening: bytes = b""
+    ended: Callable[[Generation], None] | None = None
 
 
 class Exchange:
@@ -110,6 +114,7 @@ class Exchange:
         self._phase = Phase.EDGE
         self._told_at = asked.accepted_at
         self._recorded = False
+        self._ended = asked.ended
         self.generation = Generation(asked.stream_id, house.settings, house.clock, self)
 
     def __repr__(self) -> str:
@@ -245,6 +250,9 @@ class Exchange:
             self.asked.release()
         if self.generation.outcome is not None:
             self._free()
+            if self._ended is not None:
+                ended, self._ended = self._ended, None
+                ended(self.generation)
             if reader is not None and reader.closed:
                 self._record()
 
@@ -254,7 +262,7 @@ class Exchange:
         if self.prepared.stream:
             return Subscriber(
                 self.generation, writer, stream, house.clock, self.changed,
-                headers=self._stream_headers, request_id=asked.request_id,
+                headers=self._stream_headers, request_id=asked.request_id, opening=asked.opening,
             )  # fmt: skip
         return Collected(self.generation, writer, stream, house.clock, self.changed, headers=self.known_headers)
 

@@ -27,6 +27,7 @@ class Subscriber(BaseReader):
     Args:
         headers: Called at the commit for the response headers, so that they can tell what is known by then.
         request_id: Goes into in-band errors where the surface has a place for it.
+        opening: What goes out at once, with the status. It is no part of the answer: other attempts may still follow.
     """
 
     def __init__(
@@ -39,10 +40,12 @@ class Subscriber(BaseReader):
         *,
         headers: Callable[[], Mapping[str, str]],
         request_id: str,
+        opening: bytes = b"",
     ) -> None:
         super().__init__(generation, writer, settings, clock, changed)
         self._headers = headers
         self._request_id = request_id
+        self._opening = opening
         self._accepted_at = clock()
         self._commit_due = False
         self._written_at = self._accepted_at
@@ -78,6 +81,8 @@ class Subscriber(BaseReader):
         response = await self._writer.open(200, self._headers())
         self._ready = True
         self._written_at = self._clock()
+        if self._opening:
+            self._writer.write_nowait(self._opening)
         try:
             await self._stream()
         except ConnectionError:
@@ -138,7 +143,7 @@ class Subscriber(BaseReader):
 
     def _decided(self) -> bool:
         generation = self._generation
-        return generation.handed_over or generation.outcome is not None or self._commit_due
+        return generation.handed_over or generation.outcome is not None or self._commit_due or bool(self._opening)
 
     def _failed_early(self) -> EdgeError | None:
         generation = self._generation

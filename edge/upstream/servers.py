@@ -21,7 +21,7 @@ from typing import Any
 import orjson
 
 from edge.policy.routing import printable
-from edge.protocol.surface import Surface
+from edge.protocol.surface import UPSTREAM_PATHS, Surface
 from edge.upstream.connection import Ended, Malformed
 from edge.upstream.fetch import Answer, Unreachable, get
 from edge.upstream.pool import Pool
@@ -75,7 +75,7 @@ TRAITS: Mapping[Kind, Traits] = {
     Kind.LM_STUDIO: Traits(_BASIC | {Surface.RESPONSES}),
     # Its /v1 turns errors in mid-stream into clean ends, so it is only spoken to in its own API.
     Kind.OLLAMA: Traits(_OLLAMA),
-    Kind.EDGE: Traits(frozenset(Surface)),
+    Kind.EDGE: Traits(frozenset(UPSTREAM_PATHS)),
     Kind.OPENAI: Traits(_BASIC | {Surface.RESPONSES}),
     Kind.ANTHROPIC: Traits(_ANTHROPIC),
     Kind.SIMULATOR: Traits(_BASIC),

@@ -2,4 +2,5 @@
 
 import pytest
 
-pytest.register_assert_rewrite("contract.upstream_contract")  # it is no test module by its name
+# They are no test modules by their names.
+pytest.register_assert_rewrite("contract.upstream_contract", "contract.session_store_contract")

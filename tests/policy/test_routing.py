@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from edge.errors import NotFound, NoUpstream, Unsupported
-from edge.policy.routing import SHOWN_CHARS, SHOWN_NAMES, route
+from edge.errors import BadRequest, NotFound, NoUpstream, Unsupported
+from edge.policy.routing import SHOWN_CHARS, SHOWN_NAMES, default_model, route
 from edge.protocol.surface import Surface
 
 CHAT, RESPONSES = Surface.CHAT, Surface.RESPONSES
@@ -109,3 +109,21 @@ def test_a_surface_that_the_models_own_server_does_not_speak_is_unsupported():
     there = [server("its-own", "m"), server("fluent", "x", surfaces=frozenset({RESPONSES}), any_model=True)]
     with pytest.raises(Unsupported, match=r"its-own speaks chat$"):
         route(RESPONSES, "m", there)
+
+
+def test_the_only_model_is_the_one_that_is_meant():
+    """Of those that could answer: what is down or mute does not count, and two may have the same."""
+    mute = server("mute", "z", surfaces=frozenset({RESPONSES}))
+    assert default_model(CHAT, [server("a", "m"), server("b", "m"), server("down", "y", up=False), mute]) == "m"
+
+
+def test_where_nobody_lists_a_model_none_is_meant():
+    assert default_model(CHAT, [server("a")]) is None
+    assert default_model(CHAT, []) is None
+
+
+def test_of_several_models_one_has_to_be_named():
+    with pytest.raises(BadRequest) as raised:
+        default_model(CHAT, [server("a", "y\n", "x"), server("b", "z")])
+    assert raised.value.param == "model"
+    assert raised.value.message == "model: required, as there are several: x, y?, z"

@@ -47,7 +47,7 @@ async def test_what_the_settings_say_of_an_upstream_wins_over_what_its_kind_does
     async with llama_cpp() as server, fleet_of(at(server, surfaces=["chat", "responses"], repairs=[])) as fleet:
         await fleet.look()
         (member,) = fleet.members
-    assert ({Surface.CHAT, Surface.RESPONSES}, frozenset()) == (member.surfaces, member.repairs)
+    assert ({Surface.CHAT, Surface.RESPONSES}, frozenset()) == (member.native, member.repairs)
 
 
 async def test_a_configured_server_without_a_model_list_is_trusted_with_any_model():

@@ -1,0 +1,152 @@
+"""The session API: a message in, a stream out, and Edge remembers the conversation.
+
+In: ``POST`` and ``GET /v1/chat/stream`` (``/stream``), ``GET`` and ``DELETE /v1/sessions/{id}``. Out: the exchange's
+response, or what is kept of a session. Must not: generate again for a reader that comes back with an id.
+"""
+
+from dataclasses import replace
+
+import orjson
+from aiohttp import web
+
+from edge.api.body import Bodies
+from edge.api.context import CONTEXT, Context
+from edge.api.face import Handler
+from edge.api.surfaces import refuse_if_draining
+from edge.errors import Forbidden, Gone, InternalError, NotFound
+from edge.policy.auth import Principal
+from edge.policy.budget import Share
+from edge.policy.hosts import Origins
+from edge.policy.routing import default_model, printable
+from edge.protocol.session import opening
+from edge.protocol.session_request import Wanted, is_session, prepared, read
+from edge.protocol.surface import SESSION_PATHS, Surface
+from edge.store.base import Turn
+from edge.stream.exchange import Asked, Exchange, House
+from edge.stream.generation import Generation
+from edge.stream.sessions import Held, Sessions
+from edge.telemetry.timeline import Phase
+
+_FLAGS = {"true": True, "false": False}
+_OWN = ("same-origin", "none")  # of Sec-Fetch-Site: asked by a page of Edge's own origin, or by a person
+
+
+def routes(house: House, bodies: Bodies, sessions: Sessions, origins: Origins) -> list[web.RouteDef]:
+    """All routes of the session API."""
+    stream = _stream(house, bodies, sessions, origins)
+
+    async def show(request: web.Request) -> web.Response:
+        session = request.match_info["id"]
+        found = await sessions.read(_principal(request[CONTEXT]).name, session)
+        if found is None:
+            raise _unknown(session)
+        turns = [{**_shown(turn), **({"partial": True} if turn.partial else {})} for turn in found.turns]
+        told = {"id": session, "turns": turns, "created": int(found.created), "updated": int(found.updated)}
+        return web.Response(body=orjson.dumps(told), content_type="application/json")
+
+    async def delete(request: web.Request) -> web.Response:
+        session = request.match_info["id"]
+        if not is_session(session) or not await sessions.delete(_principal(request[CONTEXT]).name, session):
+            raise _unknown(session)
+        return web.Response(status=204)
+
+    return [
+        *(web.post(path, stream) for path in SESSION_PATHS),
+        *(web.get(path, stream, allow_head=False) for path in SESSION_PATHS),
+        web.get("/v1/sessions/{id}", show),
+        web.delete("/v1/sessions/{id}", delete),
+    ]
+
+
+def _stream(house: House, bodies: Bodies, sessions: Sessions, origins: Origins) -> Handler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        context = request[CONTEXT]
+        principal = _principal(context).name
+        refuse_if_draining(house)
+        if request.method == "GET":
+            _check_origin(request, origins)
+        if last := request.headers.get("Last-Event-ID", "").strip():
+            return _come_back(sessions, principal, last)
+        share = bodies.budget.share()
+        held: Held | None = None
+        try:
+            wanted = await _wanted(request, house, bodies, share)
+            asked_at = house.clock()
+            held = await sessions.take(principal, wanted.session_id)
+            refuse_if_draining(house)  # the drain has not waited for bodies, nor for the session
+            exchange = _exchange(house, context, wanted, held, share)
+            exchange.timeline.enter(Phase.QUEUED, asked_at)
+            exchange.timeline.enter(Phase.EDGE, house.clock())
+            context.exchanged = True
+            return await exchange.run(request)
+        finally:
+            if not context.exchanged:
+                share.give_back()
+                if held is not None:
+                    held.release()
+
+    return handle
+
+
+def _principal(context: Context) -> Principal:
+    if context.principal is None:
+        raise InternalError("a request got past the face without a principal")
+    return context.principal
+
+
+def _check_origin(request: web.Request, origins: Origins) -> None:
+    """A GET that does something: any page could make a browser send it, and no preflight asks before."""
+    origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
+    foreign = origin is not None if site is None else site not in _OWN  # older browsers send no site
+    if foreign and not origins.allows(origin or ""):
+        raise Forbidden("this origin may not call; see server.cors_origins")
+
+
+def _come_back(sessions: Sessions, principal: str, last: str) -> web.Response:
+    """A reader that lost its stream: a browser's comes back by itself, also after a clean end, unless it gets a 204."""
+    if sessions.ended_complete(principal, last.partition(":")[0]):
+        return web.Response(status=204)
+    raise Gone(
+        f"the stream of event {printable(last)} cannot be resumed; send the message again without Last-Event-ID",
+        code="stream_gone",
+    )
+
+
+async def _wanted(request: web.Request, house: House, bodies: Bodies, share: Share) -> Wanted:
+    most_bytes = house.settings.sessions.max_bytes // 2
+    if request.method == "GET":
+        query = {name: _FLAGS.get(text, text) if name == "metadata" else text for name, text in request.query.items()}
+        wanted = read(query, "prompt", most_bytes)
+    else:
+        asked = await bodies.read(request, Surface.SESSION, share, tuple)
+        wanted = read({**orjson.loads(asked.body), "stream": asked.stream}, "message", most_bytes)
+    model = wanted.model or house.settings.sessions.model or default_model(Surface.SESSION, house.fleet.members)
+    return replace(wanted, model=model)
+
+
+def _exchange(house: House, context: Context, wanted: Wanted, held: Held, share: Share) -> Exchange:
+    def ended(generation: Generation) -> None:
+        held.settle(wanted.message, generation)
+
+    asked = Asked(
+        request_id=context.request_id,
+        stream_id=context.stream_id,
+        principal=_principal(context),
+        dialect=context.dialect,
+        headers={},
+        release=share.give_back,
+        accepted_at=context.accepted_at,
+        opening=opening(wanted, context.stream_id),
+        ended=ended,
+    )
+    keep_bytes = house.settings.sessions.max_bytes - len(wanted.message.encode())
+    turns = [(turn.role, turn.content) for turn in held.turns]
+    return Exchange(house, asked, prepared(wanted, turns, keep_bytes, context.accepted_at))
+
+
+def _shown(turn: Turn) -> dict[str, object]:
+    return {"role": turn.role, "content": turn.content, "at": int(turn.at)}
+
+
+def _unknown(session: str) -> NotFound:
+    return NotFound(f"there is no session {printable(session)!r}", code="session_not_found")

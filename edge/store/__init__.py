@@ -1,0 +1,1 @@
+"""What is kept beyond an exchange: the ports, and what implements them."""
