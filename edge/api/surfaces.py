@@ -4,13 +4,18 @@ In: requests on the exact routes of ``protocol.surface``. Out: the exchange's re
 details; a route only names its surface.
 """
 
+import orjson
 from aiohttp import web
 
 from edge.api.body import Bodies
 from edge.api.context import CONTEXT
 from edge.api.face import Handler
-from edge.errors import InternalError, ShuttingDown
+from edge.errors import EdgeError, InternalError, ShuttingDown, Unsupported
+from edge.policy.routing import route
+from edge.protocol import messages_request
+from edge.protocol.request import Prepared
 from edge.protocol.surface import UPSTREAM_PATHS, Surface
+from edge.protocol.token_estimate import estimate
 from edge.stream.exchange import Asked, Exchange, House
 
 # The only request headers that travel upstream, besides Edge's own. Never credentials, and never X-Conversation-Id:
@@ -33,6 +38,10 @@ def _handler(house: House, bodies: Bodies, surface: Surface) -> Handler:
         try:
             prepared = await bodies.read(request, surface, share, lambda: house.fleet.targets(surface))
             refuse_if_draining(house)  # the drain has not waited for bodies
+            if surface is Surface.COUNT_TOKENS and not _counted(house, prepared):
+                context.exchanged = True
+                share.give_back()
+                return _estimated(prepared)
             asked = Asked(
                 request_id=context.request_id,
                 stream_id=context.stream_id,
@@ -61,3 +70,31 @@ def refuse_if_draining(house: House) -> None:
     """
     if house.registry.draining:
         raise ShuttingDown("Edge is shutting down; send the request again")
+
+
+def _counted(house: House, prepared: Prepared) -> bool:
+    """Whether the exchange is to see to it: somebody counts tokens, or nobody has the model, which it tells."""
+    try:
+        route(Surface.COUNT_TOKENS, prepared.model, house.fleet.members)
+    except Unsupported:
+        return not _answered(house, prepared)
+    except EdgeError:
+        return True
+    return True
+
+
+def _answered(house: House, prepared: Prepared) -> bool:
+    try:
+        route(Surface.MESSAGES, prepared.model, house.fleet.members)
+    except EdgeError:
+        return False
+    return True
+
+
+def _estimated(prepared: Prepared) -> web.Response:
+    count = estimate(messages_request.parse(orjson.loads(prepared.body), generates=False))
+    return web.Response(
+        body=orjson.dumps({"input_tokens": count}),
+        content_type="application/json",
+        headers={"x-edge-estimated": "true"},
+    )

@@ -190,6 +190,6 @@ def _member_row(member: Member) -> Row:
         member.url,
         "up" if member.up else f"{member.why}",
         shown or ("any" if member.any_model else "none"),
-        ", ".join(sorted(member.surfaces)) or "none",
+        ", ".join(sorted(member.native)) or "none",
         ", ".join(sorted(member.repairs)) or "none",
     )

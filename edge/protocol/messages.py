@@ -19,7 +19,7 @@ from edge.protocol.shapes import anthropic_body, is_anthropic, upstream_said
 from edge.protocol.sse import SSE_TYPE, Event, encode
 from edge.protocol.surface import Surface
 
-_PING = encode({"type": "ping"}, "ping")
+PING = encode({"type": "ping"}, "ping")
 _TEXT = re.compile(rb'"(?:text|thinking|partial_json)": ?"')
 # Blocks that begin empty and are filled by deltas; any other block (a tool call's name, a server tool's result) is
 # generated content by itself.
@@ -41,7 +41,7 @@ class MessagesCodec(SseCodec):
 
     def heartbeat(self, *, handed_over: bool) -> bytes:  # noqa: ARG002 - a ping fits anywhere, also before message_start
         """The surface's own ``ping``."""
-        return _PING
+        return PING
 
     def error_event(self, error: EdgeError, request_id: str) -> bytes:
         """The surface's own ``error`` event."""

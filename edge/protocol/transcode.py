@@ -12,7 +12,17 @@ from dataclasses import replace
 import orjson
 
 from edge.errors import BadRequest, EdgeError, UpstreamBroken
-from edge.protocol import chat_events, chat_request, embeddings, ollama_events, ollama_request, session, session_request
+from edge.protocol import (
+    chat_events,
+    chat_request,
+    embeddings,
+    messages_events,
+    messages_request,
+    ollama_events,
+    ollama_request,
+    session,
+    session_request,
+)
 from edge.protocol.batch import Batch, Measured, Usage
 from edge.protocol.canonical import Ask, Rendering, Target
 from edge.protocol.dialect import BadStream, Codec, Collector
@@ -23,24 +33,29 @@ from edge.protocol.transcoding import Answering, Decoder, Encoder, Piece
 # How each surface's requests are read, and how a request is written for each surface that an upstream may speak.
 _PARSE: Mapping[Surface, Callable[[dict[str, object]], Ask]] = {
     Surface.CHAT: chat_request.parse,
+    Surface.MESSAGES: messages_request.parse,
     Surface.SESSION: session_request.parse,
 }
 _RENDER: Mapping[Surface, Callable[[Ask, Target], Rendering]] = {
     Surface.CHAT: chat_request.render,
+    Surface.MESSAGES: messages_request.render,
     Surface.OLLAMA_CHAT: ollama_request.render_chat,
 }
 _DECODERS: Mapping[Surface, Callable[[], Decoder]] = {
     Surface.CHAT: chat_events.ChatDecoder,
+    Surface.MESSAGES: messages_events.MessagesDecoder,
     Surface.OLLAMA_CHAT: ollama_events.OllamaDecoder,
 }
 _ENCODERS: Mapping[Surface, Callable[[Answering], Encoder]] = {
     Surface.CHAT: chat_events.ChatEncoder,
+    Surface.MESSAGES: messages_events.MessagesEncoder,
     Surface.SESSION: session.SessionEncoder,
 }
 _EMBEDS = (Surface.EMBEDDINGS, Surface.OLLAMA_EMBED)
 # For a client's surface, the surfaces it may be answered through, the one that loses least first.
 _THROUGH: Mapping[Surface, tuple[Surface, ...]] = {
-    Surface.CHAT: (Surface.OLLAMA_CHAT,),
+    Surface.CHAT: (Surface.OLLAMA_CHAT, Surface.MESSAGES),
+    Surface.MESSAGES: (Surface.CHAT, Surface.OLLAMA_CHAT),
     Surface.EMBEDDINGS: (Surface.OLLAMA_EMBED,),
     Surface.OLLAMA_EMBED: (Surface.EMBEDDINGS,),
     Surface.SESSION: (Surface.CHAT, Surface.OLLAMA_CHAT, Surface.MESSAGES),

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 from fakes.model_server import FakeModel, models_body
-from support.raw import CHAT, EMBEDDINGS, MESSAGES, RESPONSES, Answer, ask
+from support.raw import CHAT, COMPLETIONS, MESSAGES, RESPONSES, Answer, ask
 from support.running import Running, Serve
 from support.shapes import COUNT_TOKENS, EVERY_SURFACE, assert_told, get, valid_body
 
@@ -136,14 +136,14 @@ async def test_a_server_that_comes_back_brings_its_models(serve: Serve, fake: Fa
     assert (await asked_for(edge, CHAT, "new")).status == 200
 
 
-@pytest.mark.parametrize("path", [MESSAGES, COUNT_TOKENS, RESPONSES, EMBEDDINGS])
+@pytest.mark.parametrize("path", [CHAT, MESSAGES, COUNT_TOKENS, RESPONSES, COMPLETIONS])
 async def test_a_surface_that_no_upstream_speaks_is_told_with_those_it_does(
     serve: Serve, fake: FakeModel, path: str
 ) -> None:
-    edge = await serve(upstream={"surfaces": ["chat"]})
+    edge = await serve(upstream={"surfaces": ["embeddings"]})
     answer = await asked_for(edge, path, "m")
     assert_told(answer, 501, path, "surface_not_supported", "invalid_request_error")
-    assert "up speaks chat" in answer.json["error"]["message"]
+    assert "up speaks embeddings" in answer.json["error"]["message"]
     assert answer.headers["x-should-retry"] == "false"
     assert fake.requests == []
     record = await edge.record()

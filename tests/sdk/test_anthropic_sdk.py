@@ -293,7 +293,7 @@ async def test_overloaded_is_retried_by_the_sdk(serve: Serve, fake: FakeModel, a
 
 
 async def test_a_surface_that_nobody_speaks_is_told_once(serve: Serve, anthropic_to: AnthropicTo) -> None:
-    edge = await serve()
+    edge = await serve(upstream={"surfaces": ["embeddings"]})
     with pytest.raises(anthropic.APIStatusError, match="speaks messages") as told:
         await create(anthropic_to(edge, max_retries=2))
     assert (told.value.status_code, told.value.type) == (501, "invalid_request_error")
