@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from edge.api import ops, sessions, surfaces
+from edge.api import management, ollama, ops, sessions, surfaces
 from edge.api.body import Bodies
 from edge.api.context import Context
 from edge.api.face import Face
@@ -164,6 +164,8 @@ def make_app(house: House, bodies: Bodies, talks: Sessions, metrics: Metrics, te
     app.on_response_prepare.append(face.on_response_prepare)
     app.add_routes(surfaces.routes(house, bodies))
     app.add_routes(sessions.routes(house, bodies, talks, origins))
+    app.add_routes(ollama.routes(house.fleet, bodies))
+    app.add_routes(management.routes(house.fleet, bodies, settings.stream))
     app.add_routes(ops.routes(house.fleet, house.registry, metrics.render))
     return app
 

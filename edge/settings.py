@@ -25,6 +25,7 @@ SURFACE_NAMES = Literal[
     "ollama_chat",
     "ollama_generate",
     "ollama_embed",
+    "ollama_embeddings",
 ]
 
 
@@ -162,6 +163,9 @@ class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Literal["warn", "refuse"],
         Meta(description="Ollama: a prompt that num_ctx cuts is told in log and metrics, or refused if it seems so"),
     ] = "warn"
+    allow_management: Annotated[
+        bool, Meta(description="Ollama: pass on what changes its models (pull, push, create, copy, delete, blobs)")
+    ] = False
     repairs: Annotated[
         list[Literal["drop-null-events"]] | None,
         Meta(description="faults of the server to mend; unset = the default of the detected server"),

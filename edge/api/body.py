@@ -28,7 +28,11 @@ from edge.settings import Server as ServerSettings
 # 55 ms. Another process costs about 0.2 s once and then two copies through a pipe.
 _INLINE_BYTES = 2**20
 
-_EMBEDS = (Surface.EMBEDDINGS, Surface.OLLAMA_EMBED)  # their answers' making cannot be passed between processes
+_EMBEDS = (
+    Surface.EMBEDDINGS,
+    Surface.OLLAMA_EMBED,
+    Surface.OLLAMA_EMBEDDINGS,
+)  # their answers' making cannot be passed between processes
 
 
 def _live_with_parent() -> None:
@@ -64,19 +68,25 @@ class Bodies:
         Raises:
             EdgeError: too large, too slow, no room, not JSON, or not what the surface asks for.
         """
+        return await self._prepare(surface, await self.read_raw(request, share), targets)
+
+    async def read_raw(self, request: web.BaseRequest, share: Share) -> bytes:
+        """Read a body that is declared to be JSON.
+
+        Raises:
+            EdgeError: too large, too slow, no room, or declared as something else.
+        """
         self._check_type(request)
         try:
             if request.content.is_eof():  # it came with the head: nothing to wait for
-                raw = await self._read(request, share)
-            else:
-                async with asyncio.timeout(self._settings.body_s):
-                    raw = await self._read(request, share)
+                return await self._read(request, share)
+            async with asyncio.timeout(self._settings.body_s):
+                return await self._read(request, share)
         except TimeoutError:
             limit = self._settings.body_s
             raise RequestTimeout(f"the request body did not arrive within {limit:g} s (server.body_s)") from None
         except web.RequestPayloadError:
             raise BadRequest("the request body is broken: its framing or its length is wrong") from None
-        return await self._prepare(surface, raw, targets)
 
     async def close(self) -> None:
         """End the parsing process, if there ever was one."""

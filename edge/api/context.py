@@ -45,6 +45,8 @@ def make_context(request: web.BaseRequest, accepted_at: float) -> Context:
     given = request.headers.get("x-request-id", "")
     request_id = given if _WELL_FORMED.fullmatch(given) else f"req_{secrets.token_hex(16)}"
     surface = _SURFACES.get(request.path)
+    if surface is None and request.path.startswith("/api/"):
+        surface = Surface.OLLAMA_CHAT
     if surface is None:
         anthropic = "anthropic-version" in request.headers or request.path.startswith(f"{_MESSAGES}/")
         surface = Surface.MESSAGES if anthropic else Surface.CHAT

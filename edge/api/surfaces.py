@@ -7,6 +7,7 @@ details; a route only names its surface.
 import orjson
 from aiohttp import web
 
+from edge.api import ollama
 from edge.api.body import Bodies
 from edge.api.context import CONTEXT
 from edge.api.face import Handler
@@ -14,7 +15,7 @@ from edge.errors import EdgeError, InternalError, ShuttingDown, Unsupported
 from edge.policy.routing import route
 from edge.protocol import messages_request
 from edge.protocol.request import Prepared
-from edge.protocol.surface import UPSTREAM_PATHS, Surface
+from edge.protocol.surface import OLLAMA, UPSTREAM_PATHS, Surface
 from edge.protocol.token_estimate import estimate
 from edge.stream.exchange import Asked, Exchange, House
 
@@ -42,6 +43,11 @@ def _handler(house: House, bodies: Bodies, surface: Surface) -> Handler:
                 context.exchanged = True
                 share.give_back()
                 return _estimated(prepared)
+            if surface in OLLAMA:
+                prepared = ollama.named(prepared, house.fleet)
+                loaded = ollama.loaded(prepared, house.fleet)
+                if loaded is not None:
+                    return loaded
             asked = Asked(
                 request_id=context.request_id,
                 stream_id=context.stream_id,

@@ -19,4 +19,5 @@ DIALECTS: dict[Surface, Dialect] = {
     Surface.OLLAMA_GENERATE: OllamaDialect(Surface.OLLAMA_GENERATE),
     Surface.OLLAMA_EMBED: OllamaDialect(Surface.OLLAMA_EMBED),
     Surface.SESSION: SessionDialect(),
+    Surface.OLLAMA_EMBEDDINGS: OllamaDialect(Surface.OLLAMA_EMBEDDINGS),
 }

@@ -22,7 +22,9 @@ def translate(surface: Surface, body: Body) -> tuple[Body, tuple[str, ...], Resh
     Raises:
         BadRequest: a field is malformed, or cannot be expressed there.
     """
-    return _to_ollama(body) if surface is Surface.EMBEDDINGS else _to_openai(body)
+    if surface is Surface.EMBEDDINGS:
+        return _to_ollama(body)
+    return _to_openai(body) if surface is Surface.OLLAMA_EMBED else _one_to_openai(body)
 
 
 def _to_ollama(body: Body) -> tuple[Body, tuple[str, ...], Reshape]:
@@ -73,6 +75,25 @@ def _to_openai(body: Body) -> tuple[Body, tuple[str, ...], Reshape]:
         if isinstance(usage, dict) and isinstance(usage.get("prompt_tokens"), int):
             told["prompt_eval_count"] = usage["prompt_tokens"]
         return told
+
+    return asked, tuple(fields.rest()), reshape
+
+
+def _one_to_openai(body: Body) -> tuple[Body, tuple[str, ...], Reshape]:
+    """Ollama's older API: one ``prompt``, one ``embedding``."""
+    fields = Fields(body)
+    asked: Body = {
+        "model": fields.text("model"),
+        "input": fields.needed_text("prompt"),
+        "encoding_format": "float",
+    }
+    fields.known("stream")
+
+    def reshape(answer: Body) -> Body:
+        match answer.get("data"):
+            case [{"embedding": vector}]:
+                return {"embedding": vector}
+        raise UpstreamBroken("it sent no embedding")
 
     return asked, tuple(fields.rest()), reshape
 

@@ -112,7 +112,8 @@ def _seconds(nanoseconds: object) -> float | None:
 
 def now_text(seconds: float | None = None) -> str:
     """A time as Ollama writes it."""
-    return datetime.fromtimestamp(time.time() if seconds is None else seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    when = datetime.fromtimestamp(time.time() if seconds is None else seconds, UTC)
+    return f"{when.isoformat(timespec='microseconds')[:-6]}Z"  # strftime takes twice as long
 
 
 def heartbeat_line(surface: Surface, model: str) -> bytes:

@@ -31,8 +31,10 @@ _UNSTREAMABLE = ("prompt_logprobs", "best_of", "background")
 
 # What is read or set here. Servers in Go take keys in any case (even a long s for an s), and the last one wins: such a
 # second spelling would undo what was checked.
-_READ = frozenset({"model", "stream", "stream_options", "n", "messages", "prompt", *_UNSTREAMABLE})
+_READ = frozenset({"model", "stream", "stream_options", "n", "messages", "prompt", "raw", "suffix", *_UNSTREAMABLE})
 _READ_OPTIONS = frozenset({"include_usage"})
+# Without it Ollama only loads the model.
+_LOADING = {Surface.OLLAMA_CHAT: "messages", Surface.OLLAMA_GENERATE: "prompt"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ class Prepared:
         choices: How many choices must finish, as far as the request tells.
         size: Length of the client's body in bytes.
         crossed: The request written for upstreams that speak another surface, where that has been done beforehand.
+        raw: Ollama: the prompt is to be continued as it stands.
+        loads: Ollama: nothing is asked, only that the model be loaded, or let go.
     """
 
     surface: Surface
@@ -73,6 +77,8 @@ class Prepared:
     choices: int
     size: int
     crossed: tuple[tuple[Target, Translated], ...] = ()
+    raw: bool = False
+    loads: bool = False
 
 
 def prepare(surface: Surface, raw: bytes) -> Prepared:
@@ -91,15 +97,17 @@ def prepare(surface: Surface, raw: bytes) -> Prepared:
             raise BadRequest(f"stream: {surface} answers cannot be streamed; leave it out", param="stream")
         return Prepared(surface, model, False, False, orjson.dumps(body), False, 1, len(raw))
     _check_shape(surface, body)
+    if surface in _LOADING and not body.get(_LOADING[surface]):
+        return Prepared(surface, model, False, False, orjson.dumps(body), False, 1, len(raw), loads=True)
     streamed = stream or not any(_asks(body, name) for name in _UNSTREAMABLE)
     strip_usage = False
     if streamed:
         body["stream"] = True
         if surface in (Surface.CHAT, Surface.COMPLETIONS):
             strip_usage = _inject_usage(body, stream=stream)
-    return Prepared(
-        surface, model, stream, streamed, orjson.dumps(body), strip_usage, _choices(surface, body), len(raw)
-    )
+    continues = surface is Surface.OLLAMA_GENERATE and bool(body.get("raw") or body.get("suffix"))
+    size, choices = len(raw), _choices(surface, body)
+    return Prepared(surface, model, stream, streamed, orjson.dumps(body), strip_usage, choices, size, raw=continues)
 
 
 def unstreamed(prepared: Prepared) -> Prepared:
@@ -160,7 +168,10 @@ def _field(body: dict[str, Any], name: str, kind: type, wanted: str, path: str =
 
 def _check_shape(surface: Surface, body: dict[str, Any]) -> None:
     """What every server needs and not every server checks: llama.cpp answers a missing ``messages`` with a 500."""
-    if surface in (Surface.CHAT, Surface.MESSAGES, Surface.OLLAMA_CHAT) and not isinstance(body.get("messages"), list):
+    messages = body.get("messages")
+    if surface is Surface.OLLAMA_CHAT and messages is None:
+        return  # it asks for the model to be loaded
+    if surface in (Surface.CHAT, Surface.MESSAGES, Surface.OLLAMA_CHAT) and not isinstance(messages, list):
         raise BadRequest("messages: required, a list of messages", param="messages")
 
 

@@ -15,6 +15,7 @@ class Surface(StrEnum):
     OLLAMA_CHAT = "ollama_chat"
     OLLAMA_GENERATE = "ollama_generate"
     OLLAMA_EMBED = "ollama_embed"
+    OLLAMA_EMBEDDINGS = "ollama_embeddings"  # the older one
     SESSION = "session"
 
 
@@ -29,13 +30,22 @@ UPSTREAM_PATHS: dict[Surface, str] = {
     Surface.OLLAMA_CHAT: "/api/chat",
     Surface.OLLAMA_GENERATE: "/api/generate",
     Surface.OLLAMA_EMBED: "/api/embed",
+    Surface.OLLAMA_EMBEDDINGS: "/api/embeddings",
 }
 
 # What clients alone speak: Edge's own session API, under its two names.
 SESSION_PATHS = ("/v1/chat/stream", "/stream")
 
 # Surfaces whose answers are generated, hence streamed from the upstream even for a client that wants one JSON body.
-GENERATING = frozenset(Surface) - {Surface.EMBEDDINGS, Surface.COUNT_TOKENS, Surface.OLLAMA_EMBED}
+GENERATING = frozenset(Surface) - {
+    Surface.EMBEDDINGS,
+    Surface.COUNT_TOKENS,
+    Surface.OLLAMA_EMBED,
+    Surface.OLLAMA_EMBEDDINGS,
+}
+
+# Ollama's own API.
+OLLAMA = frozenset({Surface.OLLAMA_CHAT, Surface.OLLAMA_GENERATE, Surface.OLLAMA_EMBED, Surface.OLLAMA_EMBEDDINGS})
 
 # Surfaces whose streamed answers are also collected, since they are kept.
 KEPT = frozenset({Surface.SESSION})

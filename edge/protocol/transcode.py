@@ -15,10 +15,13 @@ from edge.errors import BadRequest, EdgeError, UpstreamBroken
 from edge.protocol import (
     chat_events,
     chat_request,
+    completions,
     embeddings,
     messages_events,
     messages_request,
+    ollama_encoder,
     ollama_events,
+    ollama_parse,
     ollama_request,
     session,
     session_request,
@@ -33,39 +36,59 @@ from edge.protocol.transcoding import Answering, Decoder, Encoder, Piece
 # How each surface's requests are read, and how a request is written for each surface that an upstream may speak.
 _PARSE: Mapping[Surface, Callable[[dict[str, object]], Ask]] = {
     Surface.CHAT: chat_request.parse,
+    Surface.COMPLETIONS: completions.parse,
     Surface.MESSAGES: messages_request.parse,
+    Surface.OLLAMA_CHAT: ollama_parse.parse_chat,
+    Surface.OLLAMA_GENERATE: ollama_parse.parse_generate,
     Surface.SESSION: session_request.parse,
 }
 _RENDER: Mapping[Surface, Callable[[Ask, Target], Rendering]] = {
     Surface.CHAT: chat_request.render,
+    Surface.COMPLETIONS: completions.render,
     Surface.MESSAGES: messages_request.render,
     Surface.OLLAMA_CHAT: ollama_request.render_chat,
+    Surface.OLLAMA_GENERATE: ollama_request.render_generate,
 }
 _DECODERS: Mapping[Surface, Callable[[], Decoder]] = {
     Surface.CHAT: chat_events.ChatDecoder,
+    Surface.COMPLETIONS: completions.CompletionsDecoder,
     Surface.MESSAGES: messages_events.MessagesDecoder,
     Surface.OLLAMA_CHAT: ollama_events.OllamaDecoder,
+    Surface.OLLAMA_GENERATE: ollama_events.OllamaDecoder,
 }
 _ENCODERS: Mapping[Surface, Callable[[Answering], Encoder]] = {
     Surface.CHAT: chat_events.ChatEncoder,
+    Surface.COMPLETIONS: completions.CompletionsEncoder,
+    Surface.OLLAMA_CHAT: ollama_encoder.OllamaEncoder,
+    Surface.OLLAMA_GENERATE: ollama_encoder.OllamaEncoder,
     Surface.MESSAGES: messages_events.MessagesEncoder,
     Surface.SESSION: session.SessionEncoder,
 }
-_EMBEDS = (Surface.EMBEDDINGS, Surface.OLLAMA_EMBED)
+_EMBEDS = (Surface.EMBEDDINGS, Surface.OLLAMA_EMBED, Surface.OLLAMA_EMBEDDINGS)
+_CONTINUES = (Surface.COMPLETIONS, Surface.OLLAMA_GENERATE)  # those that take a prompt as it stands
 # For a client's surface, the surfaces it may be answered through, the one that loses least first.
 _THROUGH: Mapping[Surface, tuple[Surface, ...]] = {
     Surface.CHAT: (Surface.OLLAMA_CHAT, Surface.MESSAGES),
+    Surface.COMPLETIONS: (Surface.OLLAMA_GENERATE,),
     Surface.MESSAGES: (Surface.CHAT, Surface.OLLAMA_CHAT),
     Surface.EMBEDDINGS: (Surface.OLLAMA_EMBED,),
+    Surface.OLLAMA_CHAT: (Surface.CHAT, Surface.MESSAGES),
+    Surface.OLLAMA_GENERATE: (Surface.CHAT, Surface.MESSAGES),
     Surface.OLLAMA_EMBED: (Surface.EMBEDDINGS,),
+    Surface.OLLAMA_EMBEDDINGS: (Surface.EMBEDDINGS,),
     Surface.SESSION: (Surface.CHAT, Surface.OLLAMA_CHAT, Surface.MESSAGES),
 }
 
 
-def target(surface: Surface, native: frozenset[Surface]) -> Surface | None:
-    """The surface in which an upstream that speaks ``native`` is asked for ``surface``; None if it cannot be."""
+def target(surface: Surface, native: frozenset[Surface], *, raw: bool = False) -> Surface | None:
+    """The surface in which an upstream that speaks ``native`` is asked for ``surface``; None if it cannot be.
+
+    With ``raw`` the request has a prompt that is to be continued as it stands.
+    """
     if surface in native:
         return surface
+    if raw and Surface.COMPLETIONS in native:
+        return Surface.COMPLETIONS
     return next((through for through in _THROUGH.get(surface, ()) if through in native), None)
 
 
@@ -81,10 +104,15 @@ def translate(prepared: Prepared, to: Target) -> Translated:
         BadRequest: a field is malformed, or cannot be expressed there and would be missed.
     """
     body = orjson.loads(prepared.body)
+    if prepared.model is not None:
+        body["model"] = prepared.model  # in the upstream's spelling
     if prepared.surface in _EMBEDS:
         asked, dropped, reshape = embeddings.translate(prepared.surface, body)
         return Translated(orjson.dumps(asked), dropped, reshape)
-    rendering = _RENDER[to.surface](_PARSE[prepared.surface](body), to)
+    ask = _PARSE[prepared.surface](body)
+    if ask.prompt is not None and to.surface not in _CONTINUES:
+        raise Rendering(ask, to).refuse("prompt", f"{to.name} cannot continue a prompt as it stands")
+    rendering = _RENDER[to.surface](ask, to)
     return Translated(orjson.dumps(rendering.body), tuple(dict.fromkeys(rendering.dropped)))
 
 
@@ -154,10 +182,11 @@ class Transcoder:
                 before, after = self._ends
                 return Batch(before + escaped + after, 1, count)
         try:
-            return self._turned(self._source.feed(data))
+            batch = self._source.feed(data)
         except BadStream as bad:
             bad.before = self._turned(bad.before)
             raise
+        return self._turned(batch)
 
     def eof(self) -> Batch:
         """See ``dialect.Codec.eof``; an answer that is finished gets its end here if it had no terminator."""
@@ -195,8 +224,11 @@ class Transcoder:
         events, self._decoder.events = self._decoder.events, []
         if not events:
             raise UpstreamBroken("the upstream sent JSON that is no answer")
-        for event in events:
-            self._encode(self._encoder.add(event))
+        try:
+            for event in events:
+                self._encode(self._encoder.add(event))
+        except BadStream as bad:
+            raise UpstreamBroken(str(bad)) from None
         self._encode(self._encoder.end(self._whole_usage))
         return self.answer()
 
@@ -204,9 +236,13 @@ class Transcoder:
         events = self._decoder.events
         parts: list[bytes] = []
         if events:
-            for event in events:
-                parts += self._encode(self._encoder.add(event))
-            events.clear()
+            self._decoder.events = []
+            try:
+                for event in events:
+                    parts += self._encode(self._encoder.add(event))
+            except BadStream as bad:
+                bad.before = Batch(b"".join(parts), len(parts), batch.tokens)
+                raise
         if batch.terminated and batch.error is None:
             finished = self._source.finished(clean_eof=False)
         number = len(parts)

@@ -30,7 +30,11 @@ class Encoder(Protocol):
     terminator: bytes  # after the last event of a finished answer; may be empty
 
     def add(self, event: Event) -> list[Piece]:
-        """The surface's events for it; may be none yet."""
+        """The surface's events for it; may be none yet.
+
+        Raises:
+            BadStream: what the model has written cannot be said in the surface.
+        """
 
     def text_ends(self) -> tuple[bytes, bytes] | None:
         """What stands before and after the escaped text of the next piece of text, if that is all there is to it.

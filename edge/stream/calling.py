@@ -44,7 +44,7 @@ def compose(prepared: Prepared, member: Member, terms: Terms) -> Call:
     Raises:
         BadRequest: the request cannot be said in any surface that the member speaks, or would be cut there.
     """
-    to = member.target(prepared.surface)
+    to = member.target(prepared.surface, raw=prepared.raw)
     call = _relayed(prepared, member, terms) if to is None else _translated(prepared, member, terms, to)
     if call.surface not in _CUTS_PROMPTS:
         return call

@@ -79,12 +79,17 @@ class Member:
         """A prompt that would be cut is to be refused."""
         return self._settings.on_truncation == "refuse"
 
-    def target(self, surface: Surface) -> Target | None:
-        """In whose words it is asked for ``surface``; None if it speaks that itself."""
-        spoken = target(surface, self.native)
+    def target(self, surface: Surface, *, raw: bool = False) -> Target | None:
+        """In whose words it is asked for ``surface``; None if it speaks that itself. See ``transcode.target``."""
+        spoken = target(surface, self.native, raw=raw)
         if spoken is None or spoken is surface:
             return None
         return Target(spoken, self.name, cloud=self.kind in CLOUDS, num_ctx=self._settings.num_ctx)
+
+    @property
+    def settings(self) -> UpstreamSettings:
+        """What it was made with."""
+        return self._settings
 
     def _become(self, kind: Kind) -> None:
         traits, chosen = TRAITS[kind], self._settings

@@ -21,7 +21,7 @@ from typing import Any
 import orjson
 
 from edge.policy.routing import printable
-from edge.protocol.surface import UPSTREAM_PATHS, Surface
+from edge.protocol.surface import OLLAMA, UPSTREAM_PATHS, Surface
 from edge.upstream.connection import Ended, Malformed
 from edge.upstream.fetch import Answer, Unreachable, get
 from edge.upstream.pool import Pool
@@ -64,7 +64,6 @@ class Traits:
 
 
 _BASIC = frozenset({Surface.CHAT, Surface.COMPLETIONS, Surface.EMBEDDINGS})
-_OLLAMA = frozenset({Surface.OLLAMA_CHAT, Surface.OLLAMA_GENERATE, Surface.OLLAMA_EMBED})
 _ANTHROPIC = frozenset({Surface.MESSAGES, Surface.COUNT_TOKENS})
 
 TRAITS: Mapping[Kind, Traits] = {
@@ -74,7 +73,7 @@ TRAITS: Mapping[Kind, Traits] = {
     Kind.SGLANG: Traits(_BASIC),
     Kind.LM_STUDIO: Traits(_BASIC | {Surface.RESPONSES}),
     # Its /v1 turns errors in mid-stream into clean ends, so it is only spoken to in its own API.
-    Kind.OLLAMA: Traits(_OLLAMA),
+    Kind.OLLAMA: Traits(OLLAMA),
     Kind.EDGE: Traits(frozenset(UPSTREAM_PATHS)),
     Kind.OPENAI: Traits(_BASIC | {Surface.RESPONSES}),
     Kind.ANTHROPIC: Traits(_ANTHROPIC),

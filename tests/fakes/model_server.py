@@ -175,7 +175,7 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
 
     async def _answer(self, request: Request) -> None:
-        if request.method == "POST":
+        if request.method in ("POST", "DELETE"):
             steps = self.fake.take(request.path)
             if steps is None or steps[0] is not pause_reading:
                 request.body = await self._body(request.headers)
@@ -227,7 +227,7 @@ class FakeModel:
     """The server; use as an async context manager.
 
     Attributes:
-        requests: POSTs received whole, in order. GETs, which a prober may send at any time, are in ``gets``.
+        requests: POSTs and DELETEs received whole, in order. GETs, which a prober may send any time, are in ``gets``.
         models: What ``GET /v1/models`` lists.
         get: Answers to other GETs: path -> (status, headers, body); 404 where there is none.
         server_header: The ``Server`` header that ``head()`` sends, if any.

@@ -43,8 +43,8 @@ def test_a_stream_is_asked_for_as_it_is_with_usage() -> None:
 @pytest.mark.parametrize("stream", [False, None])
 @pytest.mark.parametrize("surface", sorted(GENERATING))
 def test_an_answer_in_one_piece_is_streamed_upstream_all_the_same(surface: Surface, *, stream: bool | None) -> None:
-    """Servers do not notice a client that leaves while it waits for one piece."""
-    prepared = prepare(surface, raw(stream=stream))
+    """Servers do not notice a client that leaves while it waits for one piece; some APIs stream unless told not to."""
+    prepared = prepare(surface, raw(messages=[{"role": "user", "content": "hi"}], prompt="hi", stream=stream))
     streams = stream is None and surface in STREAMS_BY_DEFAULT
     assert (prepared.stream, prepared.streamed, prepared.strip_usage) == (streams, True, False)
     assert sent(prepared)["stream"] is True

@@ -3,9 +3,9 @@
 import gc
 
 import pytest
-from support.sdk import anthropic_to, openai_to
+from support.sdk import anthropic_to, ollama_to, openai_to
 
-__all__ = ["anthropic_to", "openai_to"]
+__all__ = ["anthropic_to", "ollama_to", "openai_to"]
 
 
 @pytest.fixture(autouse=True)

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 from anthropic import AsyncAnthropic
 from fakes.steps import Step, Wire
+from ollama import AsyncClient
 from openai import AsyncOpenAI
 
 from support.running import LIMIT_S, Running, Serve
 
 OpenAITo = Callable[..., AsyncOpenAI]
 AnthropicTo = Callable[..., AsyncAnthropic]
+OllamaTo = Callable[..., AsyncClient]
 
 # A deadline commit at once and heartbeats all the time.
 BEATING = {"commit_after_s": 0.02, "heartbeat_s": 0.02}
@@ -45,6 +47,19 @@ async def anthropic_to(serve: Serve) -> AsyncIterator[AnthropicTo]:
         def make(edge: Running, **options: Any) -> AsyncAnthropic:
             given = {"api_key": "dummy", "max_retries": 0, "timeout": LIMIT_S, **options}
             client = AsyncAnthropic(base_url=edge.url, **given)
+            stack.push_async_callback(client.close)
+            return client
+
+        yield make
+
+
+@pytest.fixture
+async def ollama_to(serve: Serve) -> AsyncIterator[OllamaTo]:
+    """Make an Ollama client of an Edge, likewise."""
+    async with AsyncExitStack() as stack:
+
+        def make(edge: Running, **options: Any) -> AsyncClient:
+            client = AsyncClient(host=edge.url, **{"timeout": LIMIT_S, **options})
             stack.push_async_callback(client.close)
             return client
 

@@ -21,7 +21,7 @@ from lookalikes import (
     vllm,
 )
 
-from edge.protocol.surface import Surface
+from edge.protocol.surface import OLLAMA, Surface
 from edge.settings import Upstream
 from edge.upstream import servers
 from edge.upstream.pool import Pool
@@ -296,7 +296,7 @@ async def test_ollama_on_its_port_is_used_in_its_own_api():
         (member,) = fleet.members
     assert ready
     assert told["upstreams"][f"ollama-{server.port}"]["up"]
-    assert member.native == {Surface.OLLAMA_CHAT, Surface.OLLAMA_GENERATE, Surface.OLLAMA_EMBED}
+    assert member.native == OLLAMA
     assert Surface.CHAT in member.surfaces
     (line,) = log.entries
     assert line["event"] == "upstream found"

@@ -1,0 +1,162 @@
+"""What Ollama's clients ask beside answers: is it there, which version, which models, and what of each.
+
+In: requests. Out: what the fleet knows, in Ollama's words; of an Ollama's models its own answers where it has more.
+Must not: generate anything, or change a model (``management`` does).
+"""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from edge.api.body import Bodies
+from edge.errors import NotFound
+from edge.policy.routing import printable, route
+from edge.protocol.fields import Fields
+from edge.protocol.ollama import now_text
+from edge.protocol.ollama_parse import parse_chat, parse_generate
+from edge.protocol.request import Prepared, parse_object
+from edge.protocol.surface import OLLAMA, Surface
+from edge.upstream.connection import Ended, Malformed
+from edge.upstream.fetch import Answer, Unreachable, get, post
+from edge.upstream.fleet import Fleet, Member
+from edge.upstream.pool import Pool
+from edge.upstream.relay import Relay
+from edge.upstream.tags import known_as, running, shown, tag
+
+# The version whose API is spoken here; clients refuse old ones, or leave features out for them.
+VERSION = "0.13.0"
+_ASK_S = 2.0
+_MOST_BYTES = 4 * 2**20
+_NO_ANSWER = (Unreachable, Malformed, Ended, OSError)  # a TimeoutError is an OSError
+_UNLOADS = (0, "0", "0s", "0m", "0h")
+
+
+def routes(fleet: Fleet, bodies: Bodies) -> list[web.RouteDef]:
+    """``/ /api/version /api/tags /api/ps /api/show``."""
+
+    async def home(_request: web.Request) -> web.Response:
+        return web.Response(text="Ollama is running")
+
+    async def version(_request: web.Request) -> web.Response:
+        return _json({"version": VERSION})
+
+    async def tags(_request: web.Request) -> web.Response:
+        return _json({"models": [tag(card) for card in fleet.models()]})
+
+    async def loaded_now(_request: web.Request) -> web.Response:
+        members = [member for member in fleet.members if member.up]
+        found: dict[str, object] = {}
+        for models in await asyncio.gather(*map(_running_at, members)):
+            for model in models:
+                found.setdefault(str(model.get("name")), model)
+        return _json({"models": list(found.values())})
+
+    async def show(request: web.Request) -> web.Response:
+        share = bodies.budget.share()
+        try:
+            asked = parse_object(await bodies.read_raw(request, share))
+        finally:
+            share.give_back()
+        fields = Fields(asked)
+        name = known_as(fields.text("model") or fields.needed_text("name"), _models(fleet))
+        card = fleet.model(name)
+        if card is None:
+            raise NotFound(f"model '{printable(name)}' not found", code="model_not_found", param="model")
+        return await _shown_by(fleet, name, asked) or _json(shown(card))
+
+    return [
+        web.get("/", home),
+        web.get("/api/version", version),
+        web.get("/api/tags", tags),
+        web.get("/api/ps", loaded_now),
+        web.post("/api/show", show),
+    ]
+
+
+def named(prepared: Prepared, fleet: Fleet) -> Prepared:
+    """The request with its model as the upstreams call it."""
+    if prepared.model is None:
+        return prepared
+    return replace(prepared, model=known_as(prepared.model, _models(fleet)))
+
+
+def loaded(prepared: Prepared, fleet: Fleet) -> web.Response | None:
+    """The answer to a request that only loads the model or lets it go; None if it asks more, or asks an Ollama.
+
+    Raises:
+        EdgeError: there is nobody who has it, or a field is malformed.
+    """
+    if not prepared.loads:
+        return None
+    first, *_ = route(prepared.surface, prepared.model, fleet.members)
+    if first.target(prepared.surface) is None:
+        return None
+    chat = prepared.surface is Surface.OLLAMA_CHAT
+    asked = (parse_chat if chat else parse_generate)(orjson.loads(prepared.body))
+    return _json(
+        {
+            "model": prepared.model or "",
+            "created_at": now_text(),
+            **({"message": {"role": "assistant", "content": ""}} if chat else {"response": ""}),
+            "done": True,
+            "done_reason": "unload" if asked.keep_alive in _UNLOADS else "load",
+        }
+    )
+
+
+def _models(fleet: Fleet) -> frozenset[str]:
+    return frozenset[str]().union(*(member.models for member in fleet.members))
+
+
+def _pool(member: Member) -> Pool | None:
+    """The way to a member that speaks Ollama's API itself."""
+    upstream = member.upstream
+    return upstream.pool if isinstance(upstream, Relay) and member.native & OLLAMA else None
+
+
+async def _running_at(member: Member) -> list[dict[str, Any]]:
+    """What a member has in memory: an Ollama says so, any other has all its models there."""
+    pool = _pool(member)
+    if pool is None:
+        return [running(card) for card in member.model_cards]
+    try:
+        async with asyncio.timeout(_ASK_S):
+            answer = await get(pool, "/api/ps", _MOST_BYTES)
+    except _NO_ANSWER:
+        return []
+    models = _decoded(answer).get("models")
+    return [model for model in models if isinstance(model, dict)] if isinstance(models, list) else []
+
+
+async def _shown_by(fleet: Fleet, name: str, asked: dict[str, Any]) -> web.Response | None:
+    """What the Ollama that has the model says of it."""
+    member = next((member for member in fleet.members if member.up and name in member.models), None)
+    pool = None if member is None else _pool(member)
+    if pool is None:
+        return None
+    try:
+        async with asyncio.timeout(_ASK_S):
+            answer = await post(pool, "/api/show", orjson.dumps({**asked, "model": name}), _MOST_BYTES)
+    except _NO_ANSWER:
+        return None
+    told = _decoded(answer)
+    return _json(told) if told else None
+
+
+def _decoded(answer: Answer) -> dict[str, Any]:
+    """Its JSON object; empty if it has none to show."""
+    if answer.head.status != 200:
+        return {}
+    try:
+        told = orjson.loads(answer.body)
+        orjson.dumps(told)  # nested deeper than it can be written again: nothing to pass on
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _json(value: object) -> web.Response:
+    return web.Response(body=orjson.dumps(value), content_type="application/json")

@@ -1,0 +1,189 @@
+"""Legacy completions across surfaces: one prompt that is continued as it stands.
+
+In: the decoded body of a request, an ``Ask``, decoded chunks, or canonical events. Out: the other side of each. Must
+not: raise on any JSON of an upstream's, or accept what nobody else could be told of (several prompts, ``echo``).
+Format: https://platform.openai.com/docs/api-reference/completions
+"""
+
+from typing import Any
+
+from edge.errors import EdgeError
+from edge.protocol.batch import Usage
+from edge.protocol.canonical import Ask, Rendering, Target
+from edge.protocol.chat import read_usage
+from edge.protocol.chat_events import usage_object
+from edge.protocol.events import Event, Finish, Reason, Refusal, Start, Text
+from edge.protocol.fields import Fields
+from edge.protocol.shapes import openai_body
+from edge.protocol.sse import COMMENT_HEARTBEAT, DONE, encode
+from edge.protocol.transcoding import Answering, Piece
+
+_SAMPLING = ("temperature", "top_p", "seed", "stop", "presence_penalty", "frequency_penalty", "user")
+_REASONS: dict[object, Reason] = {"length": "length", "content_filter": "content_filter"}
+
+
+def parse(body: dict[str, Any]) -> Ask:
+    """Read a request.
+
+    Raises:
+        BadRequest: a field is malformed, or means something that cannot be carried across.
+    """
+    fields = Fields(body)
+    fields.known("stream", "stream_options")
+    ask = Ask(
+        model=fields.text("model"),
+        prompt=_prompt(fields),
+        suffix=fields.text("suffix"),
+        max_tokens=fields.whole("max_tokens", 1),
+        temperature=fields.number("temperature", 0),
+        top_p=fields.number("top_p", 0, 1),
+        top_k=fields.whole("top_k"),
+        min_p=fields.number("min_p", 0, 1),
+        seed=fields.whole("seed"),
+        stop=fields.texts("stop"),
+        presence_penalty=fields.number("presence_penalty"),
+        frequency_penalty=fields.number("frequency_penalty"),
+        logprobs=None if fields.whole("logprobs", 0) is None else True,
+        n=fields.whole("n", 1),
+        user=fields.text("user"),
+        keep_alive=fields.any("keep_alive"),
+    )
+    options = fields.object("options")
+    ask.options = {} if options is None else options.body
+    if fields.flag("echo"):
+        raise fields.wrong("echo", "has no equivalent at the upstream that has this model")
+    if (fields.whole("best_of", 1) or 1) > 1:
+        raise fields.wrong("best_of", "the upstream that has this model gives one answer at a time")
+    ask.extra = fields.rest()
+    return ask
+
+
+def _prompt(fields: Fields) -> str:
+    given = fields.any("prompt")
+    if isinstance(given, list) and len(given) == 1:
+        given = given[0]
+    if isinstance(given, str) and given:
+        return given
+    if isinstance(given, list) and all(isinstance(item, str) for item in given) and given:
+        raise fields.wrong("prompt", "the upstream that has this model continues one prompt at a time")
+    raise fields.wrong("prompt", "required, a string that is not empty; this upstream takes no token numbers")
+
+
+def render(ask: Ask, to: Target) -> Rendering:
+    """Write a request."""
+    out = Rendering(ask, to)
+    out.put("model", ask.model)
+    out.body["prompt"] = ask.prompt or ""
+    out.body["stream"] = True
+    out.body["stream_options"] = {"include_usage": True}
+    out.put("suffix", ask.suffix)
+    # Left out it would mean 16 tokens to some, null means until the end to those.
+    out.body["max_tokens"] = ask.max_tokens
+    for name in _SAMPLING:
+        out.put(name, getattr(ask, name))
+    out.drop("thinking", "keep_alive", "options")
+    if to.cloud:
+        out.drop("top_k", "min_p")
+        out.drop_extra()
+    else:
+        out.put("top_k", ask.top_k)
+        out.put("min_p", ask.min_p)
+        out.body.update({name: value for name, value in ask.extra.items() if name not in out.body})
+    return out
+
+
+class CompletionsDecoder:
+    """A ``transcoding.Decoder`` of chunks."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._started = False
+
+    def add(self, event: dict[str, object]) -> None:
+        """See ``transcoding.Decoder``."""
+        if not isinstance(event, dict):
+            return
+        if not self._started:
+            self._started = True
+            model = event.get("model")
+            self.events.append(Start(model if isinstance(model, str) else ""))
+        choices = event.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, dict):
+                self._choice(choice)
+
+    def answer(self) -> dict[str, object]:
+        """Nothing: it is the encoder's collector that has the answer."""
+        return {}
+
+    def whole(self, answer: dict[str, object]) -> Usage | None:
+        """See ``transcoding.Decoder``: a whole answer is like one chunk."""
+        if not answer.get("choices"):
+            return None
+        self.add(answer)
+        usage = answer.get("usage")
+        return read_usage(usage) if isinstance(usage, dict) else None
+
+    def _choice(self, choice: dict[str, Any]) -> None:
+        number = choice.get("index")
+        index = number if isinstance(number, int) else 0
+        text, finish = choice.get("text"), choice.get("finish_reason")
+        if text and isinstance(text, str):
+            self.events.append(Text(text, index))
+        if finish:
+            stopped = choice.get("stop_reason")  # vLLM: the stop sequence, or the number of a token
+            known = _REASONS.get(finish, "stop") if isinstance(finish, str) else "stop"
+            self.events.append(Finish(known, stopped if isinstance(stopped, str) else None, index))
+
+
+class CompletionsEncoder:
+    """A ``transcoding.Encoder`` of chunks: text, a finish, then usage if it was asked for, then ``[DONE]``."""
+
+    terminator = DONE
+
+    def __init__(self, answering: Answering) -> None:
+        prepared = answering.prepared
+        self._head: dict[str, object] = {
+            "id": f"cmpl-{answering.id}",
+            "object": "text_completion",
+            "created": answering.created,
+            "model": prepared.model or "",
+        }
+        self._usage_wanted = not prepared.strip_usage
+
+    def add(self, event: Event) -> list[Piece]:
+        """See ``transcoding.Encoder``; what is neither text nor an end has no place here."""
+        match event:
+            case Text(text, index) | Refusal(text, index):
+                return [self._choice(text, index, None)]
+            case Start(model):
+                self._head["model"] = model or self._head["model"]
+            case Finish(reason, _, index):
+                return [self._choice("", index, _REASONS.get(reason, "stop"))]
+        return []
+
+    def text_ends(self) -> tuple[bytes, bytes] | None:
+        """See ``transcoding.Encoder``."""
+        return None
+
+    def end(self, usage: Usage | None) -> list[Piece]:
+        """See ``transcoding.Encoder``."""
+        if usage is None or not self._usage_wanted:
+            return []
+        return [(None, {**self._head, "choices": [], "usage": usage_object(usage)})]
+
+    def frame(self, piece: Piece) -> bytes:
+        """See ``transcoding.Encoder``."""
+        return encode(piece[1])
+
+    def heartbeat(self, *, handed_over: bool) -> bytes:  # noqa: ARG002 - a comment fits anywhere
+        """See ``transcoding.Encoder``."""
+        return COMMENT_HEARTBEAT
+
+    def error_event(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - the envelope has no place for it
+        """See ``transcoding.Encoder``."""
+        return encode(openai_body(error))
+
+    def _choice(self, text: str, index: int, finish: str | None) -> Piece:
+        choice = {"index": index, "text": text, "logprobs": None, "finish_reason": finish}
+        return None, {**self._head, "choices": [choice]}

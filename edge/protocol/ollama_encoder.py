@@ -1,0 +1,156 @@
+"""Canonical events as Ollama's lines.
+
+In: canonical events. Out: the lines of ``/api/chat`` or ``/api/generate``. Must not: send half a tool call.
+
+The durations of the last line are what Edge's own clock says: ``prompt_eval_duration`` from the request to the first
+event with content, ``eval_duration`` from there to the end. ``load_duration`` is not known, so it is 0.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from edge.errors import EdgeError
+from edge.protocol.batch import Usage
+from edge.protocol.dialect import BadStream
+from edge.protocol.events import (
+    Annotation,
+    Event,
+    Finish,
+    Reasoning,
+    Refusal,
+    Start,
+    Text,
+    ToolCallArguments,
+    ToolCallStart,
+)
+from edge.protocol.ndjson import encode_line
+from edge.protocol.ollama import heartbeat_line, now_text
+from edge.protocol.surface import Surface
+from edge.protocol.transcoding import Answering, Piece
+
+_MOST_CALLS_CHARS = 2**20  # of the arguments of all calls, which wait here until they are whole
+# Ollama has no word for tool calls, and none for filters: that one is told as it is.
+_REASONS = {"tool_calls": "stop"}
+
+
+class OllamaEncoder:
+    """A ``transcoding.Encoder`` of lines; the last one ends the answer, and nothing follows it."""
+
+    terminator = b""
+
+    def __init__(self, answering: Answering, clock: Callable[[], float] = time.monotonic) -> None:
+        prepared = answering.prepared
+        self._surface = prepared.surface
+        self._chat = prepared.surface is Surface.OLLAMA_CHAT
+        self._model = prepared.model or ""
+        self._clock = clock
+        self._begun = clock()
+        self._first: float | None = None  # when content first came
+        self._calls: list[tuple[ToolCallStart, list[str]]] = []
+        self._calls_chars = 0
+        self._reason = "stop"
+
+    def add(self, event: Event) -> list[Piece]:  # noqa: PLR0911 - one case per kind of event
+        """See ``transcoding.Encoder``. There is one choice: Ollama's clients cannot ask for more."""
+        if self._first is None and not isinstance(event, Start | Finish):
+            self._first = self._clock()
+        match event:
+            case Text(text) | Refusal(text):
+                return [self._line({"content": text})]
+            case Reasoning(text):
+                return [self._line({"content": "", "thinking": text})] if text else []
+            case ToolCallStart():
+                self._calls.append((event, []))
+                return []
+            case ToolCallArguments(call, json):
+                self._argue(call, json)
+                return []
+            case Finish(reason):
+                self._reason = _REASONS.get(reason, reason)
+                return self._called(cut=reason == "length")
+            case Start(model):
+                self._model = model or self._model
+                return []
+            case Annotation():
+                return []
+
+    def text_ends(self) -> tuple[bytes, bytes] | None:
+        """See ``transcoding.Encoder``."""
+        return None
+
+    def end(self, usage: Usage | None) -> list[Piece]:
+        """See ``transcoding.Encoder``."""
+        now = self._clock()
+        first = now if self._first is None else self._first
+        line = self._line({"content": ""})[1]
+        counted = usage or Usage()
+        line.update(
+            done=True,
+            done_reason=self._reason,
+            total_duration=_ns(now - self._begun),
+            load_duration=0,
+            prompt_eval_count=counted.prompt or 0,
+            prompt_eval_duration=_ns(first - self._begun),
+            eval_count=counted.completion or 0,
+            eval_duration=_ns(now - first),
+        )
+        return [(None, line)]
+
+    def frame(self, piece: Piece) -> bytes:
+        """See ``transcoding.Encoder``."""
+        return encode_line(piece[1])
+
+    def heartbeat(self, *, handed_over: bool) -> bytes:  # noqa: ARG002 - a line fits anywhere
+        """See ``transcoding.Encoder``."""
+        return heartbeat_line(self._surface, self._model)
+
+    def error_event(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - a string has no place for it
+        """See ``transcoding.Encoder``."""
+        return encode_line({"error": error.message})
+
+    def _line(self, told: dict[str, Any]) -> Piece:
+        head: dict[str, object] = {"model": self._model, "created_at": now_text()}
+        if self._chat:
+            return None, {**head, "message": {"role": "assistant", **told}, "done": False}
+        content = told.pop("content")
+        return None, {**head, "response": content, **told, "done": False}
+
+    def _argue(self, call: int, json: str) -> None:
+        self._calls_chars += len(json)
+        if self._calls_chars > _MOST_CALLS_CHARS:
+            raise BadStream(f"the model's tool calls are over {_MOST_CALLS_CHARS} characters")
+        for begun, pieces in self._calls:
+            if begun.call == call:
+                pieces.append(json)
+
+    def _called(self, *, cut: bool) -> list[Piece]:
+        """All calls in one line, each whole; what a length limit has cut is left out, and the reason tells it.
+
+        Raises:
+            BadStream: what the model wrote as arguments is no JSON object, which is what Ollama's clients are given.
+        """
+        told = []
+        for number, (begun, pieces) in enumerate(self._calls):
+            arguments = _object("".join(pieces))
+            if arguments is None:
+                if cut:
+                    continue
+                raise BadStream(f"the model's arguments for {begun.name} are no JSON object")
+            call: dict[str, object] = {"function": {"index": number, "name": begun.name, "arguments": arguments}}
+            told.append({"id": begun.id, **call} if begun.id else call)
+        return [self._line({"content": "", "tool_calls": told})] if told else []
+
+
+def _object(json: str) -> dict[str, Any] | None:
+    try:
+        value = orjson.loads(json or "{}")
+    except orjson.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _ns(seconds: float) -> int:
+    return int(seconds * 1e9)
