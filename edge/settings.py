@@ -27,6 +27,15 @@ SURFACE_NAMES = Literal[
     "ollama_embed",
     "ollama_embeddings",
 ]
+RELAY_PATHS = Literal[
+    "/v1/rerank",
+    "/rerank",
+    "/v1/score",
+    "/tokenize",
+    "/detokenize",
+    "/v1/audio/transcriptions",
+    "/v1/audio/translations",
+]
 
 
 # Where the clouds are, unless an upstream says otherwise.
@@ -51,7 +60,12 @@ class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 0
     max_body_bytes: Annotated[Bytes, Meta(description="largest request body (images are sent inline)")] = 32 * 2**20
     bodies_budget_bytes: Annotated[Bytes, Meta(description="all request bodies in flight together")] = 256 * 2**20
-    body_s: Annotated[PositiveSeconds, Meta(description="time for a request body to arrive")] = 60.0
+    max_upload_bytes: Annotated[
+        Bytes, Meta(description="largest audio upload; it is passed on as it comes, and not held")
+    ] = 256 * 2**20
+    body_s: Annotated[
+        PositiveSeconds, Meta(description="time for a request body to arrive, or for an upload's next bytes")
+    ] = 60.0
     keepalive_s: Annotated[
         PositiveSeconds, Meta(description="time for an idle connection, and for request headers to arrive")
     ] = 75.0
@@ -157,6 +171,9 @@ class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     headers: Annotated[dict[str, str], Meta(description="extra request headers")] = msgspec.field(default_factory=dict)
     surfaces: Annotated[
         list[SURFACE_NAMES], Meta(description="what it speaks; empty = the default of the detected server")
+    ] = msgspec.field(default_factory=list)
+    relay: Annotated[
+        list[RELAY_PATHS], Meta(description="further routes that it has, passed on as they are, on exactly these paths")
     ] = msgspec.field(default_factory=list)
     num_ctx: Annotated[int, Meta(ge=0, description="Ollama: the context length to ask for; 0 = the server's own")] = 0
     on_truncation: Annotated[

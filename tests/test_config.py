@@ -84,6 +84,13 @@ MISTAKES = {
     # upstreams
     "name twice": (UP + UP, "upstream[1].name", 5, "upstream[0] has the same name"),
     "own address": ('[[upstream]]\nname = "a"\nurl = "http://localhost:11435"', "upstream[0].url", 3, "Edge's own"),
+    "a route by a prefix": (f'{UP}relay = ["/v1/"]', "upstream[0].relay", 4, "must be one of: /v1/rerank, /rerank"),
+    "a route of a cloud": (
+        f'{TLS}kind = "openai"\napi_key = "sk-12345678"\nrelay = ["/v1/score"]',
+        "upstream[0].relay",
+        6,
+        "no use with kind",
+    ),
     "ca file, plain": (f'{UP}ca_file = "{__file__}"', "upstream[0].ca_file", 4, "only of use with an https:// url"),
     "ca file, none": (f'{TLS}ca_file = "/nowhere.pem"', "upstream[0].ca_file", 4, "cannot be read: No such file"),
     "ca file, a directory": (f'{TLS}ca_file = "/"', "upstream[0].ca_file", 4, "cannot be read: Is a directory"),

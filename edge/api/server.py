@@ -23,6 +23,7 @@ from edge.telemetry import log
 
 _BACKLOG = 1024
 _MOST_CONNECTIONS = 4096
+_READ_BUFFER = 64 * 1024  # of a body: twice this and one read at the most; aiohttp's default is four times that
 _OWN_FILES = 64  # descriptors for listening, logs, probes and the like
 _SYSTEMD_FIRST_FD = 3  # sd_listen_fds(3)
 _FULL = (
@@ -101,6 +102,7 @@ class Listener:
             handler_cancellation=True,
             keepalive_timeout=settings.keepalive_s,
             auto_decompress=False,
+            read_bufsize=_READ_BUFFER,
             shutdown_timeout=0.5,  # waited for up to twice; what is left by now has had its time
         )
         self._limit = connection_limit(settings)

@@ -11,11 +11,12 @@ from edge.api import ollama
 from edge.api.body import Bodies
 from edge.api.context import CONTEXT
 from edge.api.face import Handler
+from edge.api.upload import Upload
 from edge.errors import EdgeError, InternalError, ShuttingDown, Unsupported
 from edge.policy.routing import route
 from edge.protocol import messages_request
 from edge.protocol.request import Prepared
-from edge.protocol.surface import OLLAMA, UPSTREAM_PATHS, Surface
+from edge.protocol.surface import OLLAMA, UPLOADS, UPSTREAM_PATHS, Surface
 from edge.protocol.token_estimate import estimate
 from edge.stream.exchange import Asked, Exchange, House
 
@@ -37,7 +38,12 @@ def _handler(house: House, bodies: Bodies, surface: Surface) -> Handler:
         refuse_if_draining(house)
         share = bodies.budget.share()
         try:
-            prepared = await bodies.read(request, surface, share, lambda: house.fleet.targets(surface))
+            upload: Upload | None = None
+            if surface in UPLOADS:
+                upload = Upload(request, house.settings.server)
+                prepared = await upload.begin(surface, share)
+            else:
+                prepared = await bodies.read(request, surface, share, lambda: house.fleet.targets(surface))
             refuse_if_draining(house)  # the drain has not waited for bodies
             if surface is Surface.COUNT_TOKENS and not _counted(house, prepared):
                 context.exchanged = True
@@ -56,6 +62,7 @@ def _handler(house: House, bodies: Bodies, surface: Surface) -> Handler:
                 headers={name: request.headers[name] for name in _FORWARDED if name in request.headers},
                 release=share.give_back,
                 accepted_at=context.accepted_at,
+                upload=upload,
             )
             context.exchanged = True
             exchange = Exchange(house, asked, prepared)

@@ -22,6 +22,7 @@ _VISIBLE = re.compile(r"[!-~]+")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+")
+_RELAYED_KINDS = ("openai-compatible", "ollama")  # the others are spoken to in their own ways, not relayed
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - recognised here, not bound
 
 # Headers that belong to the connection, to the body, or to Edge's own promises (the last line: an encoding it could
@@ -136,6 +137,9 @@ def _upstreams(settings: Settings) -> Iterator[Conflict]:
         if upstream.api_key and not _VISIBLE.fullmatch(upstream.api_key):
             yield Conflict((f"{place}.api_key",), "has a space, a line end or another character no header can carry")
         yield from _cloud(place, upstream)
+        if upstream.relay and upstream.kind not in _RELAYED_KINDS:
+            message = f"is of no use with kind = {upstream.kind}; only {' and '.join(_RELAYED_KINDS)} are relayed"
+            yield Conflict((f"{place}.relay", f"{place}.kind"), message)
         yield from _ca_file(place, upstream)
         yield from _headers(place, upstream)
 

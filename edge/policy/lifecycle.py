@@ -59,7 +59,7 @@ class Happened(StrEnum):
     STOP = "stop"
     SHUTDOWN = "shutdown"
     QUEUE_TIMEOUT = "queue_timeout"
-    REJECT = "reject"
+    REJECT = "reject"  # the request is of no use, as far as it has been looked at or has come
     BUG = "bug"
 
 
@@ -91,11 +91,13 @@ GENERATION: dict[tuple[State, Happened], Step] = {
     (State.WAITING, Happened.DONE): (State.ENDED, Outcome.COMPLETE),
     (State.WAITING, Happened.CUT): (State.ENDED, Outcome.UPSTREAM_CUT),
     (State.WAITING, Happened.ERROR): (State.ENDED, Outcome.UPSTREAM_ERROR),
+    (State.WAITING, Happened.REJECT): (State.ENDED, Outcome.REJECTED),
     (State.WAITING, Happened.FIRST_TOKEN_TIMEOUT): (State.ENDED, Outcome.FIRST_TOKEN_TIMEOUT),
     (State.STREAMING, Happened.CONTENT): (State.STREAMING, None),
     (State.STREAMING, Happened.DONE): (State.ENDED, Outcome.COMPLETE),
     (State.STREAMING, Happened.CUT): (State.ENDED, Outcome.UPSTREAM_CUT),
     (State.STREAMING, Happened.ERROR): (State.ENDED, Outcome.UPSTREAM_ERROR),
+    (State.STREAMING, Happened.REJECT): (State.ENDED, Outcome.REJECTED),
     (State.STREAMING, Happened.STALL): (State.ENDED, Outcome.UPSTREAM_STALL),
     **{(state, what): (State.ENDED, outcome) for state in _LIVE for what, outcome in _ANYWHERE.items()},
 }

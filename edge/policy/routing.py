@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeVar
 
 from edge.errors import BadRequest, NotFound, NoUpstream, Unsupported
-from edge.protocol.surface import Surface
+from edge.protocol.surface import RELAYED, Surface
 
 SHOWN_CHARS = 100  # of a name that somebody else chose, in a message
 SHOWN_NAMES = 8
@@ -108,6 +108,9 @@ def _refuse_if_known_elsewhere(surface: Surface, model: str, candidates: Iterabl
 
 
 def _unspoken(surface: Surface, candidates: Iterable[C]) -> Unsupported:
+    if surface in RELAYED:
+        named = _names(c.name for c in candidates)
+        return Unsupported(f"{surface} is not among the routes that are relayed to {named}; see relay in [[upstream]]")
     spoken = "; ".join(f"{c.name} speaks {', '.join(sorted(c.surfaces)) or 'nothing'}" for c in candidates)
     return Unsupported(f"no upstream that could answer this speaks {surface}: {spoken}")
 

@@ -6,7 +6,8 @@ from edge.protocol.messages import MessagesDialect
 from edge.protocol.ollama import OllamaDialect
 from edge.protocol.responses import ResponsesDialect
 from edge.protocol.session import SessionDialect
-from edge.protocol.surface import Surface
+from edge.protocol.surface import RELAYED, UPLOADS, Surface
+from edge.protocol.transcript import TranscriptDialect
 
 DIALECTS: dict[Surface, Dialect] = {
     Surface.CHAT: ChatDialect(Surface.CHAT),
@@ -20,4 +21,6 @@ DIALECTS: dict[Surface, Dialect] = {
     Surface.OLLAMA_EMBED: OllamaDialect(Surface.OLLAMA_EMBED),
     Surface.SESSION: SessionDialect(),
     Surface.OLLAMA_EMBEDDINGS: OllamaDialect(Surface.OLLAMA_EMBEDDINGS),
+    **{surface: ChatDialect(surface) for surface in sorted(RELAYED - UPLOADS)},
+    **{surface: TranscriptDialect(surface) for surface in sorted(UPLOADS)},
 }

@@ -17,6 +17,21 @@ class Surface(StrEnum):
     OLLAMA_EMBED = "ollama_embed"
     OLLAMA_EMBEDDINGS = "ollama_embeddings"  # the older one
     SESSION = "session"
+    # Relayed routes: no shapes that Edge knows, hence named by what they are, a path.
+    RERANK = "/v1/rerank"
+    RERANK_BARE = "/rerank"
+    SCORE = "/v1/score"
+    TOKENIZE = "/tokenize"
+    DETOKENIZE = "/detokenize"
+    TRANSCRIPTIONS = "/v1/audio/transcriptions"
+    TRANSLATIONS = "/v1/audio/translations"
+
+
+# Whose requests are multipart forms with a file in them, and whose answers may be JSON, text or a stream.
+UPLOADS = frozenset({Surface.TRANSCRIPTIONS, Surface.TRANSLATIONS})
+
+# What an upstream is asked only if its settings allow that (``relay``).
+RELAYED = UPLOADS | {Surface.RERANK, Surface.RERANK_BARE, Surface.SCORE, Surface.TOKENIZE, Surface.DETOKENIZE}
 
 
 # Exact upstream paths: a route names its path here, nothing is ever built from what a client sent.
@@ -31,18 +46,18 @@ UPSTREAM_PATHS: dict[Surface, str] = {
     Surface.OLLAMA_GENERATE: "/api/generate",
     Surface.OLLAMA_EMBED: "/api/embed",
     Surface.OLLAMA_EMBEDDINGS: "/api/embeddings",
+    **{surface: surface.value for surface in sorted(RELAYED)},
 }
 
 # What clients alone speak: Edge's own session API, under its two names.
 SESSION_PATHS = ("/v1/chat/stream", "/stream")
 
 # Surfaces whose answers are generated, hence streamed from the upstream even for a client that wants one JSON body.
-GENERATING = frozenset(Surface) - {
-    Surface.EMBEDDINGS,
-    Surface.COUNT_TOKENS,
-    Surface.OLLAMA_EMBED,
-    Surface.OLLAMA_EMBEDDINGS,
-}
+GENERATING = (
+    frozenset(Surface)
+    - {Surface.EMBEDDINGS, Surface.COUNT_TOKENS, Surface.OLLAMA_EMBED, Surface.OLLAMA_EMBEDDINGS}
+    - RELAYED
+)
 
 # Ollama's own API.
 OLLAMA = frozenset({Surface.OLLAMA_CHAT, Surface.OLLAMA_GENERATE, Surface.OLLAMA_EMBED, Surface.OLLAMA_EMBEDDINGS})

@@ -17,7 +17,7 @@ from edge.protocol.surface import KEPT, Surface
 from edge.protocol.transcode import transcoder, translate
 from edge.protocol.transcoding import Answering
 from edge.settings import Stream as StreamSettings
-from edge.upstream.base import Call
+from edge.upstream.base import Call, Upload
 from edge.upstream.health import Member
 
 _CUTS_PROMPTS = (Surface.OLLAMA_CHAT, Surface.OLLAMA_GENERATE)
@@ -30,12 +30,14 @@ class Terms:
     Attributes:
         dialect: The client's.
         headers: Those that go upstream.
+        upload: The request's body, where it is passed on as it comes.
     """
 
     dialect: Dialect
     settings: StreamSettings
     headers: Mapping[str, str]
     stream_id: str
+    upload: Upload | None
 
 
 def compose(prepared: Prepared, member: Member, terms: Terms) -> Call:
@@ -84,7 +86,10 @@ def _relayed(prepared: Prepared, member: Member, terms: Terms) -> Call:
     codec: Codec | None = None
     if prepared.streamed:
         codec = terms.dialect.codec(prepared, terms.settings.max_event_bytes, member.repairs)
-        if not prepared.stream:
+        if not prepared.stream and terms.upload is None:
             codec.collect(terms.dialect.collector(prepared))
     most = terms.settings.max_answer_bytes
-    return Call(prepared.surface, prepared.body, codec, terms.headers, most, takes_body=not prepared.stream)
+    return Call(
+        prepared.surface, prepared.body, codec, terms.headers, most,
+        takes_body=not prepared.stream, upload=terms.upload,
+    )  # fmt: skip

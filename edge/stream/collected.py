@@ -11,11 +11,12 @@ import orjson
 from aiohttp import web
 
 from edge.errors import EdgeError, InternalError, UpstreamBroken
-from edge.policy.lifecycle import Outcome, ReaderHappened
+from edge.policy.lifecycle import Outcome
 from edge.settings import Stream as StreamSettings
 from edge.stream.generation import Generation
 from edge.stream.reader import BaseReader
 from edge.stream.writer import Writer
+from edge.upstream.base import JSON_TYPE
 
 
 class Collected(BaseReader):
@@ -47,7 +48,8 @@ class Collected(BaseReader):
         try:
             while self._generation.outcome is None:
                 await self._sleep()
-            return await self._answer(self._body())
+            body = self._body()
+            return await self._answer({**self._headers(), "Content-Type": JSON_TYPE}, body)
         finally:
             self.leave()
 
@@ -88,15 +90,3 @@ class Collected(BaseReader):
             return orjson.dumps({} if generation.codec is None else generation.codec.answer())
         except orjson.JSONEncodeError:
             raise UpstreamBroken("the answer is nested too deep to be written as JSON") from None
-
-    async def _answer(self, body: bytes) -> web.StreamResponse:
-        self._step(ReaderHappened.ANSWER)
-        self.status = 200
-        headers = {**self._headers(), "Content-Type": "application/json"}
-        self._note_blocked(blocked=True)
-        try:
-            response = await self._writer.answer(200, headers, body)
-        finally:
-            self._note_blocked(blocked=False)
-        self._step(ReaderHappened.FLUSHED)
-        return response

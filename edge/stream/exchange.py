@@ -21,6 +21,7 @@ from edge.protocol.request import Prepared, unstreamed
 from edge.settings import Settings
 from edge.stream.calling import Terms, compose
 from edge.stream.collected import Collected
+from edge.stream.either import Either
 from edge.stream.generation import Generation
 from edge.stream.registry import Registry
 from edge.stream.subscriber import Subscriber
@@ -29,7 +30,7 @@ from edge.stream.ticker import Ticker
 from edge.stream.writer import Writer
 from edge.telemetry.record import StreamRecord
 from edge.telemetry.timeline import Phase, Timeline
-from edge.upstream.base import Call
+from edge.upstream.base import Call, Upload
 from edge.upstream.fleet import Fleet, Member
 
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -81,6 +82,7 @@ class Asked:
         accepted_at: When the request line was seen, on ``House.clock``.
         opening: What goes out at once, before the upstream has said anything; empty where the status is held.
         ended: Called once with the generation when that has ended, whatever its reader still does.
+        upload: The body, where it is passed on as it comes.
     """
 
     request_id: str
@@ -92,6 +94,7 @@ class Asked:
     accepted_at: float
     opening: bytes = b""
     ended: Callable[[Generation], None] | None = None
+    upload: Upload | None = None
 
 
 class Exchange:
@@ -185,7 +188,7 @@ class Exchange:
 
     def _compose(self, member: Member) -> Call:
         headers = {**self.asked.headers, "x-request-id": self.asked.request_id}
-        terms = Terms(self.asked.dialect, self.house.settings.stream, headers, self.stream_id)
+        terms = Terms(self.asked.dialect, self.house.settings.stream, headers, self.stream_id, self.asked.upload)
         return compose(self.prepared, member, terms)
 
     def _open(self, member: Member, call: Call) -> None:
@@ -201,6 +204,8 @@ class Exchange:
         unreachable = isinstance(error, UpstreamUnreachable) or error.code == Happened.CONNECT_TIMEOUT
         if member is not None and unreachable:
             self.house.fleet.note_failure(member)
+        if self.asked.upload is not None and self.asked.upload.touched:
+            return False
         if self._refuses_streaming(error):
             self.prepared = unstreamed(self.prepared)
         elif error.retryable and self._candidates:
@@ -241,6 +246,8 @@ class Exchange:
         reader = self.reader
         blocked = reader is not None and reader.blocked
         phase = Phase.CLIENT_BLOCKED if blocked else _PHASES[self.generation.state]
+        if self.generation.clients_turn:
+            phase = Phase.EDGE  # as it is while a body is read that is not passed on at once
         if phase is not self._phase:
             self._phase = phase
             self.timeline.enter(phase, self.house.clock())
@@ -264,7 +271,16 @@ class Exchange:
                 self.generation, writer, stream, house.clock, self.changed,
                 headers=self._stream_headers, request_id=asked.request_id, opening=asked.opening,
             )  # fmt: skip
+        if asked.upload is not None:
+            return Either(
+                self.generation, writer, stream, house.clock, self.changed,
+                headers=self._found_to_stream, request_id=asked.request_id, whole_headers=self.known_headers,
+            )  # fmt: skip
         return Collected(self.generation, writer, stream, house.clock, self.changed, headers=self.known_headers)
+
+    def _found_to_stream(self) -> Mapping[str, str]:
+        self.prepared = replace(self.prepared, stream=True)
+        return self._stream_headers()
 
     def _stream_headers(self) -> Mapping[str, str]:
         return {**self.known_headers(), **STREAM_HEADERS, "Content-Type": self.asked.dialect.stream_type}

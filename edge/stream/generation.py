@@ -15,7 +15,7 @@ from edge.protocol.dialect import Codec
 from edge.settings import Settings
 from edge.stream.journal import Journal
 from edge.telemetry.gaps import Gaps
-from edge.upstream.base import Call, Source, Upstream
+from edge.upstream.base import JSON_TYPE, Call, Source, Upstream
 
 
 class Reader(Protocol):
@@ -62,7 +62,9 @@ class Generation:
         self.journal = Journal()
         self.codec: Codec | None = None
         self.headers: Mapping[str, str] = {}
-        self.whole: bytes | None = None  # the answer, where the upstream sent one JSON body
+        self.whole: bytes | None = None  # the answer, where the upstream sent one body
+        self.whole_type = JSON_TYPE
+        self.clients_turn = False  # the client is to bring more of the request's body
         self.terminated = False  # the journal ends with the surface's regular end
         self.told = False  # the journal ends with the upstream's own error event
         self._others = 0  # events without any
@@ -119,6 +121,12 @@ class Generation:
         """See ``upstream.base.Sink``."""
         self._step(Happened.CONNECTED)
 
+    def uploading(self, *, clients_turn: bool) -> None:
+        """See ``upstream.base.Sink``: whose silence a silence is changes with it, and begins anew."""
+        self._since = self._clock()
+        self.clients_turn = clients_turn
+        self._owner.changed()
+
     def answered(self, headers: Mapping[str, str]) -> None:
         """See ``upstream.base.Sink``."""
         self.headers = headers
@@ -168,10 +176,10 @@ class Generation:
         else:
             self._hold(batch.data)
 
-    def body(self, data: bytes) -> None:
+    def body(self, data: bytes, content_type: str = JSON_TYPE) -> None:
         """See ``upstream.base.Sink``."""
         self.first_token_at = self._clock()
-        self.whole = data
+        self.whole, self.whole_type = data, content_type
         self.sample += data[: self.sample_bytes]
 
     def end(self, happened: Happened, error: EdgeError | None) -> None:
@@ -286,6 +294,8 @@ class Generation:
         waited = now - self._since
         if settings.total_s and now - self._started_at > settings.total_s:
             self._time_out(Happened.TOTAL_TIMEOUT, settings.total_s)
+        elif self.clients_turn:
+            return  # which has a clock of its own (server.body_s)
         elif self.state is State.CONNECTING and waited > settings.connect_s:
             self._time_out(Happened.CONNECT_TIMEOUT, settings.connect_s)
         elif self.state is State.WAITING and waited > settings.first_token_s:
@@ -340,6 +350,7 @@ class Generation:
                 self.told = False  # the error was held too: it becomes the HTTP status, or Edge tells it in-band
             self.terminated &= self.told  # an end that is the error itself; any other was no regular one
         self.error = error
+        self.clients_turn = False
         self._step(happened)
         for reader in tuple(self._readers):
             reader.ended()

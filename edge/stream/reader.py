@@ -5,7 +5,9 @@ whether the answer goes out as a stream or as one body.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+from aiohttp import web
 
 from edge.errors import EdgeError
 from edge.policy.lifecycle import ReaderHappened, ReaderState, reader_step
@@ -106,6 +108,18 @@ class BaseReader:
             self._writer.abort()  # part of an answer is out: it must not end like a whole one
         self.gone = True
         self._step(ReaderHappened.GONE)
+
+    async def _answer(self, headers: Mapping[str, str], body: bytes) -> web.StreamResponse:
+        """A whole answer in one piece; how long it takes to be taken is on the reader's account."""
+        self._step(ReaderHappened.ANSWER)
+        self.status = 200
+        self._note_blocked(blocked=True)
+        try:
+            response = await self._writer.answer(200, headers, body)
+        finally:
+            self._note_blocked(blocked=False)
+        self._step(ReaderHappened.FLUSHED)
+        return response
 
     def _refuse(self, error: EdgeError) -> None:
         """The caller answers with the error."""

@@ -10,6 +10,7 @@ import array
 import asyncio
 import contextlib
 import fcntl
+import select
 import socket
 import struct
 import sys
@@ -72,6 +73,11 @@ class Writer:
     def closing(self) -> bool:
         """The connection is over, or will be as soon as the pending bytes are out: the client sent its end."""
         return self._transport is None or self._transport.is_closing()
+
+    @property
+    def hung_up(self) -> bool:
+        """The peer has sent its end, though nothing is read just now, so that the transport does not know of it."""
+        return self.closing or (self._transport is not None and _hung_up(self._transport))
 
     async def open(self, status: int, headers: Mapping[str, str]) -> web.StreamResponse:
         """Send status and headers: the commit."""
@@ -172,6 +178,16 @@ def reset(transport: asyncio.Transport) -> None:
         with contextlib.suppress(OSError, ValueError):  # uvloop's socket of a closed transport raises the latter
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
     transport.abort()
+
+
+def _hung_up(transport: asyncio.Transport) -> bool:
+    """Whether the peer's end has reached the kernel; False where that cannot be asked."""
+    sock = transport.get_extra_info("socket")
+    if sys.platform != "linux" or sock is None:
+        return False
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 def _unsent(transport: asyncio.Transport) -> int:

@@ -45,6 +45,13 @@ _OPERATIONS: dict[str, str] = {
     Surface.OLLAMA_EMBED: "embeddings",
     Surface.EMBEDDINGS: "embeddings",
     Surface.COUNT_TOKENS: "count_tokens",
+    Surface.RERANK: "rerank",
+    Surface.RERANK_BARE: "rerank",
+    Surface.SCORE: "score",
+    Surface.TOKENIZE: "tokenize",
+    Surface.DETOKENIZE: "detokenize",
+    Surface.TRANSCRIPTIONS: "transcription",
+    Surface.TRANSLATIONS: "transcription",
 }
 _OUTCOMES = frozenset(Outcome)
 

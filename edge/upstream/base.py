@@ -16,6 +16,30 @@ from edge.protocol.context import Context
 from edge.protocol.dialect import Codec
 from edge.protocol.surface import Surface
 
+JSON_TYPE = "application/json"
+
+
+class Upload(Protocol):
+    """A request body that is passed on as the client brings it.
+
+    Attributes:
+        content_type: What it is sent as.
+        length: In bytes; None if the client has not said.
+        touched: Some of it has been read, hence may be on its way: no other upstream can be asked.
+    """
+
+    content_type: str
+    length: int | None
+    touched: bool
+
+    async def read(self) -> bytes:
+        """More of it; empty at its end.
+
+        Raises:
+            EdgeError: the client is too slow, or what it sends is of no use.
+            ConnectionError: it left.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -24,6 +48,7 @@ class Call:
     Attributes:
         surface: Which of the upstream's exact routes to post to.
         body: The JSON body, ready to send.
+        upload: Sent instead of ``body``; the answer may then be text as well.
         codec: Fed with the events that come back; None where one JSON body is expected.
         headers: Allowlisted headers to send besides the upstream's own (``x-request-id`` …).
         max_answer_bytes: Bound on a JSON body that is read whole.
@@ -42,6 +67,7 @@ class Call:
     reshape: Callable[[dict[str, object]], dict[str, object]] | None = None
     dropped: tuple[str, ...] = ()
     context: Context | None = None
+    upload: Upload | None = None
 
 
 class Sink(Protocol):
@@ -49,6 +75,9 @@ class Sink(Protocol):
 
     def connected(self) -> None:
         """The connection stands and the request is on its way."""
+
+    def uploading(self, *, clients_turn: bool) -> None:
+        """A streamed request body has moved on: now the client is to bring more of it, or the upstream to go on."""
 
     def answered(self, headers: Mapping[str, str]) -> None:
         """The upstream accepted the request (2xx); allowlisted response headers to pass on."""
@@ -59,8 +88,8 @@ class Sink(Protocol):
     def feed(self, batch: Batch) -> None:
         """The whole events of one network read."""
 
-    def body(self, data: bytes) -> None:
-        """The answer came as one JSON body: expected without a codec, else the server's own choice."""
+    def body(self, data: bytes, content_type: str = JSON_TYPE) -> None:
+        """The answer came as one body: expected without a codec, else the server's own choice."""
 
     def end(self, happened: Happened, error: EdgeError | None) -> None:
         """The attempt is over: DONE, CUT or ERROR (both with the error to tell)."""

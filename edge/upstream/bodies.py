@@ -14,7 +14,7 @@ from edge.policy.lifecycle import Happened
 from edge.protocol.dialect import BadStream, Codec
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.shapes import upstream_said
-from edge.upstream.base import Call, Sink
+from edge.upstream.base import JSON_TYPE, Call, Sink
 from edge.upstream.connection import Head
 
 ERROR_BODY_BYTES = 64 * 1024
@@ -22,6 +22,9 @@ ERROR_BODY_BYTES = 64 * 1024
 # Response headers a client gets to see. Prefixes end with a dash.
 _PASSED_ON = frozenset({"retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "openai-model"})
 _PASSED_ON_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-")
+
+# The formats of a transcript that are not JSON.
+_TEXTS = frozenset({"text/plain", "text/vtt", "text/srt", "application/x-subrip"})
 
 End = Callable[[Happened, EdgeError | None], None]
 
@@ -50,8 +53,10 @@ def body_for(head: Head, name: str, call: Call, sink: Sink, end: End) -> Body | 
         return None
     sink.answered(passed_on(head.headers))
     kind = head.content_type
-    if kind == "application/json":
+    if kind == JSON_TYPE:
         return Answer(name, sink, end, call)
+    if call.upload is not None and kind in _TEXTS:
+        return Text(name, sink, end, call, head.headers["content-type"])
     if call.codec is not None and DIALECTS[call.surface].stream_type.startswith(kind or "none"):
         return Events(name, call.codec, sink, end)
     wanted = "a JSON body" if call.codec is None else "an event stream"
@@ -163,6 +168,21 @@ class Answer:
     def broke(self, why: str) -> None:
         """See ``Body``."""
         self._end(Happened.CUT, broke_off(self._name, why))
+
+
+class Text(Answer):
+    """A text, for those that may answer with one; whole, since a cut one would look like that."""
+
+    __slots__ = ("_type",)
+
+    def __init__(self, name: str, sink: Sink, end: End, call: Call, content_type: str) -> None:
+        super().__init__(name, sink, end, call)
+        self._type = content_type
+
+    def whole(self) -> None:
+        """See ``Body``."""
+        self._sink.body(b"".join(self._parts), self._type)
+        self._end(Happened.DONE, None)
 
 
 class Refusal:

@@ -91,10 +91,12 @@ class Connection(asyncio.Protocol):
         "_keep",
         "_kept",
         "_lost",
+        "_open",
         "_parser",
         "_parts",
         "_paused",
         "_reason",
+        "_room",
         "_tail",
         "_taker",
         "_took",
@@ -118,6 +120,7 @@ class Connection(asyncio.Protocol):
         self._kept: list[bytes] = []  # what came with a read in which the asker paused
         self._unsent = _NOTHING
         self._full = False
+        self._room: asyncio.Future[None] | None = None  # waited for by ``send_more``
         self._paused = False
         self._lost = False
         self._unasked = False  # bytes came that answer nothing
@@ -136,6 +139,7 @@ class Connection(asyncio.Protocol):
         self._fresh = False  # and the asker has not been told
         self._barren = 0
         self._until_eof = False
+        self._open = False  # more of the request's body is to come
         self._keep = False
         self._complete = False  # the answer has ended, well or by ``_fault``
         self._fault: Exception | None = None
@@ -147,18 +151,42 @@ class Connection(asyncio.Protocol):
         """It can take a request, as far as is known on this side."""
         return self._transport is not None and not (self._lost or self._unasked or self._transport.is_closing())
 
-    def ask(self, asker: Asker, head: bytes, body: bytes) -> None:
-        """Send a request; only while ``usable`` and not asked."""
+    def ask(self, asker: Asker, head: bytes, body: bytes, *, more: bool = False) -> None:
+        """Send a request; only while ``usable`` and not asked.
+
+        Args:
+            asker: Who is told of the answer.
+            head: See ``Pool.head``.
+            body: All of it, unless ``more``.
+            more: The body goes on with ``send_more``, until ``sent_all``.
+        """
         if self._transport is None:
             raise RuntimeError("a connection is asked before it is made")
         self._begin()
         self._asker = asker
+        self._open = more
         if len(body) <= _PIECE_BYTES:
             self._transport.write(head + body)
             return
         self._transport.write(head)
         self._unsent = memoryview(body)
         self._send()
+
+    async def send_more(self, data: bytes) -> None:
+        """More of the body, framed; returns once the transport has room for the next, or the connection is gone."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._transport.write(data)
+        if self._full:
+            self._room = asyncio.get_running_loop().create_future()
+            try:
+                await self._room
+            finally:
+                self._room = None
+
+    def sent_all(self) -> None:
+        """That was the end of the body."""
+        self._open = False
 
     def pause(self) -> None:
         """Stop reading; what the present read has brought beyond this waits. Idempotent."""
@@ -235,6 +263,7 @@ class Connection(asyncio.Protocol):
         self._lost = True
         self._parser = None  # it holds callbacks of ours: a cycle
         self._unsent = _NOTHING
+        self._give_room()
         if not self._complete:
             whole = self._until_eof and exc is None
             self._end(None if whole else exc or Ended("the connection was closed"))
@@ -248,6 +277,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """See ``asyncio.Protocol``."""
         self._full = False
+        self._give_room()
         self._send()
 
     # --- what the parser calls ------------------------------------------------------------------------------------
@@ -304,6 +334,10 @@ class Connection(asyncio.Protocol):
             self._transport.write(bytes(self._unsent[:_PIECE_BYTES]))
             self._unsent = self._unsent[_PIECE_BYTES:] or _NOTHING  # which would else keep the whole body
 
+    def _give_room(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
     def _end(self, fault: Exception | None) -> None:
         self._complete = True
         self._fault = fault
@@ -329,7 +363,7 @@ class Connection(asyncio.Protocol):
     def _settle(self) -> None:
         if self._lost or self._transport is None:
             return
-        if self._keep and not self._fault and not self._unsent and self.usable:
+        if self._keep and not (self._fault or self._unsent or self._open) and self.usable:
             self._home.idle(self)
         else:
             self._transport.abort()

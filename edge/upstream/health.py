@@ -94,7 +94,8 @@ class Member:
     def _become(self, kind: Kind) -> None:
         traits, chosen = TRAITS[kind], self._settings
         self.kind = kind
-        self.native = frozenset(map(Surface, chosen.surfaces)) or traits.surfaces
+        spoken = frozenset(map(Surface, chosen.surfaces)) or traits.surfaces
+        self.native = spoken | frozenset(map(Surface, chosen.relay))
         self.surfaces = reachable(self.native)
         self.repairs = traits.repairs if chosen.repairs is None else frozenset[str](chosen.repairs)
 

@@ -14,11 +14,12 @@ from collections.abc import Callable
 from edge.errors import EdgeError, UpstreamBroken, UpstreamCut, UpstreamUnreachable
 from edge.policy.lifecycle import Happened
 from edge.protocol.surface import UPSTREAM_PATHS
-from edge.upstream.base import Call, Sink
+from edge.upstream.base import JSON_TYPE, Call, Sink, Upload
 from edge.upstream.bodies import Body, body_for, broken_by
 from edge.upstream.connection import Connection, Ended, Head, Malformed, ignore
 from edge.upstream.pool import Pool
 
+_LAST_CHUNK = b"0\r\n\r\n"
 _POOL_TRIES = 8  # dead pooled connections to go through before a fresh one is made
 
 
@@ -53,7 +54,7 @@ class RelaySource:
     """One call in progress; a ``connection.Asker``.
 
     Attributes:
-        connecting: The task that makes a fresh connection, while there is one.
+        connecting: The task that makes a fresh connection and sends a streamed body, while there is one.
     """
 
     __slots__ = (
@@ -82,7 +83,7 @@ class RelaySource:
         self._reused = False
         self._paused = False
         self._over = False
-        self._tries = _POOL_TRIES
+        self._tries = 0 if call.upload is not None else _POOL_TRIES  # a body that can be sent only once is not risked
         self._telling: asyncio.Handle | None = None  # a push that is due in the next turn
         self._begin()
 
@@ -104,8 +105,7 @@ class RelaySource:
 
     def abort(self) -> None:
         """See ``base.Source``; it may be called from within a push."""
-        if self._leave() and self.connecting is not None:
-            self.connecting.cancel()
+        self._leave()
 
     # --- connecting -----------------------------------------------------------------------------------------------
 
@@ -126,7 +126,10 @@ class RelaySource:
         except Exception as bug:  # noqa: BLE001 - a bug of ours must reach the client as one, not as a hang
             self._fail(bug)
         else:
+            upload = None if self._call is None else self._call.upload
             self._use(connection, reused=False)
+            if upload is not None:
+                await self._pass_on(upload, connection)
         finally:
             self.connecting = None
 
@@ -136,20 +139,50 @@ class RelaySource:
             connection.abort()
             return
         self._connection, self._reused = connection, reused
-        headers = {"Content-Type": "application/json", "Content-Length": str(len(call.body)), **call.headers}
         try:
-            head = self._relay.pool.head("POST", UPSTREAM_PATHS[call.surface], headers)
+            head = self._relay.pool.head("POST", UPSTREAM_PATHS[call.surface], {**_framing(call), **call.headers})
         except ValueError as bug:
             asyncio.get_running_loop().call_soon(self._fail, bug)
             return
         if not connection.usable:
             self.broke(Ended(), heard=False)
             return
-        connection.ask(self, head, call.body)
+        connection.ask(self, head, call.body, more=call.upload is not None)
         if not self._connected:
             self._connected = True
             # A request over a pooled connection is on its way before ``open`` returns; that is told after it has.
             self._telling = asyncio.get_running_loop().call_soon(self._tell_connected)
+
+    async def _pass_on(self, upload: Upload, connection: Connection) -> None:
+        """The body, no faster than the client brings it and the server takes it."""
+        frame = _chunk if upload.length is None else bytes
+        try:
+            while not self._over:
+                self._tell_connected()
+                self._sink.uploading(clients_turn=True)
+                data = await self._brought(upload)
+                if data is None:
+                    return
+                self._sink.uploading(clients_turn=False)
+                if data:
+                    await connection.send_more(frame(data))
+                    continue
+                if upload.length is None:
+                    await connection.send_more(_LAST_CHUNK)
+                connection.sent_all()
+                return
+        except Exception as bug:  # noqa: BLE001 - as above
+            self._fail(bug)
+
+    async def _brought(self, upload: Upload) -> bytes | None:
+        """More of the body; None if the client failed, which has been told."""
+        try:
+            return await upload.read()
+        except ConnectionError:
+            self._end(Happened.READER_GONE, None)
+        except EdgeError as error:
+            self._end(Happened.REJECT, error)
+        return None
 
     def _tell_connected(self) -> None:
         """Also called when there is more to tell: uvloop reads before it runs what was to be called soon."""
@@ -219,6 +252,8 @@ class RelaySource:
         self._over = True
         if self._telling is not None:
             self._telling.cancel()
+        if self.connecting is not None and self.connecting is not asyncio.current_task():
+            self.connecting.cancel()
         connection, self._connection = self._connection, None
         if connection is not None:
             if keep:
@@ -227,6 +262,19 @@ class RelaySource:
                 connection.abort()
         self._relay.over(self)
         return True
+
+
+def _framing(call: Call) -> dict[str, str]:
+    """The headers that tell of the body."""
+    if call.upload is None:
+        return {"Content-Type": JSON_TYPE, "Content-Length": str(len(call.body))}
+    length = call.upload.length
+    framing = {"Transfer-Encoding": "chunked"} if length is None else {"Content-Length": str(length)}
+    return {"Content-Type": call.upload.content_type, **framing}
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def reason(error: BaseException) -> str:

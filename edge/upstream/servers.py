@@ -21,7 +21,7 @@ from typing import Any
 import orjson
 
 from edge.policy.routing import printable
-from edge.protocol.surface import OLLAMA, UPSTREAM_PATHS, Surface
+from edge.protocol.surface import OLLAMA, RELAYED, UPSTREAM_PATHS, Surface
 from edge.upstream.connection import Ended, Malformed
 from edge.upstream.fetch import Answer, Unreachable, get
 from edge.upstream.pool import Pool
@@ -74,7 +74,7 @@ TRAITS: Mapping[Kind, Traits] = {
     Kind.LM_STUDIO: Traits(_BASIC | {Surface.RESPONSES}),
     # Its /v1 turns errors in mid-stream into clean ends, so it is only spoken to in its own API.
     Kind.OLLAMA: Traits(OLLAMA),
-    Kind.EDGE: Traits(frozenset(UPSTREAM_PATHS)),
+    Kind.EDGE: Traits(frozenset(UPSTREAM_PATHS) - RELAYED),
     Kind.OPENAI: Traits(_BASIC | {Surface.RESPONSES}),
     Kind.ANTHROPIC: Traits(_ANTHROPIC),
     Kind.SIMULATOR: Traits(_BASIC),

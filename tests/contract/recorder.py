@@ -46,7 +46,12 @@ class Recorder:
         self.token_count += batch.tokens
         self._note("feed")
 
-    def body(self, data: bytes) -> None:
+    def uploading(self, *, clients_turn: bool) -> None:
+        assert isinstance(clients_turn, bool)
+        self._note("uploading")
+
+    def body(self, data: bytes, content_type: str = "application/json") -> None:
+        assert content_type == "application/json"
         self.whole = data
         self._note("body")
 

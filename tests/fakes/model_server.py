@@ -153,6 +153,11 @@ class Connection(asyncio.Protocol):
     async def pass_gate(self, name: str) -> None:
         await self.fake.pass_gate(name)
 
+    async def read_body(self) -> None:
+        self.transport.resume_reading()
+        if self.request is not None:
+            self.request.body = await self._body(self.request.headers)
+
     def _leave(self, how: Left) -> None:
         if not self.left.done():
             self.left.set_result(how)

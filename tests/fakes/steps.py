@@ -43,6 +43,9 @@ class Wire(Protocol):
     async def pass_gate(self, name: str) -> None:
         """Say that the gate is reached, and wait until it is open."""
 
+    async def read_body(self) -> None:
+        """Read the request's body after all."""
+
 
 Step = Callable[[Wire], Awaitable[None]]
 
@@ -148,6 +151,15 @@ async def pause_reading(wire: Wire) -> None:
 def no_read() -> Step:
     """As the first step: read the headers and nothing more. That the peer leaves is not seen before ``left()``."""
     return pause_reading
+
+
+def read_body() -> Step:
+    """After ``no_read``: read the body after all."""
+
+    async def run(wire: Wire) -> None:
+        await wire.read_body()
+
+    return run
 
 
 def flood(total_bytes: int, event: bytes) -> Step:

@@ -34,8 +34,15 @@ ENDS = {
         "cut": "upstream_cut",
         "error": "upstream_error",
         "first_token_timeout": "first_token_timeout",
+        "reject": "rejected",
     },
-    STREAMING: {"done": "complete", "cut": "upstream_cut", "error": "upstream_error", "stall": "upstream_stall"},
+    STREAMING: {
+        "done": "complete",
+        "cut": "upstream_cut",
+        "error": "upstream_error",
+        "stall": "upstream_stall",
+        "reject": "rejected",
+    },
 }
 ENDS_ANYWHERE = {
     "total_timeout": "total_timeout",

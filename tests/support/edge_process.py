@@ -18,15 +18,17 @@ START_S = 15.0
 
 
 class EdgeProcess:
-    """``python -m edge serve`` in front of ``upstream``; ``sections`` as in ``running.make_settings``."""
+    """``python -m edge serve`` in front of ``upstream``, for which ``sets`` is set; ``sections`` as in ``running``."""
 
     process: asyncio.subprocess.Process
     port: int
 
-    def __init__(self, directory: Path, upstream: str, **sections: Mapping[str, Any]) -> None:
+    def __init__(
+        self, directory: Path, upstream: str, sets: Mapping[str, Any] | None = None, **sections: Mapping[str, Any]
+    ) -> None:
         self._config = directory / "edge.toml"
-        sections = {"discovery": {"enabled": False}, **sections}
-        self._config.write_text(f'{_toml(sections)}[[upstream]]\nname = "up"\nurl = "{upstream}"\n')
+        place = _keys({"name": "up", "url": upstream, **(sets or {})})
+        self._config.write_text(f"{_toml({'discovery': {'enabled': False}, **sections})}[[upstream]]\n{place}")
         self.lines = Lines()
 
     async def __aenter__(self) -> Self:
@@ -84,7 +86,8 @@ class EdgeProcess:
 
 def _toml(sections: Mapping[str, Mapping[str, Any]]) -> str:
     """JSON's scalars and lists of scalars are TOML's too."""
-    return "".join(
-        f"[{name}]\n" + "".join(f"{key} = {orjson.dumps(value).decode()}\n" for key, value in section.items())
-        for name, section in sections.items()
-    )
+    return "".join(f"[{name}]\n{_keys(section)}" for name, section in sections.items())
+
+
+def _keys(section: Mapping[str, Any]) -> str:
+    return "".join(f"{key} = {orjson.dumps(value).decode()}\n" for key, value in section.items())

@@ -1,0 +1,90 @@
+"""A request body that is passed on as it comes: a form with a file in it.
+
+In: a request. Out: ``Prepared`` with all but the body, then the body piece by piece. Must not: hold more of it than
+its first piece, or look into it but for the model.
+"""
+
+import asyncio
+
+from aiohttp import web
+
+from edge.errors import BadRequest, BodyTooLarge, Busy, Forbidden, RequestTimeout, UnsupportedMedia
+from edge.policy.budget import Share
+from edge.policy.hosts import Origins
+from edge.protocol.multipart import Finder, boundary_of, content_type_of
+from edge.protocol.request import Prepared
+from edge.protocol.surface import Surface
+from edge.settings import Server as ServerSettings
+
+_PIECE_BYTES = 64 * 1024  # at a time, and twice that may be in the upstream's transport
+_HELD_BYTES = 512 * 1024  # what one upload costs at the most: about 380 KiB of it are in aiohttp's buffer
+
+
+class Upload:
+    """See ``upstream.base.Upload``."""
+
+    def __init__(self, request: web.BaseRequest, settings: ServerSettings) -> None:
+        self._request = request
+        self._settings = settings
+        self._first = b""  # what had to be read before it was known whom to ask
+        self._size = 0
+        self.length = request.content_length
+        self.content_type = ""
+        self.touched = False
+
+    async def begin(self, surface: Surface, share: Share) -> Prepared:
+        """Check what can be checked beforehand, and read on until the model is known or has not been found early.
+
+        Raises:
+            EdgeError: too large, too slow, no room, no form, or from a page that may not call.
+        """
+        self._check_origin()
+        boundary = self._boundary()
+        self.content_type = content_type_of(boundary)
+        if (self.length or 0) > self._settings.max_upload_bytes:
+            raise self._too_large()
+        if not share.take(_HELD_BYTES):
+            raise Busy("too many large requests at once (server.bodies_budget_bytes)", headers={"Retry-After": "1"})
+        finder = Finder(boundary, "model")
+        parts = []
+        while not finder.settled and (data := await self._next()):
+            parts.append(data)
+            finder.feed(data)
+        self._first = b"".join(parts)
+        return Prepared(surface, finder.value, False, True, b"", False, 1, self.length or 0)
+
+    async def read(self) -> bytes:
+        """See ``upstream.base.Upload``."""
+        self.touched = True
+        first, self._first = self._first, b""
+        return first or await self._next()
+
+    def _check_origin(self) -> None:
+        # A browser lets any page post a form without asking first; and no page is Edge's own.
+        origin = self._request.headers.get("Origin")
+        if origin is not None and not Origins(self._settings.cors_origins).allows(origin):
+            raise Forbidden("this origin may not call; see server.cors_origins")
+
+    def _boundary(self) -> str:
+        headers = self._request.headers
+        if headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise UnsupportedMedia("send the request body without Content-Encoding")
+        return boundary_of(headers.get("Content-Type", ""))
+
+    async def _next(self) -> bytes:
+        limit_s = self._settings.body_s
+        try:
+            async with asyncio.timeout(limit_s):
+                data = await self._request.content.read(_PIECE_BYTES)
+        except TimeoutError:
+            raise RequestTimeout(f"no more of the request body came for {limit_s:g} s (server.body_s)") from None
+        except web.RequestPayloadError:
+            raise BadRequest("the request body is broken: its framing or its length is wrong") from None
+        self._size += len(data)
+        if self._size > self._settings.max_upload_bytes:
+            raise self._too_large()
+        return data
+
+    def _too_large(self) -> BodyTooLarge:
+        limit = self._settings.max_upload_bytes
+        return BodyTooLarge(f"the request body is over {limit} bytes (server.max_upload_bytes)")
