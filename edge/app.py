@@ -31,6 +31,7 @@ from edge.upstream.base import Upstream
 from edge.upstream.fleet import Fleet, Member
 from edge.upstream.pool import Pool
 from edge.upstream.relay import Relay
+from edge.upstream.simulator import Simulator
 
 # After the drain the rest is ended with the truth; this is for that truth to get out, on top of stream.flush_s.
 _LAST_WORDS_S = 1.0
@@ -172,6 +173,8 @@ def make_app(house: House, bodies: Bodies, talks: Sessions, metrics: Metrics, te
 
 def _upstream(pool: Pool, settings: UpstreamSettings, _member: Member) -> Upstream:
     """A member's way to open calls; an SDK is imported only where it is used: 0.5 s and 25 MB or more."""
+    if settings.kind == "simulator":
+        return Simulator(settings)
     if settings.kind == "openai":
         from edge.upstream.openai import openai  # noqa: PLC0415 - see above
 

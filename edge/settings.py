@@ -37,9 +37,10 @@ RELAY_PATHS = Literal[
     "/v1/audio/translations",
 ]
 
-
 # Where the clouds are, unless an upstream says otherwise.
 CLOUD_URLS = {"openai": "https://api.openai.com", "anthropic": "https://api.anthropic.com"}
+# Kinds that are in Edge itself, hence nowhere else.
+URLLESS = frozenset({"simulator"})
 
 
 class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -162,7 +163,7 @@ class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(description="what it is; model servers are recognised by what they answer"),
     ] = "openai-compatible"
     url: Annotated[
-        str, Meta(description="http://HOST:PORT or https://…, without /v1; the clouds have theirs as default")
+        str, Meta(description="http://HOST:PORT or https://…, without /v1; clouds have a default, a simulator none")
     ] = ""
     api_key: Annotated[
         str, Meta(description="sent to the server, the clouds need one; use ${VAR} or credential:NAME")
@@ -183,6 +184,8 @@ class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     allow_management: Annotated[
         bool, Meta(description="Ollama: pass on what changes its models (pull, push, create, copy, delete, blobs)")
     ] = False
+    pace_s: Annotated[Seconds, Meta(description="simulator: from one word to the next; 0 = as fast as it can")] = 0.05
+    script: Annotated[str, Meta(description="simulator: a file with what its model script says")] = ""
     repairs: Annotated[
         list[Literal["drop-null-events"]] | None,
         Meta(description="faults of the server to mend; unset = the default of the detected server"),

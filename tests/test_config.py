@@ -1,5 +1,6 @@
 """Loading the configuration: what a person who made a mistake is told, and what wins over what."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from edge.settings import Auth, Discovery, Server, Settings, Stream, Upstream
 
 CANARY = "sk-canary-5e1f0c"
 UP = '[[upstream]]\nname = "a"\nurl = "http://127.0.0.1:8000"\n'
+SIM = '[[upstream]]\nname = "a"\nkind = "simulator"\n'
 TLS = '[[upstream]]\nname = "b"\nurl = "https://host"\n'
 
 
@@ -95,6 +97,17 @@ MISTAKES = {
     "ca file, none": (f'{TLS}ca_file = "/nowhere.pem"', "upstream[0].ca_file", 4, "cannot be read: No such file"),
     "ca file, a directory": (f'{TLS}ca_file = "/"', "upstream[0].ca_file", 4, "cannot be read: Is a directory"),
     "ca file, no pem": (f'{TLS}ca_file = "/dev/null"', "upstream[0].ca_file", 4, "no PEM certificate"),
+    "simulator, url": (f'{UP}kind = "simulator"', "upstream[0].url", 3, "is of no use to a simulator"),
+    "simulator, headers": (f'{SIM}headers = {{ a = "b" }}', "upstream[0].headers", 4, "is of no use to a simulator"),
+    "simulator, surfaces": (
+        f'{SIM}surfaces = ["chat", "messages"]',
+        "upstream[0].surfaces",
+        4,
+        "chat, completions, emb",
+    ),
+    "simulator, pace": (f"{SIM}pace_s = -1", "upstream[0].pace_s", 4, "a number of seconds, at least 0"),
+    "simulator, script": (f'{SIM}script = "/nowhere"', "upstream[0].script", 4, "cannot be read: No such file"),
+    "simulator, no text": (f'{SIM}script = "{sys.executable}"', "upstream[0].script", 4, "is not UTF-8 text"),
     "host, bare ipv6": ('[server]\nallowed_hosts = ["::1"]', "server.allowed_hosts", 2, "item 1 must be a host name"),
     "host, brackets": ('[server]\nallowed_hosts = ["[a]"]', "server.allowed_hosts", 2, "item 1 must be a host name"),
     "header's name": (f'{UP}headers = {{ "a b" = "c" }}', "upstream[0].headers", 4, "the name of header 1"),
@@ -296,6 +309,19 @@ class TestCommandLine:
     def test_its_addresses_are_checked_alike(self, address):
         with pytest.raises(ConfigError, match=r"^--listen: server\.listen: "):
             load(None, {}, [address])
+
+    def test_its_simulator_replaces_all_upstreams(self, file):
+        """What those need, such as a key, need not be there."""
+        file.write_text(f'[stream]\nheartbeat_s = 3\n{UP}api_key = "${{NOPE}}"\n{TLS}')
+        settings = load(file, {"EDGE_SERVER_LISTEN": "127.0.0.1:81"}, [], {"pace_s": 0.5}).settings
+        assert settings.upstream == [Upstream(name="simulator", kind="simulator", pace_s=0.5)]
+        assert (settings.stream.heartbeat_s, settings.server.listen) == (3, ["127.0.0.1:81"])
+        alone = load(None, {"EDGE_UPSTREAM_URL": "http://h"}, [], {}).settings
+        assert alone.upstream == [Upstream(name="simulator", kind="simulator")]
+
+    def test_its_simulator_is_checked_alike(self):
+        with pytest.raises(ConfigError, match=r"^--simulate: upstream\[0\]\.script: cannot be read: No such file"):
+            load(None, {}, [], {"script": "/nowhere"})
 
 
 class TestSecrets:

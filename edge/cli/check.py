@@ -187,7 +187,7 @@ def _member_row(member: Member) -> Row:
     return (
         member.name,
         str(member.kind),
-        member.url,
+        member.url or "in Edge",
         "up" if member.up else f"{member.why}",
         shown or ("any" if member.any_model else "none"),
         ", ".join(sorted(member.native)) or "none",

@@ -5,6 +5,7 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -21,9 +22,19 @@ _GC_THRESHOLD = 10_000
 @click.command()
 @click.option("--config", "config", type=click.Path(path_type=Path), help="TOML file; without one, the defaults.")
 @click.option("--listen", multiple=True, help="HOST:PORT, unix:PATH or systemd; overrides the config, may be repeated.")
-def serve(config: Path | None, listen: tuple[str, ...]) -> None:
+@click.option("--simulate", is_flag=True, help="Serve simulated models, and no others: for developing clients.")
+@click.option(
+    "--pace", type=click.FloatRange(min=0), help="With --simulate: seconds from word to word; 0.05 by default."
+)
+@click.option("--script", help="With --simulate: a file with what the model called script says.")
+def serve(
+    config: Path | None, listen: tuple[str, ...], *, simulate: bool, pace: float | None, script: str | None
+) -> None:
     """Serve, beside the model servers that are configured or found on the usual loopback ports."""
-    loaded = load_or_exit(config, listen)
+    given = {key: value for key, value in (("pace_s", pace), ("script", script)) if value is not None}
+    if given and not simulate:
+        raise click.UsageError("--pace and --script are of use with --simulate only")
+    loaded = load_or_exit(config, listen, given if simulate else None)
     log.configure(loaded.settings.log)
     try:
         import uvloop  # noqa: PLC0415 - there is none on some platforms, and asyncio's own loop serves too
@@ -34,10 +45,12 @@ def serve(config: Path | None, listen: tuple[str, ...]) -> None:
     sys.exit(status)
 
 
-def load_or_exit(config: Path | None, listen: tuple[str, ...] = ()) -> Loaded:
+def load_or_exit(
+    config: Path | None, listen: tuple[str, ...] = (), simulator: Mapping[str, object] | None = None
+) -> Loaded:
     """Load the configuration; on mistakes print them all, one a line, and exit with status 2."""
     try:
-        return load(config, os.environ, listen)
+        return load(config, os.environ, listen, simulator)
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(2)

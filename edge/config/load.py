@@ -17,7 +17,7 @@ from edge.config.problems import ConfigError, Problem, Where
 from edge.config.rules import conflicts
 from edge.config.secrets import Resolver
 from edge.config.sources import Found, from_command, from_environ, from_file, unclaimed
-from edge.settings import CLOUD_URLS, Settings
+from edge.settings import CLOUD_URLS, URLLESS, Settings
 
 Values = dict[str, dict[str, Any]]
 
@@ -31,13 +31,19 @@ class Loaded:
     warnings: list[str]
 
 
-def load(path: Path | None, environ: Mapping[str, str], listen: Sequence[str] = ()) -> Loaded:
+def load(
+    path: Path | None,
+    environ: Mapping[str, str],
+    listen: Sequence[str] = (),
+    simulator: Mapping[str, object] | None = None,
+) -> Loaded:
     """Load the settings.
 
     Args:
         path: The TOML file, or None for the defaults.
         environ: The environment: ``EDGE_SECTION_KEY`` overrides the file, ``${VAR}`` is looked up here.
         listen: Addresses from the command line, in place of ``server.listen`` if there are any.
+        simulator: Settings of a simulator from the command line, which is then the only upstream.
 
     Raises:
         ConfigError: With all that is wrong.
@@ -46,7 +52,7 @@ def load(path: Path | None, environ: Mapping[str, str], listen: Sequence[str] = 
     if path is not None:
         _read(found, path)
     from_environ(found, environ)
-    from_command(found, listen)
+    from_command(found, listen, simulator)
     resolver = Resolver(environ)
     settings = _build(found, _settle(found, resolver))
     problems, warnings = unclaimed(environ, resolver.used)
@@ -114,7 +120,7 @@ def _build(found: Found, values: Values) -> Settings:
         required = [name for name, info in KEYS[section].items() if info.required]
         built[section] = []
         for place in (place for place in values if section_of(place) == section):
-            needs_url = values[place].get("kind") not in CLOUD_URLS
+            needs_url = values[place].get("kind") not in {*CLOUD_URLS, *URLLESS}
             found.problems += _missing(found, place, [*required, *["url"] * needs_url])
             built[section].append(struct(**dict.fromkeys(required, "") | values[place]))
     return Settings(**built)

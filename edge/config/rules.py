@@ -1,7 +1,7 @@
 """Combinations and texts that cannot work, though every value has the right type.
 
 In: settings. Out: conflicts, each with the keys that are part of it. Must not: repeat a configured value, or touch
-anything but the certificate files.
+anything but the certificate files and the scripts.
 """
 
 import re
@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from edge.config.listen import Listen, is_host, is_ip, is_loopback, parse_listen
-from edge.settings import CLOUD_URLS, Settings, Upstream
+from edge.settings import CLOUD_URLS, URLLESS, Settings, Upstream
 
 MIN_KEY_CHARS = 8
 
@@ -23,6 +23,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+")
 _RELAYED_KINDS = ("openai-compatible", "ollama")  # the others are spoken to in their own ways, not relayed
+_SIMULATED = frozenset({"chat", "completions", "embeddings"})
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - recognised here, not bound
 
 # Headers that belong to the connection, to the body, or to Edge's own promises (the last line: an encoding it could
@@ -129,6 +130,9 @@ def _upstreams(settings: Settings) -> Iterator[Conflict]:
         first = seen.setdefault(upstream.name, n)
         if first != n:
             yield Conflict((f"{place}.name", f"upstream[{first}].name"), f"upstream[{first}] has the same name")
+        if upstream.kind in URLLESS:
+            yield from _simulator(place, upstream)
+            continue
         url = upstream.url or CLOUD_URLS.get(upstream.kind, "")
         if fault := _url_fault(url):
             yield Conflict((f"{place}.url",), fault)
@@ -142,6 +146,22 @@ def _upstreams(settings: Settings) -> Iterator[Conflict]:
             yield Conflict((f"{place}.relay", f"{place}.kind"), message)
         yield from _ca_file(place, upstream)
         yield from _headers(place, upstream)
+
+
+def _simulator(place: str, upstream: Upstream) -> Iterator[Conflict]:
+    for name in ("url", "api_key", "ca_file", "headers"):
+        if getattr(upstream, name):
+            yield Conflict((f"{place}.{name}",), "is of no use to a simulator, which is in Edge itself")
+    if not _SIMULATED.issuperset(upstream.surfaces):
+        message = f"a simulator speaks {', '.join(sorted(_SIMULATED))} only; Edge translates the others"
+        yield Conflict((f"{place}.surfaces",), message)
+    if upstream.script:
+        try:
+            Path(upstream.script).read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            yield Conflict((f"{place}.script",), "the file is not UTF-8 text")
+        except (OSError, ValueError) as error:
+            yield Conflict((f"{place}.script",), f"cannot be read: {getattr(error, 'strerror', None) or 'not a path'}")
 
 
 def _cloud(place: str, upstream: Upstream) -> Iterator[Conflict]:

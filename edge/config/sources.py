@@ -74,10 +74,16 @@ def from_environ(found: Found, environ: Mapping[str, str]) -> None:
             found.given.setdefault(place, {})[key] = Given(value, where, lax=True)
 
 
-def from_command(found: Found, listen: Sequence[str]) -> None:
-    """Take the command line's addresses, if there are any."""
+def from_command(found: Found, listen: Sequence[str], simulator: Mapping[str, object] | None) -> None:
+    """Take the command line's addresses, if there are any, and its simulator in place of all upstreams."""
     if listen:
         found.given.setdefault("server", {})["listen"] = Given(list(listen), Where("--listen"))
+    if simulator is not None:
+        for place in [place for place in found.given if section_of(place) == "upstream"]:
+            del found.given[place]
+        given = {"name": "simulator", "kind": "simulator", **simulator}
+        found.given["upstream[0]"] = {key: Given(value, Where("--simulate")) for key, value in given.items()}
+        found.heads["upstream[0]"] = Where("--simulate")
 
 
 def unclaimed(environ: Mapping[str, str], used: set[str]) -> tuple[list[Problem], list[str]]:

@@ -12,11 +12,13 @@ from yarl import URL
 
 from edge.settings import CLOUD_URLS, Settings
 from edge.settings import Upstream as UpstreamSettings
+from edge.upstream import simulator
 from edge.upstream.clouds import CLOUD_KINDS, CloudLook
 from edge.upstream.health import Member
 from edge.upstream.pool import Pool
 from edge.upstream.servers import CLOUDS, Found, Kind, identify
 
+_KINDS = {**CLOUD_KINDS, "simulator": Kind.SIMULATOR}  # that are not to be recognised, by the name in the settings
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -26,6 +28,7 @@ class Place:
     Attributes:
         member: Who is there; of a configured place always, of a port only while a model server answers.
         found: What the last look saw.
+        pool: Of its connections; a simulator has none in it.
         kind: What it is as long as nothing has answered.
     """
 
@@ -35,11 +38,13 @@ class Place:
         self.pool = Pool(settings)
         self.member: Member | None = None
         self.found: Found | None = None
-        self.kind = CLOUD_KINDS.get(settings.kind, Kind.GENERIC)
+        self.kind = _KINDS.get(settings.kind, Kind.GENERIC)
         self._cloud = CloudLook(self.kind) if self.kind in CLOUDS else None
 
     async def look(self) -> Found:
         """Look at what answers there."""
+        if self.kind is Kind.SIMULATOR:
+            return simulator.found(self.settings)
         if self._cloud is None:
             return await identify(self.pool, self.found)
         return await self._cloud.look(self.pool, time.monotonic(), up=self.member is not None and self.member.up)
@@ -79,4 +84,4 @@ def places(settings: Settings, own_ports: AbstractSet[int]) -> list[Place]:
 
 def _placed(settings: UpstreamSettings) -> UpstreamSettings:
     """With the URL of its kind if it has none of its own."""
-    return replace(settings, url=settings.url or CLOUD_URLS[settings.kind])
+    return replace(settings, url=settings.url or CLOUD_URLS.get(settings.kind, ""))

@@ -29,7 +29,7 @@ class Member:
         upstream: Opens calls to it.
         native: The surfaces that it speaks itself; ``surfaces`` are those that it can answer, translated if need be.
         kind: What was recognised there, as a word for people.
-        url: Where it is, without any secret.
+        url: Where it is, without any secret; empty if it is in Edge itself.
         why: Why it is not up, as a phrase that follows its name; None while it is up.
         model_cards: The entries of its last model list, as they came; kept while it is down.
         any_model: It answers whatever model is named.
@@ -43,7 +43,7 @@ class Member:
 
     def __init__(self, settings: UpstreamSettings, kind: Kind = Kind.GENERIC, *, configured: bool = True) -> None:
         self.name = settings.name
-        self.url = str(URL(settings.url).origin())
+        self.url = str(URL(settings.url).origin()) if settings.url else ""
         self.up = False
         self.why: str | None = "has not answered yet"
         self.any_model = False

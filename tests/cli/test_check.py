@@ -209,3 +209,11 @@ async def test_a_certificate_file_is_read_before_it_is_needed() -> None:
     done = await run("check", EDGE_UPSTREAM_URL="https://127.0.0.1:1", EDGE_UPSTREAM_CA_FILE=str(CERTIFICATE))
     assert done.status == 1
     assert "nothing listens there" in done.out
+
+
+async def test_a_simulator_is_always_up() -> None:
+    done = await run("check", EDGE_UPSTREAM_KIND="simulator")
+    assert (done.status, done.err) == (0, "")
+    assert cells(done)["local"][:4] == [
+        "simulator", "in Edge", "up", "cut, echo, error, error-mid, lorem, stall, think, tools",
+    ]  # fmt: skip

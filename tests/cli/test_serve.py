@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,38 @@ async def test_a_variable_that_is_no_setting_is_warned_of(fake: FakeModel) -> No
         done = await edge.signalled(signal.SIGTERM)
     assert done.status == 0
     assert "EDGE_HEARTBEAT is ignored" in done.err
+
+
+class TestSimulate:
+    """``--simulate``: models without a model server."""
+
+    async def test_it_serves_simulated_models_and_no_others(self, fake: FakeModel, tmp_path: Path) -> None:
+        file, script = tmp_path / "edge.toml", tmp_path / "script.txt"
+        file.write_text(f'[[upstream]]\nname = "real"\nurl = "{fake.url}"\napi_key = "${{NOT_SET}}"\n')
+        script.write_text("As it is written.")
+        options = ("--config", str(file), "--simulate", "--pace", "0", "--script", str(script))
+        async with serving(*options) as edge:
+            found = await edge.line("upstream found")
+            assert (found["upstream"], found["kind"]) == ("simulator", "simulator")
+            answer = await ask(edge.port, CHAT, chat_body(model="script", stream=False))
+            assert answer.json["choices"][0]["message"]["content"] == "As it is written."
+            echo = await ask(edge.port, CHAT, chat_body(model="echo"))
+            assert echo.events[-1] == DONE
+            assert (await edge.signalled(signal.SIGTERM)).status == 0
+        assert fake.requests == []
+
+    async def test_words_take_time(self) -> None:
+        async with serving("--simulate", "--pace", "0.02") as edge:
+            await edge.line("upstream found")
+            began = time.monotonic()
+            await ask(edge.port, CHAT, chat_body(model="lorem", max_tokens=10))
+            assert time.monotonic() - began >= 0.2
+
+    async def test_its_options_are_of_no_use_alone(self) -> None:
+        done = await run("serve", "--pace", "1")
+        assert (done.status, done.err_lines[-1]) == (2, "Error: --pace and --script are of use with --simulate only")
+
+    async def test_a_script_that_cannot_be_read_is_one_clear_line(self) -> None:
+        done = await run("serve", "--simulate", "--script", "/nowhere")
+        line = "--simulate: upstream[0].script: cannot be read: No such file or directory"
+        assert (done.status, done.err_lines) == (2, [line])

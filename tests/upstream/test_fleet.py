@@ -73,6 +73,16 @@ async def test_a_configured_ollama_is_up_whatever_it_was_called():
                 assert [card["id"] for card in fleet.models()] == ["llama3"]
 
 
+async def test_a_simulator_beside_a_server_is_up_with_its_own_models_only():
+    """It does not answer in the place of a model that nobody has."""
+    async with vllm("org/big") as server, fleet_of(at(server), Upstream(name="sim", kind="simulator")) as fleet:
+        await fleet.start()
+        real, simulated = fleet.members
+        assert (real.up, simulated.up, simulated.any_model) == (True, True, False)
+        assert [card["id"] for card in fleet.models()][:2] == ["org/big", "echo"]
+        assert fleet.ready()[1]["upstreams"]["sim"]["kind"] == "simulator"
+
+
 async def test_edge_itself_is_never_its_own_upstream_but_another_edge_may_be_configured():
     async with edge() as server:
         async with fleet_of(at(server), own_ports={server.port}) as fleet:
