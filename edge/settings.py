@@ -42,6 +42,16 @@ CLOUD_URLS = {"openai": "https://api.openai.com", "anthropic": "https://api.anth
 # Kinds that are in Edge itself, hence nowhere else.
 URLLESS = frozenset({"simulator"})
 
+REPAIR_NAMES = Literal[
+    "drop-null-events",
+    "role-first",
+    "stable-id",
+    "finish-null",
+    "tool-index",
+    "both-reasoning",
+    "split-long",
+]
+
 
 class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Listening, and the bounds on what a client may send."""
@@ -187,7 +197,7 @@ class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pace_s: Annotated[Seconds, Meta(description="simulator: from one word to the next; 0 = as fast as it can")] = 0.05
     script: Annotated[str, Meta(description="simulator: a file with what its model script says")] = ""
     repairs: Annotated[
-        list[Literal["drop-null-events"]] | None,
+        list[REPAIR_NAMES] | None,
         Meta(description="faults of the server to mend; unset = the default of the detected server"),
     ] = None
 

@@ -1,6 +1,7 @@
 """Chat completions and legacy completions: the two OpenAI surfaces whose streams are ``data:`` lines and ``[DONE]``.
 
-In: the upstream's bytes. Out: batches; heartbeats and errors in the surface's shape. Must not: change an event's bytes.
+In: the upstream's bytes. Out: batches; heartbeats and errors in the surface's shape. Must not: change the bytes of an
+event that no repair has to mend.
 Format: https://platform.openai.com/docs/api-reference/chat/streaming, and what llama.cpp and vLLM make of it.
 """
 
@@ -11,11 +12,13 @@ import orjson
 
 from edge.errors import EdgeError
 from edge.protocol.batch import Usage
-from edge.protocol.codec import Seen, SeenError, SseCodec
+from edge.protocol.codec import Kept, Seen, SeenError, SseCodec
 from edge.protocol.collect_chat import ChatCollector, CompletionsCollector
 from edge.protocol.dialect import Collector
+from edge.protocol.repairs import MENDED, SPLIT_LONG, Mended, Mender
 from edge.protocol.request import Prepared
 from edge.protocol.shapes import is_openai, openai_body, upstream_said
+from edge.protocol.split import LONG_LINE, long_line
 from edge.protocol.sse import COMMENT_HEARTBEAT, DONE, SSE_TYPE, Event, encode
 from edge.protocol.surface import Surface
 
@@ -39,6 +42,11 @@ class ChatCodec(SseCodec):
         self._strip_usage = prepared.strip_usage
         self._choices = prepared.choices
         self._drop_null = DROP_NULL_EVENTS in repairs
+        self._mender = Mender(repairs) if repairs & MENDED else None
+        self._mended: Mended | None = None  # what goes out instead of the event that was observed last
+        self._split_long = SPLIT_LONG in repairs
+        if self._split_long:
+            self._most = min(self._most, LONG_LINE)
         self._open: set[int] = set()  # choices that have begun
         self._closed: set[int] = set()
 
@@ -57,10 +65,26 @@ class ChatCodec(SseCodec):
         return encode(openai_body(error))
 
     def _is_text(self, token: bytes) -> bool:
-        """Several choices are always walked: it takes the index of each event to know when all have finished."""
-        return self._choices == 1 and _MORE.search(token) is None
+        """Several choices are always walked: it takes the index of each event to know when all have finished.
+
+        Nor is an event learnt from that had to be mended: its twins have the same fault.
+        """
+        return self._mended is None and self._choices == 1 and _MORE.search(token) is None
+
+    def _keep(self, event: Event, kept: Kept, tokens: int = 0) -> None:
+        if self._mended is None:
+            super()._keep(event, kept, tokens)
+            return
+        kept.add(self._mended.data, len(self._mended.chunks), tokens)
+        if self._collector is not None:
+            for chunk in self._mended.chunks:
+                self._collector.add(chunk)
+
+    def _alike(self, whole: bytes, at: int) -> int:
+        return long_line(whole, at) if self._split_long else len(whole)
 
     def _observe(self, event: Event) -> Seen:
+        self._mended = None
         if event.data.strip() == b"[DONE]":
             return Seen.END
         chunk = self._decoded(event)
@@ -68,7 +92,10 @@ class ChatCodec(SseCodec):
             return Seen.DROP if chunk is None and self._drop_null else Seen.PRELUDE
         if chunk.get("error") or event.event == "error":
             raise SeenError(upstream_said(chunk, 502), relay=is_openai(chunk))
-        return self._chunk(chunk)
+        seen = self._chunk(chunk)
+        if self._mender is not None and seen is not Seen.DROP:
+            self._mended = self._mender.mend(chunk, event)
+        return seen
 
     def _chunk(self, chunk: dict[str, Any]) -> Seen:
         usage = chunk.get("usage")
@@ -127,8 +154,9 @@ class ChatDialect:
         self.surface = surface
 
     def codec(self, prepared: Prepared, max_event_bytes: int, repairs: frozenset[str]) -> ChatCodec:
-        """See ``dialect.Dialect``."""
-        return ChatCodec(prepared, max_event_bytes, repairs)
+        """See ``dialect.Dialect``; only chat completions are mended, text completions have none of those faults."""
+        known = repairs if self.surface is Surface.CHAT else repairs - MENDED
+        return ChatCodec(prepared, max_event_bytes, known)
 
     def collector(self, prepared: Prepared) -> Collector:  # noqa: ARG002 - the stream tells all
         """See ``dialect.Dialect``."""

@@ -65,10 +65,10 @@ class Mould:
         self._unused = 0
         return count
 
-    def lead(self, run: bytes, start: int = 0) -> tuple[int, int]:
-        """How many events from the mould there are at ``start``, and where the last of them ends."""
+    def lead(self, run: bytes, start: int = 0, stop: int | None = None) -> tuple[int, int]:
+        """How many events from the mould there are at ``start``, and where the last that ends by ``stop`` does."""
         if self._before and run.startswith(self._before, start):
-            end = run.rfind(self._after, start) + len(self._after)
+            end = run.rfind(self._after, start, stop) + len(self._after)
             count = self.count(run[start:end]) if end > start else 0
             if count:
                 return count, end

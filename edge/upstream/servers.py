@@ -49,6 +49,10 @@ class Kind(StrEnum):
     NOTHING = "nothing"  # cannot be connected to
 
 
+# A long line is nobody's bug, but kills clients that read by lines with aiohttp (open-webui#10302, #17626, #19800).
+_HARMLESS = frozenset({"split-long"})
+
+
 @dataclass(frozen=True, slots=True)
 class Traits:
     """What a kind of server is good for, unless its settings say otherwise.
@@ -59,7 +63,7 @@ class Traits:
     """
 
     surfaces: frozenset[Surface]
-    repairs: frozenset[str] = frozenset()
+    repairs: frozenset[str] = _HARMLESS
     answers_any: bool = False
 
 
@@ -68,17 +72,26 @@ _ANTHROPIC = frozenset({Surface.MESSAGES, Surface.COUNT_TOKENS})
 
 TRAITS: Mapping[Kind, Traits] = {
     # llama.cpp has /v1/responses too, but its stream lacks what the SDKs' stream helpers need.
-    Kind.LLAMA_CPP: Traits(_BASIC | _ANTHROPIC, frozenset({"drop-null-events"}), answers_any=True),
-    Kind.VLLM: Traits(_BASIC | _ANTHROPIC | {Surface.RESPONSES}),
-    Kind.SGLANG: Traits(_BASIC),
-    Kind.LM_STUDIO: Traits(_BASIC | {Surface.RESPONSES}),
+    # A list of prompts is answered with a null event first; reasoning is told as reasoning_content alone. Its created
+    # moves on each second, which no client is known to mind, so stable-id is not worth decoding every token.
+    Kind.LLAMA_CPP: Traits(_BASIC | _ANTHROPIC, _HARMLESS | {"drop-null-events", "both-reasoning"}, answers_any=True),
+    # Its reasoning_content has become reasoning, and many clients read only the former: vllm#33402, litellm#20246.
+    Kind.VLLM: Traits(_BASIC | _ANTHROPIC | {Surface.RESPONSES}, _HARMLESS | {"both-reasoning"}),
+    # finish_reason "" in 0.4 (sglang#3912), tool calls without index (#5661), no role until a reasoning model answers
+    # (#18335), another id for each of several choices and created moving on (#39864), reasoning_content alone.
+    Kind.SGLANG: Traits(_BASIC, _HARMLESS | {"role-first", "stable-id", "finish-null", "tool-index", "both-reasoning"}),
+    # reasoning or reasoning_content, by model and version: lmstudio-bug-tracker#378, #894.
+    Kind.LM_STUDIO: Traits(_BASIC | {Surface.RESPONSES}, _HARMLESS | {"both-reasoning"}),
     # Its /v1 turns errors in mid-stream into clean ends, so it is only spoken to in its own API.
     Kind.OLLAMA: Traits(OLLAMA),
     Kind.EDGE: Traits(frozenset(UPSTREAM_PATHS) - RELAYED),
     Kind.OPENAI: Traits(_BASIC | {Surface.RESPONSES}),
     Kind.ANTHROPIC: Traits(_ANTHROPIC),
     Kind.SIMULATOR: Traits(_BASIC),
-    Kind.GENERIC: Traits(_BASIC),
+    # Whatever it is. These break the OpenAI SDKs, and are only done to a stream that has the fault: finish_reason ""
+    # (openai-dotnet#389), tool calls without index (mistral.rs#1507, openai-python#2806), an id for each chunk (Foundry
+    # Local: foundry-local#144, #221).
+    Kind.GENERIC: Traits(_BASIC, _HARMLESS | {"finish-null", "tool-index", "stable-id"}),
 }
 
 # Those are what they are configured to be, and are not to be looked at as often as a server beside Edge.

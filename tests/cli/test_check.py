@@ -161,7 +161,7 @@ async def test_where_there_is_no_terminal_lines_are_plain_and_whole(fake: FakeMo
     (line,) = [line for line in done.out.splitlines() if line.startswith("local ")]
     assert "[red]" + "x" * 90 in line
     assert "esc?[31m" in line
-    assert "drop-null" in line or "none" in line
+    assert "split-long" in line
     assert "\x1b" not in done.out
     assert done.out.isascii()
 

@@ -77,6 +77,8 @@ def test_a_run_is_counted_as_far_as_it_goes(mould: Mould) -> None:
     run = event("a") + event("b")
     assert mould.lead(ODD["comment"] + run + ODD["finished"], len(ODD["comment"])) == (2, len(ODD["comment"] + run))
     assert mould.lead(ODD["finished"] + run) == (0, 0)
+    for stop in range(len(run)):
+        assert mould.lead(run, 0, stop) == ((1, len(event("a"))) if stop >= len(event("a")) else (0, 0))
 
 
 def test_nothing_is_known_before_it_is_taught() -> None:
