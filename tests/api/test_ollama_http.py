@@ -348,3 +348,16 @@ async def test_two_at_once_have_their_own_answers(serve: Serve, fake: FakeModel)
     answers = await asyncio.gather(*(ask(edge.port, path, asked(path)) for path in (CHAT, GENERATE) * 4))
     assert {text_of(lines_of(answer)) for answer in answers} == {"Hello there"}
     assert all(orjson.loads(answer.body.splitlines()[-1])["done"] for answer in answers)
+
+
+@pytest.mark.parametrize("sent_by", ["curl", "Origin", "Sec-Fetch-Site"])
+async def test_curl_alone_is_enough_but_a_page_may_not(serve: Serve, fake: FakeModel, sent_by: str) -> None:
+    """``curl -d`` says that JSON is a form, as a page's form would; a browser says more."""
+    edge = await serve()
+    browser = (
+        {} if sent_by == "curl" else {sent_by: "cross-site" if sent_by.startswith("Sec") else "http://evil.example"}
+    )
+    headers = {"Content-Type": "application/x-www-form-urlencoded", **browser}
+    answer = await ask(edge.port, CHAT, {"model": "m", "messages": [HI]}, headers)
+    assert answer.status == (200 if sent_by == "curl" else 415)
+    assert len(fake.requests) == (sent_by == "curl")
