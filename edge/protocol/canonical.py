@@ -119,7 +119,8 @@ class Ask:
         names: How the client spells a canonical field where it differs (``max_tokens`` as ``max_output_tokens``).
         options: Ollama's ``options``, for an upstream that has a place for them.
         extra: Fields that are not known here, as they came.
-        ignored: Names of fields that mean nothing in the client's own surface.
+        ignored: Names of fields that mean nothing in the client's own surface, or nothing outside of it.
+        echo: What the client's answer needs of its request: what it tells back, how it spells tools.
     """
 
     model: str | None
@@ -149,6 +150,7 @@ class Ask:
     names: dict[str, str] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
+    echo: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Must not: forward the client's bytes: what was checked is what is sent (duplicat
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -44,11 +44,13 @@ class Translated:
     Attributes:
         dropped: Fields of the client's request that have no place there, in its own spelling.
         reshape: Makes the client's answer of a JSON body that is no generation.
+        echo: See ``canonical.Ask``.
     """
 
     body: bytes
     dropped: tuple[str, ...]
     reshape: Reshape | None = None
+    echo: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,13 +46,11 @@ class ResponsesCodec(SseCodec):
         """A ``keepalive`` event once ``response.created`` is out, a comment before."""
         if not handed_over:
             return COMMENT_HEARTBEAT
-        return encode({"type": "keepalive", "sequence_number": self._last()}, "keepalive")
+        return keepalive(self._last())
 
     def error_event(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - the event has no place for it
-        """The surface's error is flat."""
-        inner = openai_body(error)["error"]
-        flat = {key: inner.get(key) for key in ("code", "message", "param")}
-        return encode({"type": "error", **flat, "sequence_number": self._last() + 1}, "error")
+        """See ``dialect.Codec.error_event``."""
+        return error_event(error, self._last() + 1)
 
     def _last(self) -> int:
         digits = self._sequence.lstrip()
@@ -102,6 +100,18 @@ class ResponsesCodec(SseCodec):
                 raise SeenError(upstream_said({"error": response.get("error")}, 502), relay=True, final=True)
             return Seen.END
         return Seen.TOKEN if kind.endswith(".delta") else Seen.PRELUDE
+
+
+def keepalive(number: int) -> bytes:
+    """A heartbeat; it takes the last event's number, since it is none of the answer's."""
+    return encode({"type": "keepalive", "sequence_number": number}, "keepalive")
+
+
+def error_event(error: EdgeError, number: int) -> bytes:
+    """The surface's error is flat."""
+    inner = openai_body(error)["error"]
+    flat = {key: inner.get(key) for key in ("code", "message", "param")}
+    return encode({"type": "error", **flat, "sequence_number": number}, "error")
 
 
 def _deltas(whole: bytes) -> int:

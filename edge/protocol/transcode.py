@@ -23,6 +23,8 @@ from edge.protocol import (
     ollama_events,
     ollama_parse,
     ollama_request,
+    responses_events,
+    responses_request,
     session,
     session_request,
 )
@@ -40,6 +42,7 @@ _PARSE: Mapping[Surface, Callable[[dict[str, object]], Ask]] = {
     Surface.MESSAGES: messages_request.parse,
     Surface.OLLAMA_CHAT: ollama_parse.parse_chat,
     Surface.OLLAMA_GENERATE: ollama_parse.parse_generate,
+    Surface.RESPONSES: responses_request.parse,
     Surface.SESSION: session_request.parse,
 }
 _RENDER: Mapping[Surface, Callable[[Ask, Target], Rendering]] = {
@@ -62,6 +65,7 @@ _ENCODERS: Mapping[Surface, Callable[[Answering], Encoder]] = {
     Surface.OLLAMA_CHAT: ollama_encoder.OllamaEncoder,
     Surface.OLLAMA_GENERATE: ollama_encoder.OllamaEncoder,
     Surface.MESSAGES: messages_events.MessagesEncoder,
+    Surface.RESPONSES: responses_events.ResponsesEncoder,
     Surface.SESSION: session.SessionEncoder,
 }
 _EMBEDS = (Surface.EMBEDDINGS, Surface.OLLAMA_EMBED, Surface.OLLAMA_EMBEDDINGS)
@@ -71,6 +75,7 @@ _THROUGH: Mapping[Surface, tuple[Surface, ...]] = {
     Surface.CHAT: (Surface.OLLAMA_CHAT, Surface.MESSAGES),
     Surface.COMPLETIONS: (Surface.OLLAMA_GENERATE,),
     Surface.MESSAGES: (Surface.CHAT, Surface.OLLAMA_CHAT),
+    Surface.RESPONSES: (Surface.CHAT, Surface.OLLAMA_CHAT, Surface.MESSAGES),
     Surface.EMBEDDINGS: (Surface.OLLAMA_EMBED,),
     Surface.OLLAMA_CHAT: (Surface.CHAT, Surface.MESSAGES),
     Surface.OLLAMA_GENERATE: (Surface.CHAT, Surface.MESSAGES),
@@ -113,7 +118,8 @@ def translate(prepared: Prepared, to: Target) -> Translated:
     if ask.prompt is not None and to.surface not in _CONTINUES:
         raise Rendering(ask, to).refuse("prompt", f"{to.name} cannot continue a prompt as it stands")
     rendering = _RENDER[to.surface](ask, to)
-    return Translated(orjson.dumps(rendering.body), tuple(dict.fromkeys(rendering.dropped)))
+    dropped = tuple(dict.fromkeys(rendering.dropped))
+    return Translated(orjson.dumps(rendering.body), dropped, echo=ask.echo)
 
 
 def prepare_crossed(surface: Surface, raw: bytes, targets: tuple[Target, ...]) -> Prepared:

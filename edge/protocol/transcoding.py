@@ -3,8 +3,8 @@
 In: nothing. Out: the two interfaces, and what is passed through them. Must not: know any dialect.
 """
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from edge.errors import EdgeError
 from edge.protocol.batch import Usage
@@ -62,8 +62,10 @@ class Answering:
     Attributes:
         id: Hex digits to make the answer's id of, unique to the exchange.
         created: Unix time.
+        echo: See ``canonical.Ask``.
     """
 
     prepared: Prepared
     id: str
     created: int
+    echo: dict[str, Any] = field(default_factory=dict)

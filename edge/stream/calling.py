@@ -20,6 +20,7 @@ from edge.settings import Stream as StreamSettings
 from edge.upstream.base import Call, Upload
 from edge.upstream.health import Member
 
+_PROMPTS = {Surface.RESPONSES: "input"}  # where it is not called messages
 _CUTS_PROMPTS = (Surface.OLLAMA_CHAT, Surface.OLLAMA_GENERATE)
 
 
@@ -52,10 +53,11 @@ def compose(prepared: Prepared, member: Member, terms: Terms) -> Call:
         return call
     context = context_of(call.body)
     if context.too_long and member.refuses_truncation:
+        named = _PROMPTS.get(prepared.surface, "messages")
         raise BadRequest(
-            f"messages: about {context.estimate} tokens, but {member.name} is asked for a context of {context.limit} "
+            f"{named}: about {context.estimate} tokens, but {member.name} is asked for a context of {context.limit} "
             "(num_ctx) and would cut the prompt silently; send less, or raise options.num_ctx",
-            param="messages",
+            param=named,
             code="context_length_exceeded",
         )
     return replace(call, context=context)
@@ -72,7 +74,7 @@ def _translated(prepared: Prepared, member: Member, terms: Terms, to: Target) ->
     # Nothing is stripped on the way in: whether the client gets the usage is the encoder's business.
     asked = replace(prepared, strip_usage=False)
     source = DIALECTS[to.surface].codec(asked, terms.settings.max_event_bytes, member.repairs)
-    answering = Answering(prepared, terms.stream_id.removeprefix("st_"), int(time.time()))
+    answering = Answering(prepared, terms.stream_id.removeprefix("st_"), int(time.time()), translated.echo)
     crossing = transcoder(source, to.surface, answering)
     if not prepared.stream or prepared.surface in KEPT:
         crossing.collect(terms.dialect.collector(prepared))

@@ -115,6 +115,29 @@ async def test_several_prompts_complete_streaming_or_not(chat: AsyncOpenAI) -> N
     assert texts == [choice.text for choice in whole.choices]
 
 
+async def test_responses_are_told_from_its_chat_streamed_helped_and_whole(chat: AsyncOpenAI) -> None:
+    """The server's own Responses stream lacks what the helper needs."""
+    asked: Any = {"model": MODEL_NAME, "instructions": "Be brief.", "input": MESSAGES, "temperature": 0}
+    asked |= {"max_output_tokens": 8, "extra_body": {"cache_prompt": False, "seed": 7}}
+    whole = await chat.responses.create(**asked)
+    events = [event async for event in await chat.responses.create(**asked, stream=True)]
+    async with chat.responses.stream(**asked) as stream:
+        helped = [event async for event in stream]
+    assert whole.output_text
+    for told in (events, helped):
+        assert told[-1].response.output_text == whole.output_text
+        assert "".join(event.delta for event in told if event.type == "response.output_text.delta") == whole.output_text
+        assert [event.sequence_number for event in told] == list(range(len(told)))
+        assert told[-1].response.usage.output_tokens == whole.usage.output_tokens == 8
+    assert (whole.status, whole.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+
+
+async def test_a_response_is_parsed_by_its_schema(chat: AsyncOpenAI) -> None:
+    asked: Any = {"model": MODEL_NAME, "input": MESSAGES, "temperature": 0, "max_output_tokens": 60}
+    answer = await chat.responses.parse(**asked, text_format=Colour)
+    assert isinstance(answer.output_parsed, Colour)
+
+
 async def test_the_model_is_listed_and_retrieved(chat: AsyncOpenAI) -> None:
     """The server has no route for one model."""
     assert [model.id async for model in chat.models.list()] == [MODEL_NAME]

@@ -248,7 +248,7 @@ async def test_the_sdk_retries_what_the_server_says_may_be_retried(
 
 
 async def test_edges_own_refusal_that_no_retry_can_cure_is_not_retried(serve: Serve, openai_to: OpenAITo) -> None:
-    edge = await serve()
+    edge = await serve(upstream={"surfaces": ["embeddings"]})
     with pytest.raises(openai.APIStatusError, match="speaks responses") as told:
         await responses(openai_to(edge, max_retries=2))
     assert (told.value.status_code, told.value.code) == (501, "surface_not_supported")

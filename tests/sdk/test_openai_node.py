@@ -25,7 +25,7 @@ from fakes.model_server import (
 )
 from support.running import Serve
 
-SCRIPT = Path(__file__).parent / "node" / "chat.mjs"
+SCRIPTS = Path(__file__).parent / "node"
 PACKAGE = "openai@6"
 LIMIT_S = 60.0
 CALLS = [["weather", {"city": "Łódź"}], ["weather", {"city": "東京"}]]
@@ -61,10 +61,10 @@ def _environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PATH": f"{_bin() / 'bin'}:{os.environ['PATH']}", **more}
 
 
-async def day(url: str, cache: Path) -> Any:
-    """Run the script; what it has seen."""
-    script = cache / SCRIPT.name  # Node looks for packages beside the script
-    script.write_bytes(SCRIPT.read_bytes())
+async def day(url: str, cache: Path, name: str) -> Any:
+    """Run a script; what it has seen."""
+    script = cache / name  # Node looks for packages beside the script
+    script.write_bytes((SCRIPTS / name).read_bytes())
     process = await asyncio.create_subprocess_exec(
         *_npm()[:1], str(script), env=_environment(BASE_URL=f"{url}/v1"),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
@@ -86,9 +86,10 @@ def openai_calls() -> list[bytes]:
     return [*events, chat_finish("tool_calls"), b"data: [DONE]\n\n"]
 
 
-@pytest.mark.parametrize("kind", ["chat", "ollama"])
-async def test_the_client_for_node_has_a_good_day(serve: Serve, fake: FakeModel, node_modules: Path, kind: str) -> None:
-    if kind == "ollama":
+@pytest.fixture(params=["chat", "ollama"])
+def told(fake: FakeModel, request: pytest.FixtureRequest) -> None:
+    """Of either kind of server: a text, calls, the text again, and an error in the middle."""
+    if request.param == "ollama":
         ollama.be_ollama(fake, "m")
         calls = [{"function": {"name": name, "arguments": arguments}} for name, arguments in CALLS]
         words = [*map(ollama.token, ("Hel", "lo")), ollama.last()]
@@ -101,10 +102,25 @@ async def test_the_client_for_node_has_a_good_day(serve: Serve, fake: FakeModel,
         fake.script(*stream_answer(openai_calls()))
         fake.script(*chat_answer(["Hel", "lo"], usage=True))
         fake.script(head(), chunk(chat_role() + chat_token("a")), chunk(sse_error("boom")), end())
+
+
+@pytest.mark.usefixtures("told")
+async def test_the_client_for_node_has_a_good_day(serve: Serve, node_modules: Path) -> None:
     edge = await serve()
-    seen = await day(edge.url, node_modules)
+    seen = await day(edge.url, node_modules, "chat.mjs")
     assert seen["stream"] == {"text": "Hello", "finish": "stop", "pieces": 2}
     assert (seen["calls"], seen["callsFinish"]) == (CALLS, "tool_calls")
     assert seen["whole"]["text"] == "Hello"
     assert seen["whole"]["tokens"] >= 9
     assert "boom" in seen["broken"]
+
+
+@pytest.mark.usefixtures("told")
+async def test_its_responses_are_translated_from_either(serve: Serve, node_modules: Path) -> None:
+    edge = await serve()
+    seen = await day(edge.url, node_modules, "responses.mjs")
+    assert seen["stream"] == {"text": "Hello", "status": "completed", "pieces": 2}
+    assert seen["calls"] == CALLS
+    assert seen["whole"]["text"] == "Hello"
+    assert seen["whole"]["tokens"] >= 9
+    assert seen["broken"] == "boom"
