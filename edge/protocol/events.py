@@ -74,3 +74,24 @@ class Finish(NamedTuple):
 
 
 Event = Start | Text | Reasoning | ToolCallStart | ToolCallArguments | Refusal | Annotation | Finish
+
+# A line of 48 KiB is the most that all clients take (aiohttp's readers of lines fail at 128): in the worst script or
+# escaping a character takes six bytes.
+_LONGEST_CHARS = 8 * 1024
+
+
+def short(event: Event) -> list[Event]:
+    """The event, in several of its kind if its text is too long for one line."""
+    match event:
+        case Text(text, choice) if len(text) > _LONGEST_CHARS:
+            return [Text(piece, choice) for piece in _pieces(text)]
+        case Reasoning(text, signature, choice) if len(text) > _LONGEST_CHARS:
+            *pieces, last = _pieces(text)
+            return [*(Reasoning(piece, "", choice) for piece in pieces), Reasoning(last, signature, choice)]
+        case ToolCallArguments(call, json, choice) if len(json) > _LONGEST_CHARS:
+            return [ToolCallArguments(call, piece, choice) for piece in _pieces(json)]
+    return [event]
+
+
+def _pieces(text: str) -> list[str]:
+    return [text[start : start + _LONGEST_CHARS] for start in range(0, len(text), _LONGEST_CHARS)]

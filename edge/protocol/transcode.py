@@ -31,6 +31,7 @@ from edge.protocol import (
 from edge.protocol.batch import Batch, Measured, Usage
 from edge.protocol.canonical import Ask, Rendering, Target
 from edge.protocol.dialect import BadStream, Codec, Collector
+from edge.protocol.events import short
 from edge.protocol.request import Prepared, Translated, prepare
 from edge.protocol.surface import Surface
 from edge.protocol.transcoding import Answering, Decoder, Encoder, Piece
@@ -68,6 +69,7 @@ _ENCODERS: Mapping[Surface, Callable[[Answering], Encoder]] = {
     Surface.RESPONSES: responses_events.ResponsesEncoder,
     Surface.SESSION: session.SessionEncoder,
 }
+_LONGEST_BYTES = 32 * 1024  # of a text that is put into one event as it is
 _EMBEDS = (Surface.EMBEDDINGS, Surface.OLLAMA_EMBED, Surface.OLLAMA_EMBEDDINGS)
 _CONTINUES = (Surface.COMPLETIONS, Surface.OLLAMA_GENERATE)  # those that take a prompt as it stands
 # For a client's surface, the surfaces it may be answered through, the one that loses least first.
@@ -184,7 +186,7 @@ class Transcoder:
         """
         if self._ends is not None:
             escaped, count = self._source.text(data)
-            if count:
+            if count and len(escaped) <= _LONGEST_BYTES:
                 before, after = self._ends
                 return Batch(before + escaped + after, 1, count)
         try:
@@ -245,7 +247,8 @@ class Transcoder:
             self._decoder.events = []
             try:
                 for event in events:
-                    parts += self._encode(self._encoder.add(event))
+                    for piece in short(event):
+                        parts += self._encode(self._encoder.add(piece))
             except BadStream as bad:
                 bad.before = Batch(b"".join(parts), len(parts), batch.tokens)
                 raise

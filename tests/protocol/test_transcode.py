@@ -87,3 +87,24 @@ def test_chat_chunks_as_canonical_events() -> None:
         Finish("tool_calls"),
     ]  # fmt: skip
     assert decoder.events == expected
+
+
+def test_what_is_too_long_for_one_line_comes_in_several() -> None:
+    """Clients that read by lines fail on long ones: an Ollama's tool calls, or many tokens of one read."""
+    text = "é🎈\n" * 30_000
+    call = [{"function": {"name": "f", "arguments": {"text": text}}}]
+    codec, out = crossing(), b""
+    for line in (
+        ollama.token(text),
+        ollama.token("x"),
+        ollama.token(text),
+        ollama.said(tool_calls=call),
+        ollama.last(),
+    ):
+        out += codec.feed(line).data
+    events = out.split(b"\n\n")[:-2]
+    assert max(map(len, events)) < 49_152
+    deltas = [orjson.loads(event[6:])["choices"][0]["delta"] for event in events]
+    assert "".join(delta.get("content") or "" for delta in deltas) == f"{text}x{text}"
+    arguments = "".join(c["function"]["arguments"] for delta in deltas for c in delta.get("tool_calls", ()))
+    assert orjson.loads(arguments) == {"text": text}
