@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.process import BaseProcess
+from typing import TypeVar
 
 from aiohttp import web
 
@@ -21,6 +22,7 @@ from edge.policy.budget import Budget, Share
 from edge.protocol.canonical import Target
 from edge.protocol.request import Prepared, prepare
 from edge.protocol.surface import Surface
+from edge.protocol.token_estimate import estimate
 from edge.protocol.transcode import prepare_crossed
 from edge.settings import Server as ServerSettings
 
@@ -28,6 +30,7 @@ from edge.settings import Server as ServerSettings
 # 55 ms. Another process costs about 0.2 s once and then two copies through a pipe.
 _INLINE_BYTES = 2**20
 
+T = TypeVar("T")
 # How their answers are made cannot be passed between processes.
 _EMBEDS = frozenset({Surface.EMBEDDINGS, Surface.OLLAMA_EMBED, Surface.OLLAMA_EMBEDDINGS})
 
@@ -134,12 +137,26 @@ class Bodies:
     async def _prepare(self, surface: Surface, raw: bytes, targets: Callable[[], tuple[Target, ...]]) -> Prepared:
         if len(raw) <= _INLINE_BYTES:
             return prepare(surface, raw)
+        crossed = functools.partial(prepare_crossed, surface, raw, () if surface in _EMBEDS else targets())
+        return await self._elsewhere(crossed)
+
+    async def estimate(self, prepared: Prepared) -> int:
+        """About how many tokens the body of a request to count them has.
+
+        Raises:
+            EdgeError: it is malformed, or the process that should have read it died.
+        """
+        body = prepared.body
+        return (
+            estimate(body) if len(body) <= _INLINE_BYTES else await self._elsewhere(functools.partial(estimate, body))
+        )
+
+    async def _elsewhere(self, work: Callable[[], T]) -> T:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(1, context, initializer=_live_with_parent)
         try:
-            crossed = functools.partial(prepare_crossed, surface, raw, () if surface in _EMBEDS else targets())
-            return await asyncio.get_running_loop().run_in_executor(self._pool, crossed)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
         except EdgeError as told:
             raise told from None  # the other process's traceback came as its cause, as if it were a bug
         except BrokenProcessPool:

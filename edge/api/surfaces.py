@@ -1,10 +1,9 @@
-"""The surfaces whose requests become exchanges: parse, run, and nothing else.
+"""The surfaces whose requests become exchanges: parse, run, and nothing else but to estimate what nobody counts.
 
 In: requests on the exact routes of ``protocol.surface``. Out: the exchange's response. Must not: know a dialect's
 details; a route only names its surface.
 """
 
-import orjson
 from aiohttp import web
 
 from edge.api import ollama
@@ -12,12 +11,9 @@ from edge.api.body import Bodies
 from edge.api.context import CONTEXT
 from edge.api.face import Handler
 from edge.api.upload import Upload
-from edge.errors import EdgeError, InternalError, ShuttingDown, Unsupported
-from edge.policy.routing import route
-from edge.protocol import messages_request
-from edge.protocol.request import Prepared
+from edge.errors import InternalError, ShuttingDown
+from edge.policy.routing import uncounted
 from edge.protocol.surface import OLLAMA, UPLOADS, UPSTREAM_PATHS, Surface
-from edge.protocol.token_estimate import estimate
 from edge.stream.exchange import Asked, Exchange, House
 
 # The only request headers that travel upstream, besides Edge's own. Never credentials, and never X-Conversation-Id:
@@ -45,10 +41,10 @@ def _handler(house: House, bodies: Bodies, surface: Surface) -> Handler:
             else:
                 prepared = await bodies.read(request, surface, share, lambda: house.fleet.targets(surface))
             refuse_if_draining(house)  # the drain has not waited for bodies
-            if surface is Surface.COUNT_TOKENS and not _counted(house, prepared):
-                context.exchanged = True
-                share.give_back()
-                return _estimated(prepared)
+            if surface is Surface.COUNT_TOKENS and uncounted(prepared.model, house.fleet.members):
+                return web.json_response(
+                    {"input_tokens": await bodies.estimate(prepared)}, headers={"x-edge-estimated": "true"}
+                )
             if surface in OLLAMA:
                 prepared = ollama.named(prepared, house.fleet)
                 loaded = ollama.loaded(prepared, house.fleet)
@@ -83,31 +79,3 @@ def refuse_if_draining(house: House) -> None:
     """
     if house.registry.draining:
         raise ShuttingDown("Edge is shutting down; send the request again")
-
-
-def _counted(house: House, prepared: Prepared) -> bool:
-    """Whether the exchange is to see to it: somebody counts tokens, or nobody has the model, which it tells."""
-    try:
-        route(Surface.COUNT_TOKENS, prepared.model, house.fleet.members)
-    except Unsupported:
-        return not _answered(house, prepared)
-    except EdgeError:
-        return True
-    return True
-
-
-def _answered(house: House, prepared: Prepared) -> bool:
-    try:
-        route(Surface.MESSAGES, prepared.model, house.fleet.members)
-    except EdgeError:
-        return False
-    return True
-
-
-def _estimated(prepared: Prepared) -> web.Response:
-    count = estimate(messages_request.parse(orjson.loads(prepared.body), generates=False))
-    return web.Response(
-        body=orjson.dumps({"input_tokens": count}),
-        content_type="application/json",
-        headers={"x-edge-estimated": "true"},
-    )

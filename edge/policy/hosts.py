@@ -20,7 +20,7 @@ _MAX_HEADER_NAMES = 64
 _MAX_AGE_S = 600
 
 EXPOSED = (
-    "request-id, x-request-id, x-stream-id, x-edge-upstream, server-timing, openai-processing-ms, "
+    "request-id, x-request-id, x-stream-id, x-edge-upstream, x-edge-estimated, server-timing, openai-processing-ms, "
     "retry-after, retry-after-ms, x-should-retry, "
     "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
     "x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"

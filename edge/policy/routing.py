@@ -7,7 +7,7 @@ or the error that tells the client why there is nobody. Must not: remember, log,
 from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeVar
 
-from edge.errors import BadRequest, NotFound, NoUpstream, Unsupported
+from edge.errors import BadRequest, EdgeError, NotFound, NoUpstream, Unsupported
 from edge.protocol.surface import RELAYED, Surface
 
 SHOWN_CHARS = 100  # of a name that somebody else chose, in a message
@@ -76,6 +76,30 @@ def default_model(surface: Surface, candidates: Iterable[C]) -> str | None:
     if len(there) > 1:
         raise BadRequest(f"model: required, as there are several: {_names(there)}", param="model")
     return there[0] if there else None
+
+
+def uncounted(model: str | None, candidates: Sequence[C]) -> bool:
+    """Whether the tokens of a message are to be estimated: its model can be asked, but nobody who has it counts.
+
+    Raises:
+        NotFound: nobody has the model either.
+        NoUpstream: it is not up.
+    """
+    if not _unspoken_by_all(Surface.COUNT_TOKENS, model, candidates):
+        return False  # routing the count itself tells what else there is to tell
+    try:
+        route(Surface.MESSAGES, model, candidates)
+    except Unsupported:
+        return False
+    return True
+
+
+def _unspoken_by_all(surface: Surface, model: str | None, candidates: Sequence[C]) -> bool:
+    try:
+        route(surface, model, candidates)
+    except EdgeError as error:
+        return isinstance(error, Unsupported)
+    return False
 
 
 def printable(text: str) -> str:

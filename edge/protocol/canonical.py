@@ -56,6 +56,11 @@ class ToolResultPart:
     is_error: bool = False
     name: str = ""
 
+    def text(self) -> str:
+        """All its text, joined; with a word in front that says of a failure that it is one."""
+        text = "".join(part.text for part in self.parts if isinstance(part, TextPart))
+        return f"Error: {text}" if self.is_error and not text.lower().startswith("error") else text
+
 
 Part = TextPart | ImagePart | ThinkingPart | ToolUsePart | ToolResultPart
 
@@ -102,9 +107,12 @@ class Format:
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
-    """Whether and how much the model is to think; ``budget`` in tokens."""
+    """Whether and how much the model is to think; ``budget`` in tokens.
 
-    enabled: bool
+    With ``enabled`` None whether it thinks is the model's own business, and the effort is for all of its work.
+    """
+
+    enabled: bool | None
     effort: str | None = None
     budget: int | None = None
 

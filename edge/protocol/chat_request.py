@@ -31,6 +31,7 @@ from edge.protocol.fields import Fields
 _SETTLED = ("stream", "stream_options", "store", "metadata", "service_tier", "safety_identifier", "prompt_cache_key")
 _DATA_URL = re.compile(r"data:([a-zA-Z0-9.+-]+/[a-zA-Z0-9.+-]+)?(?:;[^,]*)?;base64,", re.ASCII)
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
+_LOCAL_EFFORTS = {"minimal": "low", "xhigh": "high"}  # templates of open models know three words
 _ROLES: dict[str, Role] = {
     "system": "system",
     "developer": "system",
@@ -227,7 +228,8 @@ def render(ask: Ask, to: Target) -> Rendering:
     if ask.format is not None:
         out.put("response_format", _rendered_format(ask.format))
     if ask.thinking is not None:
-        out.put("reasoning_effort", ask.thinking.effort or _effort(ask.thinking))
+        effort = ask.thinking.effort or _effort(ask.thinking)
+        out.put("reasoning_effort", effort if to.cloud or effort is None else _LOCAL_EFFORTS.get(effort, effort))
     out.put("max_completion_tokens" if to.cloud else "max_tokens", ask.max_tokens)
     for name in ("temperature", "top_p", "seed", "stop", "presence_penalty", "frequency_penalty"):
         out.put(name, getattr(ask, name))
@@ -255,7 +257,7 @@ def _messages(ask: Ask) -> list[Message]:
 
 def _effort(thinking: Thinking) -> str | None:
     """A budget in tokens, as one of OpenAI's words."""
-    if not thinking.enabled:
+    if thinking.enabled is False:
         return "none"
     if thinking.budget is None:
         return None
@@ -286,10 +288,9 @@ def _rendered(message: Message) -> dict[str, Any]:
 
 
 def _told(result: ToolResultPart) -> Any:
-    text = "".join(part.text for part in result.parts if isinstance(part, TextPart))
     if any(isinstance(part, ImagePart) for part in result.parts):
         return _rendered_content(result.parts)
-    return f"Error: {text}" if result.is_error and not text.lower().startswith("error") else text
+    return result.text()
 
 
 def _rendered_content(parts: tuple[Part, ...]) -> Any:

@@ -18,6 +18,7 @@ from edge.protocol.mould import Mould
 from edge.protocol.sse import Event, EventTooLarge, SseSplitter, events
 
 EMPTY = Batch(b"")
+_ANSWERS = (b'"content"', b'"text"')  # keys of an answer's text, not of what the model thinks or calls
 
 
 class Seen(Enum):
@@ -116,7 +117,7 @@ class SseCodec:
     def text(self, data: bytes) -> tuple[bytes, int]:
         """See ``dialect.Codec.text``."""
         mould = self._mould
-        if self._held or len(data) > self._most or not mould.key.startswith(b'"content"'):
+        if self._held or len(data) > self._most or not mould.key.startswith(_ANSWERS):
             return b"", 0
         count = mould.count(data)
         return (mould.text(data), count) if count else (b"", 0)

@@ -16,7 +16,6 @@ from edge.protocol.canonical import (
     Part,
     Rendering,
     Target,
-    TextPart,
     ThinkingPart,
     Tool,
     ToolResultPart,
@@ -89,7 +88,8 @@ def _rendered(ask: Ask, to: Target) -> Rendering:
         effort = _EFFORTS.get(ask.thinking.effort or "")
         # Only gpt-oss takes words; every other thinking model wants true or false.
         words = "gpt-oss" in (ask.model or "")
-        out.body["think"] = effort if words and effort and ask.thinking.enabled else ask.thinking.enabled
+        enabled = ask.thinking.enabled
+        out.put("think", effort if words and effort and enabled is not False else enabled)
     out.put("keep_alive", ask.keep_alive)
     out.drop("parallel_tools", "user")
     out.drop_extra()
@@ -100,8 +100,7 @@ def _message(message: Message, names: dict[str, str]) -> dict[str, Any]:
     if message.role == "tool":
         (result,) = message.parts
         assert isinstance(result, ToolResultPart)  # noqa: S101 - a tool message is nothing else
-        text = "".join(part.text for part in result.parts if isinstance(part, TextPart))
-        told: dict[str, Any] = {"role": "tool", "content": text}
+        told: dict[str, Any] = {"role": "tool", "content": result.text()}
         name = result.name or names.get(result.id)
         if name:
             told["tool_name"] = name

@@ -50,9 +50,9 @@ def anthropic_body(error: EdgeError, request_id: str) -> dict[str, Any]:
 
 
 def is_openai(body: Mapping[str, object]) -> bool:
-    """Whether an SDK finds the message where it looks for it."""
+    """Whether an SDK finds the message where it looks for it, in no other family's envelope."""
     inner = body.get("error")
-    return isinstance(inner, dict) and isinstance(inner.get("message"), str)
+    return isinstance(inner, dict) and isinstance(inner.get("message"), str) and not is_anthropic(body)
 
 
 def is_anthropic(body: Mapping[str, object]) -> bool:

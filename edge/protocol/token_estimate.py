@@ -1,44 +1,53 @@
-"""How many tokens a Messages request is, about: for upstreams that cannot count.
+"""How many tokens a Messages request has, about, where no upstream counts them.
 
-In: a canonical request. Out: a number. Must not: tokenise, or seem to: whoever answers with it says so.
+In: the body of a request to count. Out: a number. Must not: tokenise, or pass for a count: whoever gives it on says
+what it is.
 """
 
 from collections.abc import Iterator
 
 import orjson
 
-from edge.protocol.canonical import Ask, ImagePart, Part, TextPart, ThinkingPart, ToolResultPart, ToolUsePart
+from edge.protocol.canonical import ImagePart, Part, TextPart, ThinkingPart, ToolResultPart, ToolUsePart
+from edge.protocol.fields import Fields
+from edge.protocol.messages_request import conversation
 
-_BYTES_PER_TOKEN = 4  # English text in current vocabularies
-_PER_MESSAGE = 4  # its role and the marks around it
-_PER_IMAGE = 1600  # Anthropic's own figure for one that is as large as it takes, about
-_FEWEST = 1
-
-
-def estimate(ask: Ask) -> int:
-    """Tokens of system, messages and tools together."""
-    parts = [part for message in ask.messages for part in message.parts]
-    size = sum(len(text.encode("utf-8", "surrogatepass")) for text in _texts(parts))
-    tools = sum(len(orjson.dumps([tool.name, tool.description, tool.parameters])) for tool in ask.tools)
-    fixed = _PER_MESSAGE * len(ask.messages) + _PER_IMAGE * sum(_images(parts))
-    return max(_FEWEST, -(-(size + tools) // _BYTES_PER_TOKEN) + fixed)
+# Of UTF-8: four characters of English, one or two of the scripts that take about as many tokens.
+_BYTES_PER_TOKEN = 4
+_PER_MESSAGE = 4  # its role and what stands around it
+_PER_TOOL = 12  # likewise
+_PER_IMAGE = 1600  # the most that Anthropic counts for one
 
 
-def _texts(parts: list[Part]) -> Iterator[str]:
-    for part in parts:
-        match part:
-            case TextPart(text) | ThinkingPart(text):
-                yield text
-            case ToolUsePart(_, name, arguments):
-                yield name
-                yield arguments
-            case ToolResultPart(_, inner):
-                yield from (one.text for one in inner if isinstance(one, TextPart))
+def estimate(body: bytes) -> int:
+    """The number.
+
+    Raises:
+        BadRequest: a field is malformed, or holds what only Anthropic could read.
+    """
+    messages, tools = conversation(Fields(orjson.loads(body)))
+    tokens = _PER_MESSAGE * len(messages) + _PER_TOOL * len(tools)
+    texts = [tool.name + (tool.description or "") for tool in tools]
+    size = sum(len(orjson.dumps(tool.parameters)) for tool in tools)
+    for message in messages:
+        for part in message.parts:
+            for told in _told(part):
+                if isinstance(told, ImagePart):
+                    tokens += _PER_IMAGE
+                else:
+                    texts.append(told)
+    size += sum(len(text.encode()) for text in texts)
+    return tokens + -(-size // _BYTES_PER_TOKEN)
 
 
-def _images(parts: list[Part]) -> Iterator[int]:
-    for part in parts:
-        if isinstance(part, ImagePart):
-            yield 1
-        elif isinstance(part, ToolResultPart):
-            yield sum(isinstance(one, ImagePart) for one in part.parts)
+def _told(part: Part) -> Iterator[str | ImagePart]:
+    match part:
+        case TextPart(text) | ThinkingPart(text):
+            yield text
+        case ImagePart():
+            yield part
+        case ToolUsePart(_, name, arguments):
+            yield name + arguments
+        case ToolResultPart(_, parts):
+            for held in parts:
+                yield from _told(held)

@@ -17,7 +17,9 @@ from edge.protocol import (
     chat_request,
     completions,
     embeddings,
+    messages_encoder,
     messages_events,
+    messages_render,
     messages_request,
     ollama_encoder,
     ollama_events,
@@ -49,7 +51,7 @@ _PARSE: Mapping[Surface, Callable[[dict[str, object]], Ask]] = {
 _RENDER: Mapping[Surface, Callable[[Ask, Target], Rendering]] = {
     Surface.CHAT: chat_request.render,
     Surface.COMPLETIONS: completions.render,
-    Surface.MESSAGES: messages_request.render,
+    Surface.MESSAGES: messages_render.render,
     Surface.OLLAMA_CHAT: ollama_request.render_chat,
     Surface.OLLAMA_GENERATE: ollama_request.render_generate,
 }
@@ -65,7 +67,7 @@ _ENCODERS: Mapping[Surface, Callable[[Answering], Encoder]] = {
     Surface.COMPLETIONS: completions.CompletionsEncoder,
     Surface.OLLAMA_CHAT: ollama_encoder.OllamaEncoder,
     Surface.OLLAMA_GENERATE: ollama_encoder.OllamaEncoder,
-    Surface.MESSAGES: messages_events.MessagesEncoder,
+    Surface.MESSAGES: messages_encoder.MessagesEncoder,
     Surface.RESPONSES: responses_events.ResponsesEncoder,
     Surface.SESSION: session.SessionEncoder,
 }

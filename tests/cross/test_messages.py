@@ -282,7 +282,7 @@ async def test_text_survives_being_cut_anywhere(serve: Serve, fake: FakeModel) -
         ({"messages": [{"role": "user"}]}, "messages.0.content"),
         ({"messages": [{"role": "user", "content": [{"type": "document"}]}]}, "messages.0.content.0.type"),
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "messages.0.content.0.source"),
-        ({"messages": [{"role": "user", "content": [{"type": "tool_use", "id": "a"}]}]}, "messages.0.content.0.name"),
+        ({"messages": [{"role": "user", "content": [{"type": "tool_use", "id": "a"}]}]}, "messages.0.content.0.type"),
         ({"tools": [{"type": "web_search_20250305", "name": "w"}]}, "tools.0.type"),
         ({"tools": [{"name": "w"}]}, "tools.0.input_schema"),
         ({"tool_choice": {"type": "some"}}, "tool_choice.type"),

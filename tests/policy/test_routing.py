@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from edge.errors import BadRequest, NotFound, NoUpstream, Unsupported
-from edge.policy.routing import SHOWN_CHARS, SHOWN_NAMES, default_model, route
+from edge.policy.routing import SHOWN_CHARS, SHOWN_NAMES, default_model, route, uncounted
 from edge.protocol.surface import Surface
 
 CHAT, RESPONSES = Surface.CHAT, Surface.RESPONSES
@@ -127,3 +127,31 @@ def test_of_several_models_one_has_to_be_named():
         default_model(CHAT, [server("a", "y\n", "x"), server("b", "z")])
     assert raised.value.param == "model"
     assert raised.value.message == "model: required, as there are several: x, y?, z"
+
+
+# --- whether tokens are estimated -----------------------------------------------------------------------------------
+
+CLAUDE = frozenset({Surface.MESSAGES, Surface.COUNT_TOKENS})
+TOLD = frozenset({CHAT, Surface.MESSAGES})
+
+
+@pytest.mark.parametrize(
+    ("there", "estimated"),
+    [
+        ([server("a", "m", surfaces=TOLD)], True),
+        ([server("a", "m", surfaces=CLAUDE)], False),
+        ([server("a", "m", surfaces=TOLD), server("b", "m", surfaces=CLAUDE)], False),
+        ([server("a", "m", surfaces=TOLD), server("other", "n", surfaces=CLAUDE, any_model=True)], True),
+        ([server("a", "m", surfaces=TOLD), server("down", "m", surfaces=CLAUDE, up=False)], True),
+        ([server("mute", "m")], False),
+        ([server("down", "m", surfaces=TOLD, up=False)], False),
+        ([], False),
+    ],
+)
+def test_tokens_are_estimated_if_nobody_who_has_the_model_counts(there, estimated):
+    assert uncounted("m", there) is estimated
+
+
+def test_nothing_is_estimated_for_a_model_that_nobody_has():
+    with pytest.raises(NotFound):
+        uncounted("x", [server("a", "m", surfaces=TOLD), server("b", "n", surfaces=TOLD)])

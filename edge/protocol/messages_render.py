@@ -1,0 +1,198 @@
+"""Anthropic Messages requests, out of the canonical request.
+
+In: an ``Ask``. Out: the body for ``/v1/messages``. Must not: lose a field without counting it, or write what Anthropic
+is known to refuse.
+Format: https://docs.anthropic.com/en/api/messages
+"""
+
+import re
+from typing import Any
+
+import orjson
+
+from edge.errors import BadRequest
+from edge.protocol.canonical import (
+    Ask,
+    ImagePart,
+    Message,
+    Part,
+    Rendering,
+    Target,
+    TextPart,
+    ThinkingPart,
+    Tool,
+    ToolResultPart,
+    ToolUsePart,
+)
+
+DEFAULT_MAX_TOKENS = 4096  # the field is required; every model can answer this long
+_LEAST_BUDGET = 1024
+# Tokens to think with, for OpenAI's words; the inverse of how chat completions are told of a budget.
+_BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 32768}
+_NOT_OF_AN_ID = re.compile(r"[^a-zA-Z0-9_-]")
+_CHOICES = {"auto": "auto", "none": "none", "required": "any", "tool": "tool"}
+_LEAST_TOP_P_THINKING = 0.95
+
+
+def render(ask: Ask, to: Target) -> Rendering:
+    """Write a request.
+
+    Raises:
+        BadRequest: it cannot be said in Messages, and would be missed.
+    """
+    out = Rendering(ask, to)
+    if ask.n is not None and ask.n > 1:
+        raise out.refuse("n", f"{to.name} gives one answer at a time; ask {ask.n} times")
+    if ask.logprobs or ask.top_logprobs:
+        raise out.refuse("logprobs", f"{to.name} has none; leave it out")
+    out.put("model", ask.model)
+    system = [message.text() for message in ask.messages if message.role == "system"]
+    out.put("system", "\n\n".join(filter(None, system)) or None)
+    turns = out.body["messages"] = _turns(ask.messages)
+    if not turns:
+        raise out.refuse("messages", "there is nothing in them but the system prompt")
+    _tools(out)
+    if ask.format is not None:
+        if ask.format.schema is None:
+            raise out.refuse("format", f"{to.name} has no JSON mode without a schema; use json_schema")
+        out.body["output_config"] = {"format": {"type": "json_schema", "schema": ask.format.schema}}
+    _sampling(out, thinks=_budget(out))
+    out.put("stop_sequences", ask.stop)
+    out.put("metadata", None if ask.user is None else {"user_id": ask.user})
+    out.body["stream"] = True
+    out.drop("seed", "presence_penalty", "frequency_penalty", "min_p", "keep_alive", "options")
+    out.drop_extra()
+    return out
+
+
+def _turns(messages: list[Message]) -> list[dict[str, Any]]:
+    """User and assistant by turns; what tools gave is said by the user."""
+    turns: list[dict[str, Any]] = []
+    for message in messages:
+        blocks = [block for part in message.parts for block in _blocks(part, message.path)]
+        if message.role == "system" or not blocks:
+            continue
+        role = "assistant" if message.role == "assistant" else "user"
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["content"] += blocks
+        else:
+            turns.append({"role": role, "content": blocks})
+    return turns
+
+
+def _blocks(part: Part, path: str) -> list[dict[str, Any]]:
+    """None for what Anthropic would not take: empty text, and thought that it did not sign."""
+    match part:
+        case TextPart(text):
+            return [{"type": "text", "text": text}] if text else []
+        case ImagePart():
+            return [_image(part)]
+        case ThinkingPart(text, signature, redacted):
+            if redacted:
+                return [{"type": "redacted_thinking", "data": redacted}]
+            return [{"type": "thinking", "thinking": text, "signature": signature}] if signature else []
+        case ToolUsePart(identity, name):
+            return [{"type": "tool_use", "id": _id(identity), "name": name, "input": _input(part, path)}]
+        case ToolResultPart(identity, parts, is_error):
+            result: dict[str, Any] = {"type": "tool_result", "tool_use_id": _id(identity)}
+            content = [block for held in parts for block in _blocks(held, path)]
+            if content:
+                result["content"] = content
+            return [{**result, "is_error": True} if is_error else result]
+
+
+def _image(image: ImagePart) -> dict[str, Any]:
+    if image.url:
+        return {"type": "image", "source": {"type": "url", "url": image.url}}
+    return {"type": "image", "source": {"type": "base64", "media_type": image.media_type, "data": image.data}}
+
+
+def _id(identity: str) -> str:
+    return _NOT_OF_AN_ID.sub("_", identity)
+
+
+def _input(call: ToolUsePart, path: str) -> dict[str, Any]:
+    try:
+        given = orjson.loads(call.arguments or "{}")
+    except orjson.JSONDecodeError:
+        given = None
+    if not isinstance(given, dict):
+        raise BadRequest(f"{path}: the arguments of the call of {call.name} are no JSON object", param=path)
+    return given
+
+
+def _tools(out: Rendering) -> None:
+    ask = out.ask
+    if not ask.tools:
+        return
+    out.body["tools"] = [_tool(tool) for tool in ask.tools]
+    choice: dict[str, Any] = {}
+    if ask.tool_choice is not None:
+        choice["type"] = _CHOICES[ask.tool_choice.mode]
+        if ask.tool_choice.mode == "tool":
+            choice["name"] = ask.tool_choice.name
+    if ask.parallel_tools is False and choice.get("type") != "none":
+        choice = {"type": "auto", **choice, "disable_parallel_tool_use": True}
+    out.put("tool_choice", choice)
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    told: dict[str, Any] = {"name": tool.name}
+    if tool.description is not None:
+        told["description"] = tool.description
+    told["input_schema"] = {"type": "object", **(tool.parameters or {"properties": {}})}
+    if tool.strict is not None:
+        told["strict"] = tool.strict
+    return told
+
+
+def _budget(out: Rendering) -> bool:
+    """Set how long the answer and the thinking may be; whether there is to be any thinking."""
+    ask, thinking = out.ask, out.ask.thinking
+    most = out.body["max_tokens"] = ask.max_tokens or DEFAULT_MAX_TOKENS
+    if thinking is None:
+        return False
+    if thinking.enabled is False:
+        out.body["thinking"] = {"type": "disabled"}
+        return False
+    budget = max(_LEAST_BUDGET, thinking.budget or _BUDGETS.get(thinking.effort or "", _BUDGETS["medium"]))
+    if ask.max_tokens is not None:
+        budget = min(budget, most // 2)  # the rest is for the answer
+    forced = out.body.get("tool_choice", {}).get("type") in ("any", "tool")
+    if budget < _LEAST_BUDGET or forced or _thoughtless(out.body["messages"]):
+        out.drop("thinking")
+        return False
+    if ask.max_tokens is None:
+        out.body["max_tokens"] = most + budget
+    out.body["thinking"] = {"type": "enabled", "budget_tokens": budget}
+    return True
+
+
+def _thoughtless(turns: list[dict[str, Any]]) -> bool:
+    """The model is in the middle of a turn with tools, and what it thought before is lost.
+
+    With thinking on, Anthropic insists on having that back. Only its own surface has a place for the signature.
+    """
+    *_, before, last = [{"content": []}, *turns]
+    called = any(block["type"] == "tool_result" for block in last["content"])
+    return called and not any(block["type"].endswith("thinking") for block in before["content"])
+
+
+def _sampling(out: Rendering, *, thinks: bool) -> None:
+    """Temperature or ``top_p``, since newer models take one of them alone, and thinking ones hardly any."""
+    ask = out.ask
+    temperature, top_p = ask.temperature, ask.top_p
+    if temperature is not None and temperature > 1:
+        raise out.refuse("temperature", f"{out.target.name} takes at most 1")
+    if thinks and temperature not in (None, 1):
+        out.drop("temperature")
+        temperature = None
+    if top_p is not None and (temperature is not None or (thinks and top_p < _LEAST_TOP_P_THINKING)):
+        out.drop("top_p")
+        top_p = None
+    out.put("temperature", temperature)
+    out.put("top_p", top_p)
+    if thinks:
+        out.drop("top_k")
+    else:
+        out.put("top_k", ask.top_k)
