@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from edge.api import management, ollama, ops, sessions, surfaces
+from edge.api import management, ollama, openapi, ops, sessions, surfaces
 from edge.api.body import Bodies
 from edge.api.context import Context
 from edge.api.face import Face
@@ -168,6 +168,7 @@ def make_app(house: House, bodies: Bodies, talks: Sessions, metrics: Metrics, te
     app.add_routes(ollama.routes(house.fleet, bodies))
     app.add_routes(management.routes(house.fleet, bodies, settings.stream))
     app.add_routes(ops.routes(house.fleet, house.registry, metrics.render))
+    app.add_routes(openapi.routes(have_keys=bool(keys)))
     return app
 
 

@@ -21,6 +21,7 @@ reads_proc = pytest.mark.skipif(sys.platform != "linux", reason="memory is read 
 LAZY = {
     "openai", "anthropic", "redis", "jwt", "rich", "limits", "opentelemetry", "xllamacpp", "aiohttp_sse",
     "hypothesis", "pytest", "httpx", "httpx2", "pydantic", "multiprocessing.pool", "sqlite3",
+    "schemathesis", "edge.api.openapi_document",
 }  # fmt: skip
 
 # Serves one request and tells what is loaded then.

@@ -9,6 +9,9 @@ from typing import Any
 
 from edge.errors import BadRequest
 
+# Larger ones come as floats; as whole numbers they could not be written again.
+_LEAST_WHOLE, _MOST_WHOLE = -(2**63), 2**64 - 1
+
 
 class Fields:
     """One JSON object. What has been asked for is known; ``rest`` is what has not.
@@ -75,6 +78,8 @@ class Fields:
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int):
             raise self.wrong(name, "must be a whole number")
+        if not _LEAST_WHOLE <= value <= _MOST_WHOLE:
+            raise self.wrong(name, "must be a whole number of at most 64 bits")
         self._within(name, value, least, most)
         return value
 

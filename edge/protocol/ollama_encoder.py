@@ -130,7 +130,8 @@ class OllamaEncoder:
         """All calls in one line, each whole; what a length limit has cut is left out, and the reason tells it.
 
         Raises:
-            BadStream: what the model wrote as arguments is no JSON object, which is what Ollama's clients are given.
+            BadStream: what the model wrote as arguments is no JSON object, which is what Ollama's clients are given,
+                or is nested too deep.
         """
         told = []
         for number, (begun, pieces) in enumerate(self._calls):
@@ -141,7 +142,14 @@ class OllamaEncoder:
                 raise BadStream(f"the model's arguments for {begun.name} are no JSON object")
             call: dict[str, object] = {"function": {"index": number, "name": begun.name, "arguments": arguments}}
             told.append({"id": begun.id, **call} if begun.id else call)
-        return [self._line({"content": "", "tool_calls": told})] if told else []
+        if not told:
+            return []
+        line = self._line({"content": "", "tool_calls": told})
+        try:
+            self.frame(line)
+        except orjson.JSONEncodeError:  # it reads three times as deep as it writes
+            raise BadStream("the model's arguments are nested too deep to be written as JSON") from None
+        return [line]
 
 
 def _object(json: str) -> dict[str, Any] | None:

@@ -43,6 +43,8 @@ def render_chat(ask: Ask, to: Target) -> Rendering:
         BadRequest: it cannot be said there, and would be missed.
     """
     out = _rendered(ask, to)
+    if not ask.messages:  # there it would mean: load the model, and the answer is no stream
+        raise out.refuse("messages", f"{to.name} needs at least one")
     names = {part.id: part.name for message in ask.messages for part in message.parts if isinstance(part, ToolUsePart)}
     out.body["messages"] = [_message(message, names) for message in ask.messages]
     choice = ask.tool_choice

@@ -18,7 +18,8 @@ from edge.protocol.surface import Surface
 
 DEFAULT_SESSION = "default"
 # Fit for a path: no dots alone, nothing to be escaped.
-_SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@~-]{0,127}")
+SESSION_PATTERN = "[A-Za-z0-9][A-Za-z0-9._:@~-]{0,127}"
+_SESSION = re.compile(SESSION_PATTERN)
 _OURS = "edge"  # the field of a prepared body that holds what is no client's to say
 
 Said = tuple[Literal["user", "assistant"], str]

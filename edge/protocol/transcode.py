@@ -123,7 +123,14 @@ def translate(prepared: Prepared, to: Target) -> Translated:
         raise Rendering(ask, to).refuse("prompt", f"{to.name} cannot continue a prompt as it stands")
     rendering = _RENDER[to.surface](ask, to)
     dropped = tuple(dict.fromkeys(rendering.dropped))
-    return Translated(orjson.dumps(rendering.body), dropped, echo=ask.echo)
+    return Translated(_written(rendering), dropped, echo=ask.echo)
+
+
+def _written(rendering: Rendering) -> bytes:
+    try:
+        return orjson.dumps(rendering.body)
+    except orjson.JSONEncodeError:  # the depth of what came as a string has been bounded by nobody yet
+        raise rendering.refuse("messages", "the arguments of a tool call are nested too deep") from None
 
 
 def prepare_crossed(surface: Surface, raw: bytes, targets: tuple[Target, ...]) -> Prepared:

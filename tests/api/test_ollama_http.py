@@ -97,14 +97,20 @@ async def test_tool_calls_that_come_in_pieces_are_told_whole(serve: Serve, fake:
     assert fake.requests[0].json["tools"] == [TOOL]
 
 
-async def test_arguments_that_are_no_object_are_told_as_an_error(serve: Serve, fake: FakeModel) -> None:
-    begun = {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x'}}
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [('{"x', "for f are no JSON object"), ('{"x":' * 300 + "1" + "}" * 300, "are nested too deep")],
+)
+async def test_arguments_that_cannot_be_told_are_an_error(
+    serve: Serve, fake: FakeModel, arguments: str, why: str
+) -> None:
+    begun = {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": arguments}}
     events = [chat_role(), chat_token("hm"), chat_delta({"tool_calls": [begun]}), chat_finish("tool_calls"), DONE]
     fake.script(*stream_answer(events))
     answer = await ask((await serve()).port, CHAT, asked(CHAT))
     *told, last = lines_of(answer)
     assert text_of(told) == "hm"
-    assert "arguments for f are no JSON object" in last["error"]
+    assert f"arguments {why}" in last["error"]
     assert not answer.clean
 
 

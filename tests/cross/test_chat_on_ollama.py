@@ -141,6 +141,10 @@ async def test_what_has_no_place_is_dropped_and_told(edge: Running) -> None:
     assert set(record["dropped"].split(", ")) == dropped
 
 
+def call_with(arguments: str) -> dict[str, Any]:
+    return {"id": "c1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+
+
 @pytest.mark.parametrize(
     ("extra", "param"),
     [
@@ -152,11 +156,15 @@ async def test_what_has_no_place_is_dropped_and_told(edge: Running) -> None:
         ({"messages": [{"role": "nobody", "content": "x"}]}, "messages.0.role"),
         ({"messages": [{"role": "user"}]}, "messages.0.content"),
         ({"messages": [7]}, "messages.0"),
+        ({"messages": [{"role": "assistant", "tool_calls": [call_with('{"a":' * 300 + "1" + "}" * 300)]}]}, "messages"),
+        ({"messages": []}, "messages"),  # an Ollama would load the model, and answer without a stream
         ({"temperature": "hot"}, "temperature"),
         ({"temperature": True}, "temperature"),
         ({"top_p": 2}, "top_p"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_completion_tokens": 1.5}, "max_completion_tokens"),
+        ({"max_tokens": 1e30}, "max_tokens"),  # would be whole, but more than JSON's writer can hold
+        ({"seed": -1e30}, "seed"),
         ({"stop": [1]}, "stop"),
         ({"tools": {}}, "tools"),
         ({"tools": [{"type": "web"}]}, "tools.0.type"),

@@ -355,7 +355,7 @@ NOT_FOUND = {"error": {"message": "File Not Found", "type": "not_found_error", "
 def default_steps(request: Request) -> list[Step]:
     """What a POST without a script gets: a short valid stream or JSON body for its surface, or 404."""
     if request.path in ("/api/chat", "/api/generate"):
-        return ollama.short_answer(request.path)
+        return ollama.short_answer(request.path, request.json)
     answer = short_answer(request.path, request.json)
     if answer is None:
         return json_answer(NOT_FOUND, 404)

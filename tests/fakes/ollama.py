@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 from fakes.answers import WORDS
-from fakes.steps import Step, chunk, end, head
+from fakes.steps import Step, chunk, end, head, json_answer
 
 Json = dict[str, Any]
 AT = "2026-11-25T10:00:00.123456Z"
@@ -89,8 +89,18 @@ def be_ollama(fake: Any, *models: str) -> None:
     fake.get["/"] = (200, {"Content-Type": "text/plain"}, b"Ollama is running")
 
 
-def short_answer(path: str) -> list[Step]:
-    """A short valid stream."""
-    if path == "/api/generate":
-        return ollama_answer([*map(generated, WORDS), generated_last()])
-    return ollama_answer([*map(token, WORDS), last()])
+def short_answer(path: str, asked: Json) -> list[Step]:
+    """A short valid answer: a stream unless none is wanted, or only the model is to be loaded."""
+    chat = path == "/api/chat"
+    if not asked.get("messages" if chat else "prompt"):
+        return json_answer({"model": "m", "created_at": AT, **_whole(chat, ""), "done": True, "done_reason": "load"})
+    if asked.get("stream") is False:
+        told = {"model": "m", "created_at": AT, **_whole(chat, "".join(WORDS)), "done": True, "done_reason": "stop"}
+        return json_answer({**told, **MEASURED})
+    if chat:
+        return ollama_answer([*map(token, WORDS), last()])
+    return ollama_answer([*map(generated, WORDS), generated_last()])
+
+
+def _whole(chat: bool, text: str) -> Json:
+    return {"message": {"role": "assistant", "content": text}} if chat else {"response": text}

@@ -1,0 +1,27 @@
+"""The description of Edge's own routes, as an OpenAPI 3.1 document.
+
+In: ``GET /openapi.json``. Out: the document, made at the first request: most processes are never asked, and until then
+it is not even imported. Must not: tell of upstreams or models; those differ from hour to hour and have routes.
+"""
+
+import functools
+
+import orjson
+from aiohttp import web
+
+PATH = "/openapi.json"
+
+
+def routes(*, have_keys: bool) -> list[web.RouteDef]:
+    """The route; like every other one but ``/health`` and ``/ready`` it needs a key if there are any."""
+
+    @functools.cache
+    def made() -> bytes:
+        from edge.api.openapi_document import document  # noqa: PLC0415 - see above
+
+        return orjson.dumps(document(have_keys=have_keys))
+
+    async def openapi(_request: web.Request) -> web.Response:
+        return web.Response(body=made(), content_type="application/json")
+
+    return [web.get(PATH, openapi)]

@@ -1,0 +1,128 @@
+"""``/openapi.json`` describes exactly what Edge serves, and whatever is asked gets an answer that it describes."""
+
+import asyncio
+from typing import Any
+
+import pytest
+import requests
+import schemathesis
+from fakes.model_server import FakeModel
+from fakes.ollama import be_ollama
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import Case, GenerationMode
+from schemathesis.checks import CHECKS, load_all_checks
+from schemathesis.schemas import APIOperation
+from support.raw import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES
+from support.running import Running, Serve
+from support.shapes import COUNT_TOKENS, EVERY_SURFACE, get
+
+from edge import __version__
+
+BOUNDED = settings(
+    max_examples=8, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)  # fmt: skip
+Operation = APIOperation[Any, Any, Any, Any]
+KEY = {"Authorization": "Bearer the-key"}
+SOON = (501, 503)  # no upstream for it, or none now: no fault of Edge's
+
+load_all_checks()
+CONFORMING = [
+    CHECKS.get_one(f"{what}_conformance")
+    for what in ("status_code", "content_type", "response_schema", "response_headers")
+]
+
+
+async def described(edge: Running, headers: dict[str, str] | None = None) -> dict[str, Any]:
+    answer = await get(edge.port, "/openapi.json", headers)
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+    return dict(answer.json)
+
+
+@pytest.mark.parametrize("auth", [{}, {"keys": ["the-key"]}], ids=["open", "keys"])
+async def test_it_is_a_valid_document_of_this_version(serve: Serve, auth: dict[str, Any]) -> None:
+    told = await described(await serve(auth=auth), KEY)
+    schemathesis.openapi.from_dict(told).validate()  # raises, and says where
+    assert told["openapi"].startswith("3.1.")
+    assert told["info"]["version"] == __version__
+
+
+async def test_every_route_is_in_it_and_no_other(serve: Serve) -> None:
+    edge = await serve()
+    paths = (await described(edge))["paths"]
+    told = {(method.upper(), path) for path, methods in paths.items() for method in methods}
+    app = edge.edge.listener._runner.app
+    assert app is not None
+    served = {(route.method, route.resource.canonical) for route in app.router.routes() if route.resource is not None}
+    # What answers GET answers HEAD too, which goes without saying.
+    assert told == {(method, path) for method, path in served if method != "HEAD" or ("GET", path) not in served}
+
+
+async def test_it_tells_who_needs_a_key_and_is_itself_behind_one(serve: Serve) -> None:
+    open_one = await described(await serve())
+    assert "security" not in open_one
+    assert "securitySchemes" not in open_one["components"]
+    edge = await serve(auth={"keys": ["the-key"]})
+    assert (await get(edge.port, "/openapi.json")).status == 401
+    told = await described(edge, KEY)
+    schemes = told["components"]["securitySchemes"]
+    assert [schemes[name]["type"] for needed in told["security"] for name in needed] == ["http", "apiKey"]
+    keyless = {path for path, methods in told["paths"].items() if methods.get("get", {}).get("security") == []}
+    assert keyless == {"/health", "/ready"}
+    for path, methods in told["paths"].items():
+        assert all(("401" in one["responses"]) == (path not in keyless) for one in methods.values())
+
+
+@pytest.mark.parametrize("kind", ["openai-compatible", "ollama"])
+async def test_whatever_is_asked_gets_an_answer_as_described(serve: Serve, fake: FakeModel, kind: str) -> None:
+    if kind == "ollama":
+        be_ollama(fake, "m")
+        edge = await serve()
+        relayed = {"/api/chat", "/api/generate", "/api/embed", "/api/embeddings"}
+    else:
+        edge = await serve(upstream=EVERY_SURFACE)
+        relayed = {CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES, COUNT_TOKENS}
+    await asyncio.to_thread(ask_everything, edge.url, relayed)
+
+
+def ask_everything(url: str, relayed: set[str]) -> None:
+    """Generated requests for each operation: the ``relayed`` are passed on whatever they say."""
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+    with requests.Session() as session:
+        for found in schema.get_all_operations():
+            operation = found.ok()
+            ask_as_described(operation, session, relayed=operation.path in relayed)
+            if operation.body or operation.query:
+                ask_otherwise(operation, session)
+
+
+def ask_as_described(operation: Operation, session: requests.Session, *, relayed: bool) -> None:
+    @BOUNDED
+    @given(operation.as_strategy(generation_mode=GenerationMode.POSITIVE))
+    def ask(case: Case) -> None:
+        answer = asked(case, session)
+        assert not relayed or answer.status_code != 400, answer.text
+
+    ask()
+
+
+def ask_otherwise(operation: Operation, session: requests.Session) -> None:
+    @BOUNDED
+    @given(operation.as_strategy(generation_mode=GenerationMode.NEGATIVE))
+    def ask(case: Case) -> None:
+        asked(case, session)
+
+    ask()
+
+
+def asked(case: Case, session: requests.Session) -> schemathesis.Response:
+    """The answer, which is one of those that are described, and no failure of Edge's."""
+    if isinstance(case.body, dict):  # the fake model server gives one answer, however many it is asked for
+        case.body.pop("n", None)
+        if case.operation.path == COMPLETIONS and isinstance(case.body.get("prompt"), list):
+            case.body["prompt"] = "hi"
+    answer = case.call(session=session)
+    assert answer.status_code < 500 or answer.status_code in SOON, answer.text
+    assert str(answer.status_code) in case.operation.definition.raw["responses"]
+    case.validate_response(answer, checks=CONFORMING)
+    return answer
