@@ -89,7 +89,7 @@ def parse(body: dict[str, Any]) -> Ask:
         keep_alive=fields.any("keep_alive"),
         names={
             "max_tokens": "max_output_tokens", "parallel_tools": "parallel_tool_calls", "format": "text.format",
-            "thinking": "reasoning.effort",
+            "thinking": "reasoning.effort", "messages": "input",
         },
     )  # fmt: skip
     options = fields.object("options")
