@@ -197,6 +197,14 @@ class Rendering:
             if getattr(self.ask, name) not in (None, [], {}):
                 self.dropped.append(self.ask.names.get(name, name))
 
+    def put_extra(self, taken: frozenset[str]) -> None:
+        """Pass on the fields nobody knows, but for those that the target would take for its own."""
+        for name, value in self.ask.extra.items():
+            if name in self.body or name in taken:
+                self.dropped.append(name)
+            else:
+                self.body[name] = value
+
     def drop_extra(self) -> None:
         """Nor have the fields nobody knows."""
         self.dropped += self.ask.extra

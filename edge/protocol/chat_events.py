@@ -26,7 +26,7 @@ from edge.protocol.transcoding import Answering, Piece
 
 _MARK = "0c3f1f3e"  # stands for a text; nothing behind it can hold it
 
-_REASONS: dict[object, Reason] = {
+_REASONS: dict[str, Reason] = {
     "stop": "stop",
     "length": "length",
     "tool_calls": "tool_calls",
@@ -47,11 +47,9 @@ class ChatDecoder:
         """See ``transcoding.Decoder``."""
         if not isinstance(event, dict):
             return
-        if not self._started:
-            self._started = True
-            model = event.get("model")
-            self.events.append(Start(model if isinstance(model, str) else ""))
         choices = event.get("choices")
+        if not self._started and (choices or event.get("model")):  # Azure's first chunk has neither
+            self._start(event)
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
                 self._choice(choice, choice.get("delta"))
@@ -65,12 +63,17 @@ class ChatDecoder:
         choices = answer.get("choices")
         if not isinstance(choices, list) or not choices:
             return None
-        self.add({**answer, "choices": []})
+        self._start(answer)
         for choice in choices:
             if isinstance(choice, dict):
                 self._choice(choice, choice.get("message"))
         usage = answer.get("usage")
         return read_usage(usage) if isinstance(usage, dict) else None
+
+    def _start(self, event: dict[str, object]) -> None:
+        self._started = True
+        model = event.get("model")
+        self.events.append(Start(model if isinstance(model, str) else ""))
 
     def _choice(self, choice: dict[str, Any], delta: object) -> None:
         number = choice.get("index")
@@ -80,9 +83,8 @@ class ChatDecoder:
         finish = choice.get("finish_reason")
         if finish:
             stopped = choice.get("stop_reason")  # vLLM: the stop sequence, or the number of a token
-            self.events.append(
-                Finish(_REASONS.get(finish, "stop"), stopped if isinstance(stopped, str) else None, index)
-            )
+            known = _REASONS.get(finish, "stop") if isinstance(finish, str) else "stop"
+            self.events.append(Finish(known, stopped if isinstance(stopped, str) else None, index))
 
     def _delta(self, delta: dict[str, Any], index: int) -> None:
         thought = delta.get("reasoning_content") or delta.get("reasoning")

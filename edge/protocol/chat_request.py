@@ -29,6 +29,13 @@ from edge.protocol.fields import Fields
 
 # Of no meaning across surfaces, or dealt with before.
 _SETTLED = ("stream", "stream_options", "store", "metadata", "service_tier", "safety_identifier", "prompt_cache_key")
+# What makes another answer of it than the client's surface has: two choices would be read as one.
+SHAPING = frozenset(
+    {
+        "messages", "prompt", "tools", "tool_choice", "functions", "function_call", "response_format", "n", "best_of",
+        "echo", "logprobs", "top_logprobs", "prompt_logprobs", "audio", "modalities",
+    }
+)  # fmt: skip
 _DATA_URL = re.compile(r"data:([a-zA-Z0-9.+-]+/[a-zA-Z0-9.+-]+)?(?:;[^,]*)?;base64,", re.ASCII)
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
 _LOCAL_EFFORTS = {"minimal": "low", "xhigh": "high"}  # templates of open models know three words
@@ -242,7 +249,7 @@ def render(ask: Ask, to: Target) -> Rendering:
     else:
         out.put("top_k", ask.top_k)
         out.put("min_p", ask.min_p)
-        out.body.update({name: value for name, value in ask.extra.items() if name not in out.body})
+        out.put_extra(SHAPING)
     return out
 
 

@@ -12,6 +12,7 @@ from edge.protocol.batch import Usage
 from edge.protocol.canonical import Ask, Rendering, Target
 from edge.protocol.chat import read_usage
 from edge.protocol.chat_events import usage_object
+from edge.protocol.chat_request import SHAPING
 from edge.protocol.events import Event, Finish, Reason, Refusal, Start, Text
 from edge.protocol.fields import Fields
 from edge.protocol.shapes import openai_body
@@ -88,7 +89,7 @@ def render(ask: Ask, to: Target) -> Rendering:
     else:
         out.put("top_k", ask.top_k)
         out.put("min_p", ask.min_p)
-        out.body.update({name: value for name, value in ask.extra.items() if name not in out.body})
+        out.put_extra(SHAPING)
     return out
 
 

@@ -35,9 +35,13 @@ _WHOLE_LEVELS = 100  # a body that is deeper is not kept: orjson reads 1,024 lev
 
 
 def openai_body(error: EdgeError) -> dict[str, Any]:
-    """``{"error": {"message", "type", "param", "code"}}``; an upstream's own envelope is kept whole."""
-    if isinstance(error, UpstreamSaid) and error.body is not None and is_openai(error.body):
-        return dict(error.body)
+    """``{"error": {"message", "type", "param", "code"}}``; an upstream's own envelope is kept whole.
+
+    Anthropic's looks like it, and is not: an OpenAI client that reads ``code`` finds none there.
+    """
+    body = error.body if isinstance(error, UpstreamSaid) else None
+    if body is not None and is_openai(body) and not is_anthropic(body):
+        return dict(body)
     return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
 
 

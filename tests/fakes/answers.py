@@ -198,7 +198,10 @@ def responses_body(text: str | None = "".join(WORDS)) -> Json:
     """The response; without text, as it stands at the start of a stream."""
     done = text is not None
     counts = {"input_tokens": 7, "output_tokens": 3, "total_tokens": 10}
-    details = {"input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0}}
+    details = {
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": 0},
+    }
     return {
         "id": "resp_fake",
         "object": "response",

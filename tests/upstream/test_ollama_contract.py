@@ -32,7 +32,7 @@ class TestOllama(UpstreamContract):
 
     def call(self, *, streamed: bool = True) -> Call:
         surface = Surface.OLLAMA_CHAT if streamed else Surface.OLLAMA_EMBED
-        prepared = prepare(surface, orjson.dumps({"model": "m", "messages": []}))
+        prepared = prepare(surface, orjson.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]}))
         codec = DIALECTS[surface].codec(prepared, 100_000, frozenset()) if streamed else None
         return Call(surface, prepared.body, codec, {"x-request-id": "r"}, MOST_ANSWER_BYTES, takes_body=True)
 
@@ -78,7 +78,9 @@ class TestTranslated(TestOllama):
     def call(self, *, streamed: bool = True) -> Call:
         if not streamed:
             return super().call(streamed=False)
-        prepared = prepare(Surface.CHAT, orjson.dumps({"model": "m", "messages": [], "stream": True}))
+        prepared = prepare(
+            Surface.CHAT, orjson.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": True})
+        )
         target = Target(Surface.OLLAMA_CHAT, "up")
         source = DIALECTS[Surface.OLLAMA_CHAT].codec(prepared, 100_000, frozenset())
         codec = transcoder(source, Surface.OLLAMA_CHAT, Answering(prepared, "0" * 32, 1))
