@@ -14,6 +14,7 @@ import orjson
 from edge.errors import UpstreamSaid
 from edge.protocol.batch import Batch, Measured, Usage
 from edge.protocol.dialect import BadStream, Collector
+from edge.protocol.halves import Halves
 from edge.protocol.mould import Mould
 from edge.protocol.sse import Event, EventTooLarge, SseSplitter, events
 
@@ -109,6 +110,7 @@ class SseCodec:
         self._collector: Collector | None = None
         self._latest: Any = None  # the payload that was decoded last, for the collector
         self._count: Callable[[bytes], int] = self._mould.count
+        self._halves = Halves()
 
     def plain(self, data: bytes) -> int:
         """See ``dialect.Codec.plain``: what proves that the events are plain also proves that there is none to cut."""
@@ -210,7 +212,7 @@ class SseCodec:
         """A run from the mould, as one event with all its text."""
         if self._collector is not None:
             for event in events(self._mould.merged(run)):
-                self._collector.add(orjson.loads(event.data))
+                self._collector.add(self._loads(event.data))
 
     def _keep(self, event: Event, kept: Kept, tokens: int = 0) -> None:
         kept.add(event.raw, 1, tokens)
@@ -231,13 +233,20 @@ class SseCodec:
         Raises:
             BadStream: it is none.
         """
-        try:
-            decoded = orjson.loads(event.data)
-        except orjson.JSONDecodeError:
-            raise BadStream("the upstream sent a malformed event") from None
+        decoded = self._loads(event.data)
         if self._collector is not None:
             self._latest = decoded
         return decoded
+
+    def _loads(self, data: bytes) -> Any:
+        try:
+            return orjson.loads(data)
+        except orjson.JSONDecodeError:
+            pass
+        try:
+            return self._halves.loads(data)
+        except ValueError:
+            raise BadStream("the upstream sent a malformed event") from None
 
     def _is_text(self, token: bytes) -> bool:  # noqa: ARG002 - a subclass looks at it
         """Whether an event like this one tells nothing but text: the next ones are not looked into."""

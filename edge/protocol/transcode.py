@@ -34,6 +34,7 @@ from edge.protocol.batch import Batch, Measured, Usage
 from edge.protocol.canonical import Ask, Rendering, Target
 from edge.protocol.dialect import BadStream, Codec, Collector
 from edge.protocol.events import short
+from edge.protocol.halves import HALF
 from edge.protocol.request import Prepared, Translated, prepare
 from edge.protocol.surface import Surface
 from edge.protocol.transcoding import Answering, Decoder, Encoder, Piece
@@ -195,7 +196,8 @@ class Transcoder:
         """
         if self._ends is not None:
             escaped, count = self._source.text(data)
-            if count and len(escaped) <= _LONGEST_BYTES:
+            # A half character needs its other half, which comes in another event.
+            if count and len(escaped) <= _LONGEST_BYTES and not (b"\\u" in escaped and HALF.search(escaped)):
                 before, after = self._ends
                 return Batch(before + escaped + after, 1, count)
         try:

@@ -6,7 +6,7 @@ import pytest
 from cross.matrix.conftest import Meeting
 from cross.matrix.said import ANSWER_TOKENS, CALLS, HELLO, PROMPT_TOKENS, Said, Want
 from cross.matrix.table import ANSWERS, CELLS, NO_PLACE, POSSIBLE
-from fakes.model_server import json_answer
+from fakes.model_server import chunk, end, json_answer
 
 everywhere = pytest.mark.parametrize("meeting", POSSIBLE, indirect=True, ids=str)
 # Emoji with joiners and flags, CJK, right to left, combining marks, the ends of each length of UTF-8, what would pass
@@ -45,6 +45,25 @@ async def test_letters_survive_a_stream_that_is_cut_at_every_byte(meeting: Meeti
         meeting.says(Said(LETTERS), every=every)
         answer, told = await meeting.answered(Want(stream=stream))
         assert (answer.clean, told.text, told.done) == (True, "".join(LETTERS), True)
+
+
+@everywhere
+async def test_a_character_whose_halves_come_in_two_events(meeting: Meeting) -> None:
+    """As servers send it that cut text by UTF-16 units; among pieces of plain text, which go another way."""
+    events = meeting.cell.tongue.events(Said(("a", "b", "HIGH", "LOW", "c", "HIGH", "LOW", "d")))
+    whole = b"".join(events).replace(b"HIGH", b"\\ud83c").replace(b"LOW", b"\\udf88")
+    mark = b"\n" if whole.startswith(b"{") else b"\n\n"
+    pieces = [event + mark for event in whole.split(mark)[:-1]]
+    for stream, at_once in product(meeting.cell.modes, (False, True)):
+        meeting.fake.script(meeting.cell.tongue.head(), *map(chunk, [whole] if at_once else pieces), end())
+        async with meeting.client() as client:
+            await client.post(meeting.cell.speaker.path, meeting.cell.speaker.body(Want(stream=stream)))
+            answer = await client.answer()
+        assert (answer.status, answer.clean) == (200, True), answer.body
+        if stream and meeting.cell.speaker.path == meeting.cell.tongue.path:
+            assert answer.body.count(b"\\ud83c") == whole.count(b"\\ud83c"), "what is relayed stays as it is"
+        else:
+            assert meeting.cell.speaker.told(answer).text == "ab🎈c🎈d"
 
 
 @everywhere
