@@ -69,6 +69,7 @@ def summarise(exchange: "Exchange") -> StreamRecord:
         load_s=measured.load_s,
         prompt_s=measured.prompt_s,
         output_s=measured.output_s,
+        output_tokens_per_s=reported / measured.output_s if reported and measured.output_s else None,
         truncated=context is not None and context.cut(usage.prompt if usage is not None else None),
         dropped=", ".join(map(printable, exchange.dropped)) or None,
         stalls=int(generation.outcome in _STALLS),

@@ -48,7 +48,8 @@ class StreamRecord:
     pauses: int  # times that the upstream was not read because all readers lagged
     load_s: float | None  # what the upstream said of its own time: loading the model,
     prompt_s: float | None  # reading the prompt,
-    output_s: float | None  # and generating
+    output_s: float | None  # and generating,
+    output_tokens_per_s: float | None  # which makes so many tokens a second
     truncated: bool  # the upstream has cut the prompt to its context, or seems to have
     dropped: str | None  # fields of the request that the upstream had no place for
     stalls: int  # silences over the limit, on either side

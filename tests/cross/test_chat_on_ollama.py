@@ -49,6 +49,7 @@ async def test_a_stream_is_a_chat_stream(edge: Running, fake: FakeModel) -> None
     record = await edge.record()
     assert (record["outcome"], record["tokens_in"], record["tokens_out"]) == ("complete", 7, 3)
     assert (record["load_s"], record["prompt_s"], record["output_s"]) == (1.5, 0.5, 2.0)
+    assert record["output_tokens_per_s"] == 1.5
 
 
 async def test_usage_is_told_to_who_asks(edge: Running) -> None:

@@ -41,6 +41,7 @@ _ORDINARY = {
     "load_s": None,
     "prompt_s": None,
     "output_s": None,
+    "output_tokens_per_s": None,
     "truncated": False,
     "dropped": None,
     "pauses": 0,
