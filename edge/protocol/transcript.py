@@ -26,7 +26,7 @@ class TranscriptCodec(ChatCodec):
         usage = chunk.get("usage")
         if isinstance(usage, dict):
             self.usage = read_usage(usage)
-        self._closed.add(0)
+        self._closed |= {0}
         return Seen.END
 
 
