@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help test lint demo bench clean
+.PHONY: help test test-service lint demo bench clean
 help:
 	@echo "make test   environment, dependencies, real model server, all tests"
+	@echo "make test-service   Edge under a real systemd, booted in a container tree (needs root; Debian or Ubuntu)"
 	@echo "make lint   ruff, mypy, import-linter"
 	@echo "make demo   a real model answering through Edge, until Ctrl-C"
 	@echo "make bench  what a relayed token costs, beside other relays (PEERS=\"nginx plain\" for a quick look)"
@@ -23,6 +24,9 @@ $(STAMP): pyproject.toml edge/__init__.py
 
 test: $(STAMP) lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-service: $(STAMP)
+	$(BIN)/python -m pytest -m service -rs tests/service
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

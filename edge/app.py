@@ -35,6 +35,7 @@ from edge.upstream.simulator import Simulator
 
 # After the drain the rest is ended with the truth; this is for that truth to get out, on top of stream.flush_s.
 _LAST_WORDS_S = 1.0
+_CLOSING_S = 10.0  # sockets, children and a margin
 _SHOWN_CHARS = 200
 
 
@@ -68,6 +69,11 @@ class Edge:
         self._started = True
         self.log.info("listening", addresses=self.listener.addresses)
         await self.fleet.start()
+
+    @property
+    def stops_within_s(self) -> float:
+        """How long ``stop`` may take: the drain, the last words, and what is left to close."""
+        return self.settings.server.drain_s + self.settings.stream.flush_s + _LAST_WORDS_S + _CLOSING_S
 
     async def stop(self) -> None:
         """Drain: no new exchanges, the running ones finish or are ended with the truth."""

@@ -12,6 +12,8 @@ import click
 
 from edge.app import Edge
 from edge.config import ConfigError, Loaded, load
+from edge.service.attend import Attendant, status_line
+from edge.service.notify import Notifier, watchdog_s
 from edge.telemetry import log
 
 # Objects made before a look for cycles. An exchange makes some hundred, nearly all without cycles: with the default of
@@ -64,8 +66,10 @@ async def _serve(loaded: Loaded) -> int:
     edge = Edge(loaded.settings)
     for warning in loaded.warnings:
         edge.log.warning("config", problem=warning)
+    attendant = Attendant(Notifier.from_environ(os.environ), watchdog_s(os.environ), lambda: status_line(edge))
     try:
         await edge.start()
+        attendant.ready()
         gc.freeze()  # what has been made so far stays; looking through it again and again would find nothing
         gc.set_threshold(_GC_THRESHOLD)
         await stop.wait()
@@ -73,7 +77,9 @@ async def _serve(loaded: Loaded) -> int:
         click.echo(f"edge: {error.strerror or error}", err=True)
         return 1
     finally:
+        attendant.stopping(edge.stops_within_s)
         await edge.stop()
+        attendant.close()
     return 0
 
 
