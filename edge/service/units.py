@@ -1,8 +1,8 @@
 """The unit files of this installation.
 
-In: the files in ``units/`` (the checkout's ``systemd`` is a link to it); the interpreter that runs. Out: the same files with this
-interpreter in ExecStart, written or removed below a root. Must not: call systemd, or touch a configuration that is
-there already.
+In: the files in ``unit_files/`` (the checkout's ``systemd`` is a link to it); the interpreter that runs. Out: the same
+files with this interpreter in ExecStart, written or removed below a root. Must not: call systemd, or touch a
+configuration that is there already.
 """
 
 import re
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_SOURCE = Path(__file__).with_name("units")
+_SOURCE = Path(__file__).with_name("unit_files")
 UNITS = Path("etc/systemd/system")
 CONFIG = Path("etc/edge/edge.toml")
 CREDENTIALS = Path("etc/edge/credentials")

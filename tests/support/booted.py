@@ -89,7 +89,7 @@ class Machine:
             *("systemd-nspawn", "--quiet", f"--directory={self._tree}", f"--machine={self._name}"),
             *("--register=no", "--keep-unit", "--volatile=overlay", "--private-network", "--console=pipe"),
             *("--kill-signal=SIGRTMIN+3", f"--bind-ro={packages}:/opt/packages"),
-            *(f"--bind-ro={ROOT / 'edge'}:/opt/edge/edge"),
+            f"--bind-ro={ROOT / 'edge'}:/opt/edge/edge",
             "--boot",
         ]
         with self._log.open("wb") as log:
@@ -181,7 +181,8 @@ class Machine:
         children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
         own = Path("/proc/self/ns/pid").readlink()
         ours = [child for child in children if Path(f"/proc/{child}/ns/pid").readlink() != own]
-        if len(ours) != 1:
+        # Before it has become systemd, what is to be its file system is still being put together.
+        if len(ours) != 1 or Path(f"/proc/{ours[0]}/comm").read_text() != "systemd\n":
             return False
         self._init = ours[0]
         return True
