@@ -19,15 +19,15 @@ class Missing(Exception):
     """A peer cannot be measured here; the text says why."""
 
 
-def environment(name: str, requirements: Sequence[str]) -> Path:
-    """The folder of an environment that has these.
+def environment(name: str, requirements: Sequence[str], use: str = "bench") -> Path:
+    """The folder of an environment that has these; ``use`` is the cache's folder for it.
 
     Raises:
         Missing: They cannot be installed.
     """
     mark = hashlib.sha256(repr((sys.version, list(requirements))).encode()).hexdigest()[:12]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "edge" / "bench" / f"{name}-{mark}"
+    folder = cache / "edge" / use / f"{name}-{mark}"
     if not (folder / "complete").is_file():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
