@@ -12,10 +12,12 @@ from edge.api import management, ollama, openapi, ops, sessions, surfaces
 from edge.api.body import Bodies
 from edge.api.context import Context
 from edge.api.face import Face
-from edge.api.server import Listener
+from edge.api.server import Listener, connection_limit
+from edge.api.tls import Certificate
 from edge.config import Listen, parse_listen
 from edge.errors import EdgeError
 from edge.policy.auth import Keys
+from edge.policy.client import Proxies
 from edge.policy.hosts import Hosts, Origins
 from edge.settings import Settings
 from edge.settings import Upstream as UpstreamSettings
@@ -37,6 +39,7 @@ from edge.upstream.simulator import Simulator
 _LAST_WORDS_S = 1.0
 _CLOSING_S = 10.0  # sockets, children and a margin
 _SHOWN_CHARS = 200
+_ADMIN_CONNECTIONS = 16  # of scrapers and probes, which are let in however many clients there are
 
 
 class Edge:
@@ -45,10 +48,10 @@ class Edge:
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self.settings = settings
         self.log = log.get_logger()
-        listens = [parse_listen(text) for text in settings.server.listen]
-        self._listens: list[Listen] = listens
+        self._listens: list[Listen] = [parse_listen(text) for text in settings.server.listen]
+        self._admin_listens: list[Listen] = [parse_listen(text) for text in settings.server.admin_listen]
         self._started = False
-        own_ports = {listen.port for listen in listens if listen.kind == "tcp"}
+        own_ports = {listen.port for listen in (*self._listens, *self._admin_listens) if listen.kind == "tcp"}
         self.fleet = Fleet(settings, _upstream, log=self.log, own_ports=own_ports)
         self.registry = Registry()
         self.ticker = Ticker(interval_for(settings.stream), clock)
@@ -57,17 +60,25 @@ class Edge:
         self.sessions = Sessions(MemorySessions(settings.sessions), settings.sessions)
         tell = Teller(self.metrics)
         house = House(settings, self.fleet, self.registry, self.ticker, tell, clock)
-        self.listener = Listener(make_app(house, self.bodies, self.sessions, self.metrics, tell), settings.server)
+        app = make_app(house, self.bodies, self.sessions, self.metrics, tell)
+        self.listener = Listener(app, settings.server, connection_limit(settings.server))
+        admin = make_admin_app(house, self.metrics, tell)
+        self.admin_listener = Listener(admin, settings.server, _ADMIN_CONNECTIONS)
 
     async def start(self) -> None:
         """Listen, then look for upstreams: a client that is early is told that none is known yet.
 
         Raises:
-            OSError: an address cannot be listened on.
+            OSError: an address cannot be listened on, or the certificate cannot be used.
         """
-        await self.listener.start(self._listens)
+        server = self.settings.server
+        certificate = Certificate(server.tls_cert, server.tls_key) if server.tls_cert else None
+        await self.listener.start(self._listens, certificate)
+        if self._admin_listens:
+            await self.admin_listener.start(self._admin_listens, certificate)
         self._started = True
-        self.log.info("listening", addresses=self.listener.addresses)
+        admin = {"admin": self.admin_listener.addresses} if self._admin_listens else {}
+        self.log.info("listening", addresses=self.listener.addresses, **admin)
         await self.fleet.start()
 
     @property
@@ -79,11 +90,13 @@ class Edge:
         """Drain: no new exchanges, the running ones finish or are ended with the truth."""
         settings = self.settings
         await self.listener.stop_accepting()
+        await self.admin_listener.stop_accepting()
         if len(self.registry):
             self.log.info("draining", streams=len(self.registry), drain_s=settings.server.drain_s)
         await self.registry.drain(settings.server.drain_s, settings.stream.flush_s + _LAST_WORDS_S)
         self.ticker.close()
         await self.listener.close()
+        await self.admin_listener.close()
         await self.fleet.close()
         await self.bodies.close()
         await self.sessions.close()
@@ -111,6 +124,7 @@ class Teller:
             model=prepared.model,
             upstream=exchange.upstream,
             principal=asked.principal.name,
+            client=asked.client,
         )
 
     def progressed(self, exchange: Exchange) -> None:
@@ -153,6 +167,7 @@ class Teller:
         self._log.info(
             "refused",
             request_id=context.request_id,
+            client=context.client,
             method=request.method,
             path=request.path[:_SHOWN_CHARS],
             status=error.status,
@@ -166,16 +181,36 @@ def make_app(house: House, bodies: Bodies, talks: Sessions, metrics: Metrics, te
     keys = Keys(settings.auth.keys)
     hosts = Hosts(settings.server.allowed_hosts, have_keys=bool(keys))
     origins = Origins(settings.server.cors_origins)
-    face = Face(keys, hosts, origins, house.clock, tell, stall_s=settings.stream.client_stall_s)
+    face = _face(keys, hosts, origins, house, tell)
     app = web.Application(middlewares=[face.middleware])
     app.on_response_prepare.append(face.on_response_prepare)
     app.add_routes(surfaces.routes(house, bodies))
     app.add_routes(sessions.routes(house, bodies, talks, origins))
     app.add_routes(ollama.routes(house.fleet, bodies))
     app.add_routes(management.routes(house.fleet, bodies, settings.stream))
-    app.add_routes(ops.routes(house.fleet, house.registry, metrics.render))
-    app.add_routes(openapi.routes(have_keys=bool(keys)))
+    app.add_routes(ops.probes(house.fleet, house.registry))
+    app.add_routes(ops.models(house.fleet))
+    if not settings.server.admin_listen:
+        app.add_routes(ops.exposition(metrics.render))
+    app.add_routes(openapi.routes(have_keys=bool(keys), have_metrics=not settings.server.admin_listen))
     return app
+
+
+def make_admin_app(house: House, metrics: Metrics, tell: Teller) -> web.Application:
+    """The application for the operator's own addresses, which asks for no key and no browser may call."""
+    hosts = Hosts(house.settings.server.allowed_hosts, have_keys=False)
+    face = _face(Keys([]), hosts, Origins([]), house, tell)
+    app = web.Application(middlewares=[face.middleware])
+    app.on_response_prepare.append(face.on_response_prepare)
+    app.add_routes(ops.probes(house.fleet, house.registry))
+    app.add_routes(ops.exposition(metrics.render))
+    return app
+
+
+def _face(keys: Keys, hosts: Hosts, origins: Origins, house: House, tell: Teller) -> Face:
+    proxies = Proxies(house.settings.server.trusted_proxies)
+    stall_s = house.settings.stream.client_stall_s
+    return Face(keys, hosts, origins, house.clock, tell, proxies=proxies, stall_s=stall_s)
 
 
 def _upstream(pool: Pool, settings: UpstreamSettings, _member: Member) -> Upstream:

@@ -59,6 +59,22 @@ class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     listen: Annotated[list[str], Meta(description="addresses: HOST:PORT, [IPV6]:PORT, unix:PATH or systemd")] = (
         msgspec.field(default_factory=lambda: ["127.0.0.1:11435"])
     )
+    unix_mode: Annotated[str, Meta(description="permissions of Unix sockets, an octal number in quotes")] = "0660"
+    unix_group: Annotated[
+        str, Meta(description="group of Unix sockets, a name or a number; empty = the one that Edge runs as")
+    ] = ""
+    tls_cert: Annotated[
+        str, Meta(description="PEM file, certificate first, then its chain; with it every TCP address speaks TLS")
+    ] = ""
+    tls_key: Annotated[str, Meta(description="PEM file with the certificate's key, without a passphrase")] = ""
+    trusted_proxies: Annotated[
+        list[str],
+        Meta(description="addresses or networks whose X-Forwarded-For or Forwarded is believed; unix = Unix sockets"),
+    ] = msgspec.field(default_factory=list)
+    admin_listen: Annotated[
+        list[str],
+        Meta(description="addresses for /metrics, /health and /ready without a key; /metrics is then only there"),
+    ] = msgspec.field(default_factory=list)
     allowed_hosts: Annotated[
         list[str],
         Meta(description='Host names to answer besides loopback ones while there are no keys; "*" answers any'),

@@ -25,6 +25,7 @@ class Context:
     """One request, as far as the face knows it.
 
     Attributes:
+        client: The address of who is calling, as far as it can be believed; None if it has gone already.
         principal: Set once it is known who calls.
         exchanged: It became an exchange, which has a record of its own.
     """
@@ -33,6 +34,7 @@ class Context:
     stream_id: str
     dialect: Dialect
     accepted_at: float
+    client: str | None = None
     principal: Principal | None = None
     exchanged: bool = False
 
@@ -40,7 +42,7 @@ class Context:
 CONTEXT = web.RequestKey("context", Context)
 
 
-def make_context(request: web.BaseRequest, accepted_at: float) -> Context:
+def make_context(request: web.BaseRequest, accepted_at: float, client: str | None) -> Context:
     """Ids for a request: its own if it is well-formed, else a new one; and the shape its errors will have."""
     given = request.headers.get("x-request-id", "")
     request_id = given if _WELL_FORMED.fullmatch(given) else f"req_{secrets.token_hex(16)}"
@@ -50,4 +52,4 @@ def make_context(request: web.BaseRequest, accepted_at: float) -> Context:
     if surface is None:
         anthropic = "anthropic-version" in request.headers or request.path.startswith(f"{_MESSAGES}/")
         surface = Surface.MESSAGES if anthropic else Surface.CHAT
-    return Context(request_id, f"st_{secrets.token_hex(16)}", DIALECTS[surface], accepted_at)
+    return Context(request_id, f"st_{secrets.token_hex(16)}", DIALECTS[surface], accepted_at, client)

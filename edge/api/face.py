@@ -15,6 +15,7 @@ from edge import __version__
 from edge.api.context import CONTEXT, Context, make_context
 from edge.errors import EdgeError, Forbidden, InternalError, MethodNotAllowed, NotFound, ShuttingDown
 from edge.policy.auth import Keys
+from edge.policy.client import UNIX, Proxies
 from edge.policy.hosts import Hosts, Origins
 from edge.stream.writer import deliver
 
@@ -48,11 +49,13 @@ class Face:
         clock: Callable[[], float],
         tell: Refused,
         *,
+        proxies: Proxies,
         stall_s: float,
     ) -> None:
         self._keys = keys
         self._hosts = hosts
         self._origins = origins
+        self._proxies = proxies
         self._clock = clock
         self._tell = tell
         self._stall_s = stall_s
@@ -60,7 +63,7 @@ class Face:
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """The signature is aiohttp's."""
-        context = request[CONTEXT] = make_context(request, self._clock())
+        context = request[CONTEXT] = make_context(request, self._clock(), self._client(request))
         try:
             response = await self._handle(request, context, handler)
             if isinstance(response, web.Response) and not response.prepared:
@@ -100,6 +103,11 @@ class Face:
         origin = request.headers.get("Origin")
         if origin is not None:
             headers.update(self._origins.headers(origin))
+
+    def _client(self, request: web.Request) -> str | None:
+        peer = UNIX if _over_unix(request) else request.remote
+        headers = request.headers
+        return self._proxies.client(peer, headers.getall("X-Forwarded-For", []), headers.getall("Forwarded", []))
 
     def _admit(self, request: web.Request, context: Context) -> web.StreamResponse | None:
         self._hosts.check(request.headers.get("Host"), trusted=_over_unix(request))

@@ -133,6 +133,7 @@ def _tell(request: web.Request, member: Member, path: str, status: int) -> None:
         "management",
         request_id=context.request_id,
         principal=None if context.principal is None else context.principal.name,
+        client=context.client,
         method=request.method,
         path=path,
         upstream=member.name,

@@ -12,14 +12,14 @@ from aiohttp import web
 PATH = "/openapi.json"
 
 
-def routes(*, have_keys: bool) -> list[web.RouteDef]:
+def routes(*, have_keys: bool, have_metrics: bool) -> list[web.RouteDef]:
     """The route; like every other one but ``/health`` and ``/ready`` it needs a key if there are any."""
 
     @functools.cache
     def made() -> bytes:
         from edge.api.openapi_document import document  # noqa: PLC0415 - see above
 
-        return orjson.dumps(document(have_keys=have_keys))
+        return orjson.dumps(document(have_keys=have_keys, have_metrics=have_metrics))
 
     async def openapi(_request: web.Request) -> web.Response:
         return web.Response(body=made(), content_type="application/json")

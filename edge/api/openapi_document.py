@@ -1,6 +1,7 @@
 """The OpenAPI document, put together of its parts.
 
-In: whether there are keys. Out: the document as plain dicts. Must not: be imported before somebody asks for it.
+In: whether there are keys, and metrics. Out: the document as plain dicts. Must not: be imported before somebody asks
+for it.
 """
 
 from typing import Any
@@ -27,11 +28,18 @@ _LICENCE = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
 _ALWAYS = (403, 500)
 
 
-def document(*, have_keys: bool) -> dict[str, Any]:
-    """The document of an Edge with these routes; ``have_keys``: callers need one."""
+def document(*, have_keys: bool, have_metrics: bool) -> dict[str, Any]:
+    """The document of an Edge with these routes.
+
+    Args:
+        have_keys: Callers need one.
+        have_metrics: ``/metrics`` is here, and not on addresses of its own.
+    """
     paths: dict[str, dict[str, Any]] = {}
     failures: dict[str, Any] = {}
     for one in operations():
+        if one.path == "/metrics" and not have_metrics:
+            continue
         fails = _fails(one, have_keys=have_keys)
         failures.update({f"{one.family}{status.title()}": failure(one.family, status) for status in fails})
         paths.setdefault(one.path, {})[one.method] = {

@@ -15,8 +15,8 @@ from edge.stream.registry import Registry
 from edge.upstream.fleet import Fleet
 
 
-def routes(fleet: Fleet, registry: Registry, metrics: Callable[[], tuple[bytes, str]]) -> list[web.RouteDef]:
-    """``/health /ready /metrics /v1/models /v1/models/{id}``."""
+def probes(fleet: Fleet, registry: Registry) -> list[web.RouteDef]:
+    """``/health /ready``."""
 
     async def health(_request: web.Request) -> web.Response:
         return _json({"status": "ok"})
@@ -27,27 +27,33 @@ def routes(fleet: Fleet, registry: Registry, metrics: Callable[[], tuple[bytes, 
             is_ready, facts = False, {**facts, "ready": False, "reason": "shutting down"}
         return _json(facts, 200 if is_ready else 503)
 
-    async def exposition(_request: web.Request) -> web.Response:
-        body, content_type = metrics()
+    return [web.get("/health", health), web.get("/ready", ready)]
+
+
+def exposition(render: Callable[[], tuple[bytes, str]]) -> list[web.RouteDef]:
+    """``/metrics``."""
+
+    async def metrics(_request: web.Request) -> web.Response:
+        body, content_type = render()
         return web.Response(body=body, headers={"Content-Type": content_type})
 
-    async def models(_request: web.Request) -> web.Response:
+    return [web.get("/metrics", metrics)]
+
+
+def models(fleet: Fleet) -> list[web.RouteDef]:
+    """``/v1/models /v1/models/{id}``."""
+
+    async def cards(_request: web.Request) -> web.Response:
         return _json({"object": "list", "data": fleet.models()})
 
-    async def model(request: web.Request) -> web.Response:
+    async def card(request: web.Request) -> web.Response:
         name = request.match_info["id"]
-        card = fleet.model(name)
-        if card is None:
+        known = fleet.model(name)
+        if known is None:
             raise NotFound(f'the model "{printable(name)}" does not exist', code="model_not_found", param="model")
-        return _json(card)
+        return _json(known)
 
-    return [
-        web.get("/health", health),
-        web.get("/ready", ready),
-        web.get("/metrics", exposition),
-        web.get("/v1/models", models),
-        web.get("/v1/models/{id:.+}", model),
-    ]
+    return [web.get("/v1/models", cards), web.get("/v1/models/{id:.+}", card)]
 
 
 def _json(value: object, status: int = 200) -> web.Response:

@@ -1,10 +1,12 @@
 """Listening: sockets with small send buffers, a bound on connections, and aiohttp's server behind them.
 
-In: an application and listen addresses. Out: accepted connections. Must not: look at a request.
+In: an application, listen addresses, and a certificate if there is one. Out: accepted connections. Must not: look at a
+request.
 """
 
 import asyncio
 import errno
+import grp
 import logging
 import os
 import resource
@@ -16,6 +18,7 @@ from typing import cast
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from edge.api.tls import Certificate, Shaking
 from edge.config import Listen
 from edge.settings import Server as ServerSettings
 from edge.stream.writer import SEND_BUFFER
@@ -24,6 +27,7 @@ from edge.telemetry import log
 _BACKLOG = 1024
 _MOST_CONNECTIONS = 4096
 _READ_BUFFER = 64 * 1024  # of a body: twice this and one read at the most; aiohttp's default is four times that
+_MOST_SHAKING = 256  # TLS handshakes at once
 _OWN_FILES = 64  # descriptors for listening, logs, probes and the like
 _SYSTEMD_FIRST_FD = 3  # sd_listen_fds(3)
 _FULL = (
@@ -92,9 +96,13 @@ _http_logger.addFilter(_tell_malformed)
 
 
 class Listener:
-    """Everything that listens."""
+    """Everything that listens for one application.
 
-    def __init__(self, app: web.Application, settings: ServerSettings) -> None:
+    Args:
+        limit: Connections at once.
+    """
+
+    def __init__(self, app: web.Application, settings: ServerSettings, limit: int) -> None:
         self._runner = web.AppRunner(
             app,
             access_log=None,
@@ -105,13 +113,21 @@ class Listener:
             read_bufsize=_READ_BUFFER,
             shutdown_timeout=0.5,  # waited for up to twice; what is left by now has had its time
         )
-        self._limit = connection_limit(settings)
+        self._limit = limit
+        self._unix_mode = int(settings.unix_mode, 8)
+        self._unix_group = settings.unix_group
+        self._certificate: Certificate | None = None
+        self._shaking: Shaking | None = None
         self._servers: list[asyncio.Server] = []
         self._paths: list[Path] = []
         self.addresses: list[str] = []
 
-    async def start(self, listens: list[Listen]) -> None:
+    async def start(self, listens: list[Listen], certificate: Certificate | None = None) -> None:
         """Listen on all of them.
+
+        Args:
+            listens: The addresses.
+            certificate: With one, every TCP socket speaks TLS; Unix sockets never do.
 
         Raises:
             OSError: an address cannot be listened on; the message names it.
@@ -121,9 +137,20 @@ class Listener:
         if server is None:
             raise RuntimeError("aiohttp's runner made no server")
         gate = Gate(server, self._limit)
+        self._certificate = certificate
+        self._shaking = Shaking(certificate, gate, _MOST_SHAKING) if certificate else None
         for listen in listens:
             for sock in self._sockets(listen):
                 await self._serve(gate, sock)
+
+    def reload_tls(self) -> None:
+        """Show the certificate that is in the files now to new connections; nothing to do without TLS.
+
+        Raises:
+            OSError: It cannot be used; the one in use stays.
+        """
+        if self._certificate is not None:
+            self._certificate.reload()
 
     async def stop_accepting(self) -> None:
         """Close the listening sockets; connections stay."""
@@ -137,6 +164,8 @@ class Listener:
     async def close(self) -> None:
         """Close everything."""
         await self.stop_accepting()
+        if self._shaking is not None:
+            self._shaking.close()
         await self._runner.cleanup()
 
     async def _serve(self, gate: Callable[[], asyncio.Protocol], sock: socket.socket) -> None:
@@ -148,9 +177,10 @@ class Listener:
             self._servers.append(await loop.create_unix_server(gate, sock=sock, backlog=_BACKLOG))
             self.addresses.append(f"unix:{sock.getsockname()}")
         else:
-            self._servers.append(await loop.create_server(gate, sock=sock, backlog=_BACKLOG))
+            self._servers.append(await loop.create_server(self._shaking or gate, sock=sock, backlog=_BACKLOG))
             host, port = sock.getsockname()[:2]
-            self.addresses.append(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+            scheme = "http" if self._shaking is None else "https"
+            self.addresses.append(f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}")
 
     def _sockets(self, listen: Listen) -> list[socket.socket]:
         try:
@@ -169,12 +199,31 @@ class Listener:
             path.unlink()  # left behind by a process that was killed
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            sock.bind(str(path))
+            self._bind_unix(sock, path)
         except OSError:
             sock.close()
             raise
-        self._paths.append(path)
         return sock
+
+    def _bind_unix(self, sock: socket.socket, path: Path) -> None:
+        """Make the file with its permissions and group. Nobody is let in before the socket listens, later."""
+        before = os.umask(0o777 & ~self._unix_mode)
+        try:
+            sock.bind(str(path))
+        finally:
+            os.umask(before)
+        self._paths.append(path)
+        if self._unix_group:
+            os.chown(path, -1, _group_id(self._unix_group), follow_symlinks=False)
+
+
+def _group_id(group: str) -> int:
+    if group.isdecimal():
+        return int(group)
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise OSError(errno.EINVAL, "there is no such group as server.unix_group") from None
 
 
 Resolved = tuple[socket.AddressFamily, tuple[str, int]]

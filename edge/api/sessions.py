@@ -132,6 +132,7 @@ def _exchange(house: House, context: Context, wanted: Wanted, held: Held, share:
         request_id=context.request_id,
         stream_id=context.stream_id,
         principal=_principal(context),
+        client=context.client,
         dialect=context.dialect,
         headers={},
         release=share.give_back,

@@ -54,6 +54,7 @@ def _handler(house: House, bodies: Bodies, surface: Surface) -> Handler:
                 request_id=context.request_id,
                 stream_id=context.stream_id,
                 principal=context.principal,
+                client=context.client,
                 dialect=context.dialect,
                 headers={name: request.headers[name] for name in _FORWARDED if name in request.headers},
                 release=share.give_back,

@@ -73,7 +73,7 @@ def check(config: Path | None) -> None:
 
 async def _look(settings: Settings) -> Report:
     """Look at everything once."""
-    listens = [parse_listen(text) for text in settings.server.listen]
+    listens = [parse_listen(text) for text in (*settings.server.listen, *settings.server.admin_listen)]
     fleet = Fleet(
         settings,
         lambda pool, upstream, _member: Relay(pool, upstream.name),

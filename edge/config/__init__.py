@@ -6,6 +6,7 @@ mistake at once. Must not: open sockets, log, or put a configured value into a m
 ``python -m edge.config`` prints ``config/edge.toml``; with ``--table`` it prints the README's table.
 """
 
+from edge.config.certificate import server_context
 from edge.config.listen import Listen, parse_listen
 from edge.config.load import Loaded, load
 from edge.config.problems import ConfigError, Problem
@@ -21,5 +22,6 @@ __all__ = [
     "parse_listen",
     "render_example",
     "render_table",
+    "server_context",
     "settings_rows",
 ]

@@ -28,6 +28,14 @@ class Problem:
         return ": ".join(part for part in (self.where, self.key, self.message) if part)
 
 
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """What cannot work, though every value has the right type; told at the first of its keys that was given."""
+
+    keys: tuple[str, ...]
+    message: str
+
+
 class ConfigError(Exception):
     """The configuration cannot be used. Its text has one line for each problem."""
 

@@ -8,12 +8,13 @@ import re
 import ssl
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from edge.config.listen import Listen, is_host, is_ip, is_loopback, parse_listen
+from edge.config.listen import Listen, is_host, is_ip, is_loopback
+from edge.config.listening import addresses, listening
+from edge.config.problems import Conflict
 from edge.settings import CLOUD_URLS, URLLESS, Settings, Upstream
 
 MIN_KEY_CHARS = 8
@@ -38,51 +39,10 @@ _NOT_SETTABLE = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """What cannot work; told at the first of its keys that was given."""
-
-    keys: tuple[str, ...]
-    message: str
-
-
 def conflicts(settings: Settings) -> Iterator[Conflict]:
     """Everything in the settings that cannot work."""
     for rule in _RULES:
         yield from rule(settings)
-
-
-def _listen(settings: Settings) -> Iterator[Conflict]:
-    key = "server.listen"
-    if not settings.server.listen:
-        yield Conflict((key,), "needs at least one address")
-    for n, text in enumerate(settings.server.listen, start=1):
-        try:
-            parse_listen(text)
-        except ValueError as error:
-            yield Conflict((key,), f"item {n}: {error}")
-    addresses = _addresses(settings)
-    fixed = [address for address in addresses if address.kind != "tcp" or address.port]
-    if len(set(fixed)) < len(fixed):
-        yield Conflict((key,), "has the same address twice")
-    beyond = any(address.kind == "tcp" and not address.loopback for address in addresses)
-    if beyond and not settings.auth.keys and not settings.auth.allow_anonymous:
-        yield Conflict(
-            (key, "auth.keys", "auth.allow_anonymous"),
-            "Edge refuses to listen beyond loopback and Unix sockets without auth.keys, unless "
-            "auth.allow_anonymous = true says so",
-        )
-
-
-def _addresses(settings: Settings) -> list[Listen]:
-    """The addresses that can be read."""
-    found = []
-    for text in settings.server.listen:
-        try:
-            found.append(parse_listen(text))
-        except ValueError:
-            continue
-    return found
 
 
 def _browsers(settings: Settings) -> Iterator[Conflict]:
@@ -136,7 +96,7 @@ def _upstreams(settings: Settings) -> Iterator[Conflict]:
         url = upstream.url or CLOUD_URLS.get(upstream.kind, "")
         if fault := _url_fault(url):
             yield Conflict((f"{place}.url",), fault)
-        elif _is_edge(url, _addresses(settings)):
+        elif _is_edge(url, addresses(settings)):
             yield Conflict((f"{place}.url", "server.listen"), "is Edge's own address (server.listen)")
         if upstream.api_key and not _VISIBLE.fullmatch(upstream.api_key):
             yield Conflict((f"{place}.api_key",), "has a space, a line end or another character no header can carry")
@@ -193,12 +153,12 @@ def _url_fault(url: str) -> str | None:
     return None if parts.path in ("", "/") else "leave out the path: Edge adds the path of each route"
 
 
-def _is_edge(url: str, addresses: list[Listen]) -> bool:
+def _is_edge(url: str, own: list[Listen]) -> bool:
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     return is_loopback(host) and any(
         address.kind == "tcp" and address.port == port and (address.loopback or address.host in _EVERYWHERE)
-        for address in addresses
+        for address in own
     )
 
 
@@ -236,7 +196,7 @@ def _headers(place: str, upstream: Upstream) -> Iterator[Conflict]:
 
 
 _RULES: tuple[Callable[[Settings], Iterator[Conflict]], ...] = (
-    _listen,
+    listening,
     _browsers,
     _bodies,
     _keys,

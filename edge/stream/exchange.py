@@ -77,6 +77,7 @@ class Asked:
     """Who asked for what.
 
     Attributes:
+        client: The address of who is calling, as far as it can be believed.
         headers: Allowlisted request headers that go upstream.
         release: Gives the body's share of the budget back.
         accepted_at: When the request line was seen, on ``House.clock``.
@@ -88,6 +89,7 @@ class Asked:
     request_id: str
     stream_id: str
     principal: Principal
+    client: str | None
     dialect: Dialect
     headers: Mapping[str, str]
     release: Callable[[], None]

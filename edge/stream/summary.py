@@ -40,6 +40,7 @@ def summarise(exchange: "Exchange") -> StreamRecord:
         model=prepared.model,
         upstream=exchange.upstream,
         principal=asked.principal.name,
+        client=asked.client,
         streaming=prepared.stream,
         status=reader.status or 499,
         outcome=str(generation.outcome),

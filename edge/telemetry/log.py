@@ -109,7 +109,14 @@ def record_event(record: StreamRecord) -> dict[str, object]:
 
 
 def start(
-    *, request_id: str, stream_id: str, surface: str, model: str | None, upstream: str | None, principal: str
+    *,
+    request_id: str,
+    stream_id: str,
+    surface: str,
+    model: str | None,
+    upstream: str | None,
+    principal: str,
+    client: str | None,
 ) -> None:
     """An exchange was accepted."""
     _bound_logger().info(
@@ -121,6 +128,7 @@ def start(
             model=_bounded(model),
             upstream=upstream,
             principal=principal,
+            client=client,
         ),
     )
 

@@ -20,6 +20,7 @@ class StreamRecord:
     model: str | None
     upstream: str | None
     principal: str
+    client: str | None  # the address of who called, or of the proxy that is believed no further
     streaming: bool  # the client asked for a stream
     status: int  # HTTP status that went out; 499 when the reader left before there was one
     outcome: str  # policy.lifecycle.Outcome

@@ -12,6 +12,7 @@ _ORDINARY = {
     "model": "m",
     "upstream": "local",
     "principal": "anonymous",
+    "client": "192.0.2.1",
     "streaming": True,
     "status": 200,
     "outcome": Outcome.COMPLETE,

@@ -50,6 +50,8 @@ class Running:
         self.edge = edge
         self.lines = lines
         self.url = edge.listener.addresses[0]
+        admin = edge.admin_listener.addresses
+        self.admin_port = int(admin[0].rsplit(":", 1)[1]) if admin and admin[0].startswith("http") else 0
         self.port = int(self.url.rsplit(":", 1)[1]) if self.url.startswith("http") else 0
 
     async def record(self, index: int = 0, timeout_s: float = LIMIT_S) -> Line:

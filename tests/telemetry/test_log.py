@@ -106,7 +106,7 @@ def test_upstream_failures_warn_and_bugs_are_errors(outcome, level):
 def test_start_and_progress_lines_name_the_exchange():
     who = {"request_id": "req_1", "stream_id": "st_1", "surface": "chat", "model": "m"}
     out = configured(io.StringIO())
-    log.start(**who, upstream=None, principal="key-12345678")
+    log.start(**who, upstream=None, principal="key-12345678", client="192.0.2.1")
     log.progress(**who, upstream="local", elapsed_s=30.00049, tokens=90, tokens_per_s=3.0001, buffer_bytes=0)
     start, progress = (json.loads(line) for line in lines(out))
     assert start.items() >= {**who, "event": "start", "level": "info", "principal": "key-12345678"}.items()
