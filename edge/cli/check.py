@@ -170,6 +170,7 @@ def _facts(loaded: Loaded) -> list[Row]:
         ("python", f"{platform.python_version()} {sys.executable}"),
         ("open files", nofile),
         ("connections", f"at most {connection_limit(settings.server)}"),
+        ("tls", settings.server.tls_cert or "none: TCP is plain"),
         ("auth", f"{keys} key{'s' * (keys > 1)}" if keys else "anonymous: no keys"),
     ]
 

@@ -15,12 +15,14 @@ def server_context(certificate: str, key: str) -> ssl.SSLContext:
     Raises:
         OSError: The files cannot be used; its ``strerror`` says which, and why.
     """
-    for name, path in (("tls_cert", certificate), ("tls_key", key)):
+    for name, path, mark in (("tls_cert", certificate, "CERTIFICATE"), ("tls_key", key, "PRIVATE KEY")):
         try:
-            Path(path).read_bytes()
+            data = Path(path).read_bytes()
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or "not a path"
             raise OSError(errno.EINVAL, f"the file of server.{name} cannot be read: {why}") from None
+        if f"{mark}-----".encode() not in data:
+            raise OSError(errno.EINVAL, f"the file of server.{name} holds no PEM {mark.lower()}")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
@@ -42,6 +44,4 @@ def _no_passphrase() -> str:
 def _fault(error: ssl.SSLError) -> str:
     if error.reason == "KEY_VALUES_MISMATCH":
         return "the key of server.tls_key is not the one of the certificate in server.tls_cert"
-    if error.reason == "NO_START_LINE" or error.library == "PEM":
-        return "server.tls_cert must hold a PEM certificate and server.tls_key a PEM key; one of them does not"
-    return f"OpenSSL does not take this certificate and key: {error.reason or 'unknown reason'}"
+    return f"OpenSSL does not take the certificate of server.tls_cert and its key: {error.reason or 'they are damaged'}"
