@@ -27,7 +27,6 @@ from edge.telemetry import log
 _BACKLOG = 1024
 _MOST_CONNECTIONS = 4096
 _READ_BUFFER = 64 * 1024  # of a body: twice this and one read at the most; aiohttp's default is four times that
-_MOST_SHAKING = 256  # TLS handshakes at once
 _OWN_FILES = 64  # descriptors for listening, logs, probes and the like
 _SYSTEMD_FIRST_FD = 3  # sd_listen_fds(3)
 _FULL = (
@@ -66,9 +65,11 @@ class Gate:
 
     def __call__(self) -> asyncio.Protocol:
         """A protocol for one more connection."""
-        if len(self._server.connections) >= self._limit:
-            return _Refuse()
-        return self._server()
+        return self._server() if self.room() > 0 else _Refuse()
+
+    def room(self) -> int:
+        """How many more connections it would let in."""
+        return max(0, self._limit - len(self._server.connections))
 
 
 class _Refuse(asyncio.Protocol):
@@ -138,7 +139,7 @@ class Listener:
             raise RuntimeError("aiohttp's runner made no server")
         gate = Gate(server, self._limit)
         self._certificate = certificate
-        self._shaking = Shaking(certificate, gate, _MOST_SHAKING) if certificate else None
+        self._shaking = Shaking(certificate, gate, gate.room) if certificate else None
         for listen in listens:
             for sock in self._sockets(listen):
                 await self._serve(gate, sock)

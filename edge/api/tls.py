@@ -18,6 +18,7 @@ from edge.config import server_context
 from edge.telemetry import log
 
 _HANDSHAKE_S = 10.0  # a client that has not shaken hands by then never will
+_SPARE = 16  # handshakes beyond the room for connections: whoever is refused can be told so only after one
 _READ = 256 * 1024
 _PLAIN = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 35\r\nConnection: close\r\n\r\n"
@@ -46,19 +47,21 @@ class Shaking:
 
     Args:
         above: Makes the protocol for one more connection, when its handshake is done.
-        most: Handshakes at once; further connections are reset.
+        room: How many more connections there is room for; what goes beyond is closed at once.
     """
 
-    def __init__(self, certificate: Certificate, above: Callable[[], asyncio.Protocol], most: int) -> None:
+    def __init__(
+        self, certificate: Certificate, above: Callable[[], asyncio.Protocol], room: Callable[[], int]
+    ) -> None:
         self._certificate = certificate
         self._above = above
-        self._most = most
+        self._room = room
         self._shaking: set[Layer] = set()
 
     def __call__(self) -> asyncio.Protocol:
         """A protocol for one more connection."""
-        if len(self._shaking) >= self._most:
-            return _Reset()
+        if len(self._shaking) >= self._room() + _SPARE:
+            return _Close()
         layer = Layer(self._certificate.context, self._above, self._shaking.discard)
         self._shaking.add(layer)
         return layer
@@ -69,7 +72,7 @@ class Shaking:
             layer.abort()
 
 
-class _Reset(asyncio.Protocol):
+class _Close(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """What could be said would need a handshake."""
         cast("asyncio.Transport", transport).abort()
@@ -118,7 +121,7 @@ class Layer(asyncio.Transport, asyncio.Protocol):
         if self._above is None:
             self._give_up("the client left")
         else:
-            self._end()
+            self._end(self._above)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
@@ -159,14 +162,18 @@ class Layer(asyncio.Transport, asyncio.Protocol):
                 parts.append(part)
             ended = True
         self._flush()  # the protocol may have to answer, to a change of keys for example
-        if parts and self._above is not None:
+        if self._above is None:
+            return
+        if parts:
             self._above.data_received(b"".join(parts))
         if ended:
-            self._end()
+            self._end(self._above)
 
-    def _end(self) -> None:
-        if self._above is not None and not self._closing and not self._above.eof_received():
-            self.close()
+    def _end(self, above: asyncio.Protocol) -> None:
+        """No farewell from us: a client that only half-closes may not take what it has got for all there is."""
+        if not self._closing and not above.eof_received():
+            self._closing = True
+            self._below.close()
 
     def _give_up(self, reason: str, last_words: bytes = b"") -> None:
         log.get_logger().info("refused", error="tls_handshake", reason=reason, client=_host(self._below))

@@ -5,6 +5,7 @@ import hashlib
 import shutil
 import socket
 import ssl
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -185,21 +186,33 @@ async def test_a_handshake_that_stops_is_given_up(
     assert line["reason"] == "it took too long"
 
 
-async def test_handshakes_are_bounded(
-    serve: Serve, certificate: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+async def test_handshakes_are_bounded(serve: Serve, certificate: dict[str, Any]) -> None:
+    """As connections are, with a few to spare; one beyond is closed at once, and when one has ended there is room."""
+    edge = await serve(server={**certificate, "max_connections": 1})
+    async with AsyncExitStack() as stack:
+        silent = [await stack.enter_async_context(RawClient(edge.port)) for _ in range(1 + 16)]
+        async with RawClient(edge.port) as beyond:
+            assert await beyond.ending() == "eof"
+        await silent[0].send(b"no TLS at all")
+        await silent[0].ending()
+        async with TlsClient(edge.port) as client:
+            await client.get("/health")
+            assert (await client.answer()).status == 200
+
+
+async def test_a_half_closed_stream_is_not_said_to_be_whole(
+    serve: Serve, fake: FakeModel, certificate: dict[str, Any]
 ) -> None:
-    """Those beyond are reset at once; when one has ended there is room again."""
-    monkeypatch.setattr("edge.api.server._MOST_SHAKING", 1)
+    """To HTTP/1.0 a farewell is all that tells an end from a cut."""
+    fake.script(head(), chunk(SPOKEN_CHAT.prelude + SPOKEN_CHAT.token), gate("never"))
     edge = await serve(server=certificate)
-    async with RawClient(edge.port) as first:
-        async with RawClient(edge.port) as second:
-            await second.send(b"\x16\x03\x01")
-            assert await second.ending() == "reset"
-        await first.send(b"no TLS at all")
-        await first.ending()
     async with TlsClient(edge.port) as client:
-        await client.get("/health")
-        assert (await client.answer()).status == 200
+        await client.post(CHAT, chat_body(), version="1.0")
+        await client.until(b'"tok"')
+        client.half_close()
+        await client.ending()
+        assert not client.farewell
+    assert (await edge.record())["outcome"] == "client_gone"
 
 
 async def test_connections_are_bounded_and_the_refusal_can_be_read(serve: Serve, certificate: dict[str, Any]) -> None:
