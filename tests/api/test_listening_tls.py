@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 from fakes.model_server import DONE, FakeModel, chat_answer, chat_role, chat_token, chunk, end, gate, head, rst
-from support.faults import assert_cut
+from support.faults import SURFACES, assert_cut, every_surface
 from support.raw import CHAT, LIMIT_S, RawClient, chat_body, dechunk
 from support.running import Running, Serve
-from support.surfaces import SPOKEN
+from support.surfaces import SPOKEN, Spoken
 from support.tls import TlsClient, make_certificate
 
 SPOKEN_CHAT = SPOKEN[0]
@@ -44,17 +44,18 @@ async def test_a_stream_over_tls_is_whole_and_the_connection_is_used_again(
         assert (await client.ending(), client.farewell) == ("eof", True)
 
 
+@every_surface
 @pytest.mark.parametrize("end_of_upstream", [rst, end])
 async def test_a_cut_upstream_is_a_reset_without_a_farewell(
-    serve: Serve, fake: FakeModel, certificate: dict[str, Any], end_of_upstream: Any
+    serve: Serve, fake: FakeModel, certificate: dict[str, Any], spoken: Spoken, end_of_upstream: Any
 ) -> None:
-    fake.script(head(), chunk(SPOKEN_CHAT.prelude + SPOKEN_CHAT.token), gate("rest"), end_of_upstream())
-    edge = await serve(server=certificate)
+    fake.script(head(), chunk(spoken.prelude + spoken.token), gate("rest"), end_of_upstream())
+    edge = await serve(server=certificate, upstream=SURFACES)
     async with TlsClient(edge.port) as client:
-        await client.post(CHAT, chat_body())
-        await client.until(b'"tok"')
+        await client.post(spoken.path, spoken.asked(stream=True))
+        await client.until(b"tok")
         fake.open("rest")
-        assert_cut(SPOKEN_CHAT, await client.answer())
+        assert_cut(spoken, await client.answer())
         assert not client.farewell
     assert (await edge.record())["outcome"] == "upstream_cut"
 
@@ -177,7 +178,7 @@ async def test_plain_http_is_told_that_this_is_tls(serve: Serve, certificate: di
 async def test_a_handshake_that_stops_is_given_up(
     serve: Serve, certificate: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.api.tls._HANDSHAKE_S", 0.1)
+    monkeypatch.setattr("edge.api.tls_layer._HANDSHAKE_S", 0.1)
     edge = await serve(server=certificate)
     async with RawClient(edge.port) as client:
         await client.send(b"\x16\x03\x01")  # a client's hello would go on
