@@ -1,6 +1,7 @@
 """Who shakes hands with whom: the certificate in use, and a bound on the handshakes under way.
 
-In: accepted connections. Out: connections whose handshake is done, for the protocol above. Must not: shake hands itself.
+In: accepted connections. Out: connections whose handshake is done, for the protocol above. Must not: shake hands by
+itself.
 """
 
 import asyncio
