@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from edge.api import management, ollama, openapi, ops, sessions, surfaces
 from edge.api.body import Bodies
@@ -16,10 +17,8 @@ from edge.api.server import Listener, connection_limit
 from edge.api.tls import Certificate
 from edge.config import Listen, parse_listen
 from edge.errors import EdgeError
-from edge.policy.auth import Keys
-from edge.policy.client import Proxies
-from edge.policy.hosts import Hosts, Origins
-from edge.settings import Settings
+from edge.policy.hosts import Origins
+from edge.settings import Auth, Settings
 from edge.settings import Upstream as UpstreamSettings
 from edge.store.memory import MemorySessions
 from edge.stream.exchange import Exchange, House
@@ -60,9 +59,9 @@ class Edge:
         self.sessions = Sessions(MemorySessions(settings.sessions), settings.sessions)
         tell = Teller(self.metrics)
         house = House(settings, self.fleet, self.registry, self.ticker, tell, clock)
-        app = make_app(house, self.bodies, self.sessions, self.metrics, tell)
+        app = make_app(house, Face(settings, clock, tell), self.bodies, self.sessions, self.metrics)
         self.listener = Listener(app, settings.server, connection_limit(settings.server))
-        admin = make_admin_app(house, self.metrics, tell)
+        admin = make_admin_app(house, Face(for_operators(settings), clock, tell), self.metrics)
         self.admin_listener = Listener(admin, settings.server, _ADMIN_CONNECTIONS)
 
     async def start(self) -> None:
@@ -175,31 +174,25 @@ class Teller:
         )
 
 
-def make_app(house: House, bodies: Bodies, talks: Sessions, metrics: Metrics, tell: Teller) -> web.Application:
-    """The aiohttp application."""
+def make_app(house: House, face: Face, bodies: Bodies, talks: Sessions, metrics: Metrics) -> web.Application:
+    """The aiohttp application for clients."""
     settings = house.settings
-    keys = Keys(settings.auth.keys)
-    hosts = Hosts(settings.server.allowed_hosts, have_keys=bool(keys))
-    origins = Origins(settings.server.cors_origins)
-    face = _face(keys, hosts, origins, house, tell)
     app = web.Application(middlewares=[face.middleware])
     app.on_response_prepare.append(face.on_response_prepare)
     app.add_routes(surfaces.routes(house, bodies))
-    app.add_routes(sessions.routes(house, bodies, talks, origins))
+    app.add_routes(sessions.routes(house, bodies, talks, Origins(settings.server.cors_origins)))
     app.add_routes(ollama.routes(house.fleet, bodies))
     app.add_routes(management.routes(house.fleet, bodies, settings.stream))
     app.add_routes(ops.probes(house.fleet, house.registry))
     app.add_routes(ops.models(house.fleet))
     if not settings.server.admin_listen:
         app.add_routes(ops.exposition(metrics.render))
-    app.add_routes(openapi.routes(have_keys=bool(keys), have_metrics=not settings.server.admin_listen))
+    app.add_routes(openapi.routes(have_keys=face.have_keys, have_metrics=not settings.server.admin_listen))
     return app
 
 
-def make_admin_app(house: House, metrics: Metrics, tell: Teller) -> web.Application:
-    """The application for the operator's own addresses, which asks for no key and no browser may call."""
-    hosts = Hosts(house.settings.server.allowed_hosts, have_keys=False)
-    face = _face(Keys([]), hosts, Origins([]), house, tell)
+def make_admin_app(house: House, face: Face, metrics: Metrics) -> web.Application:
+    """The application for the operator's own addresses."""
     app = web.Application(middlewares=[face.middleware])
     app.on_response_prepare.append(face.on_response_prepare)
     app.add_routes(ops.probes(house.fleet, house.registry))
@@ -207,10 +200,9 @@ def make_admin_app(house: House, metrics: Metrics, tell: Teller) -> web.Applicat
     return app
 
 
-def _face(keys: Keys, hosts: Hosts, origins: Origins, house: House, tell: Teller) -> Face:
-    proxies = Proxies(house.settings.server.trusted_proxies)
-    stall_s = house.settings.stream.client_stall_s
-    return Face(keys, hosts, origins, house.clock, tell, proxies=proxies, stall_s=stall_s)
+def for_operators(settings: Settings) -> Settings:
+    """The settings of the operator's own addresses: nobody is asked for a key there, and no browser page may call."""
+    return replace(settings, auth=Auth(), server=replace(settings.server, cors_origins=[]))
 
 
 def _upstream(pool: Pool, settings: UpstreamSettings, _member: Member) -> Upstream:

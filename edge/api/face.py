@@ -17,6 +17,7 @@ from edge.errors import EdgeError, Forbidden, InternalError, MethodNotAllowed, N
 from edge.policy.auth import Keys
 from edge.policy.client import UNIX, Proxies
 from edge.policy.hosts import Hosts, Origins
+from edge.settings import Settings
 from edge.stream.writer import deliver
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -37,28 +38,19 @@ class Refused(Protocol):
 class Face:
     """The middleware and the response hook of the application.
 
-    Args:
-        stall_s: A client that takes nothing of an answer for this long is cut (``stream.client_stall_s``).
+    Attributes:
+        have_keys: Whether a caller needs one.
     """
 
-    def __init__(
-        self,
-        keys: Keys,
-        hosts: Hosts,
-        origins: Origins,
-        clock: Callable[[], float],
-        tell: Refused,
-        *,
-        proxies: Proxies,
-        stall_s: float,
-    ) -> None:
-        self._keys = keys
-        self._hosts = hosts
-        self._origins = origins
-        self._proxies = proxies
+    def __init__(self, settings: Settings, clock: Callable[[], float], tell: Refused) -> None:
         self._clock = clock
         self._tell = tell
-        self._stall_s = stall_s
+        self._keys = Keys(settings.auth.keys)
+        self.have_keys = bool(self._keys)
+        self._hosts = Hosts(settings.server.allowed_hosts, have_keys=self.have_keys)
+        self._origins = Origins(settings.server.cors_origins)
+        self._proxies = Proxies(settings.server.trusted_proxies)
+        self._stall_s = settings.stream.client_stall_s  # a client that takes nothing of an answer for so long is cut
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
