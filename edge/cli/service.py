@@ -94,7 +94,7 @@ def status() -> None:
     click.echo(f"edge.service  {_state(edge)}{since}")
     if edge["ActiveState"] not in ("inactive", "failed"):
         click.echo(f"              {edge['StatusText'] or 'has said nothing yet'}")
-        click.echo(f"              pid {edge['MainPID']}, {_memory(edge)}, restarted {edge['NRestarts']} times")
+        click.echo(f"              pid {edge['MainPID']}, {_memory(edge)}, restarts: {edge['NRestarts']}")
     elif edge["Result"] != "success":
         click.echo(f"              ended by: {edge['Result']}; see journalctl -u edge")
     click.echo(f"edge.socket   {_state(socket)}: {socket.get('Listen') or 'no address'}")

@@ -117,3 +117,30 @@ def test_only_root_may_install_but_anybody_may_look(edge: Machine) -> None:
     assert said == "edge service: needs root to change system units: sudo, or --dry-run to see them\n"
     assert "ExecStart=/usr/bin/python3 -P -m edge serve" in edge.run(*nobody, "install", "--dry-run")
     assert "active (running)" in edge.run(*nobody, "status")
+
+
+def test_a_python_that_the_service_could_not_see_is_refused(edge: Machine) -> None:
+    edge.run("mkdir", "-p", "/home/somebody")
+    edge.run("ln", "-sf", "/usr/bin/python3", "/home/somebody/python3")
+    said = edge.run("/home/somebody/python3", "-m", "edge", "service", "install", status=1)
+    assert "home directories" in said
+    assert "/home/somebody/python3" in said
+    assert "somebody" not in edge.run("cat", "/etc/systemd/system/edge.service")
+
+
+@pytest.mark.parametrize("server", ["ollama.service", "vllm.service"])
+def test_at_a_shutdown_it_drains_before_the_model_server_stops(edge: Machine, server: str) -> None:
+    edge.write(
+        f"/etc/systemd/system/{server}", "[Unit]\nPartOf=edge.socket\n[Service]\nExecStart=/bin/sleep infinity\n"
+    )
+    edge.run("systemctl", "daemon-reload")
+    edge.run("systemctl", "start", server)
+    running = Client(edge, KEY, text=WORDS)
+    running.until("word1")
+    stop = edge.start("systemctl", "stop", "edge.socket")  # all three in one transaction, as a shutdown is
+    until("the drain", lambda: edge.show("StatusText") == "draining: 1 stream left")
+    assert edge.show("ActiveState", server) == "active"
+    assert "data: [DONE]" in running.ended()
+    stop.communicate(timeout=60)
+    assert edge.show("ActiveState", server) == "inactive"
+    edge.run("systemctl", "start", "edge.socket", "edge.service")

@@ -48,9 +48,9 @@ def tree() -> Path:
     Raises:
         CannotBoot: It cannot be made or booted here.
     """
-    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
-    if os.geteuid() != 0 or missing:
-        raise CannotBoot(f"needs root and {', '.join(missing or TOOLS)} (packages systemd-container, mmdebstrap)")
+    missing = ["root"] * (os.geteuid() != 0) + [tool for tool in TOOLS if shutil.which(tool) is None]
+    if missing:
+        raise CannotBoot(f"lacks {', '.join(missing)} (packages systemd-container, mmdebstrap)")
     suite = SUITES.get(sys.version_info[:2])
     if suite is None:
         raise CannotBoot(f"no Debian has the Python {sys.version_info[:2]} that the dependencies are installed for")
