@@ -24,6 +24,7 @@ from fakes.model_server import (
     rst,
     stall,
 )
+from support.forms import FORM, TRANSCRIPTIONS, form, noise
 from support.proxies import Proxy, Unavailable, caddy, haproxy, in_front, nginx, nginx_bare
 from support.raw import CHAT, EMBEDDINGS, MESSAGES, RawClient, ask, chat_body
 from support.running import Serve
@@ -201,3 +202,25 @@ async def test_connections_to_edge_are_kept(serve: Serve, fake: FakeModel, front
     server = edge.edge.listener._runner.server
     assert server is not None
     assert len(server.connections) == 1
+
+
+@every_proxy
+async def test_a_public_name_is_passed_on_and_has_to_be_allowed(
+    serve: Serve, fake: FakeModel, front: Front, name: str
+) -> None:
+    edge = await serve(server={"allowed_hosts": ["llm.example.com"]})
+    port = await front(name, edge.port)
+    public = {"Host": "llm.example.com"}
+    assert (await ask(port, CHAT, chat_body(), public)).status == 200
+    other = await ask(port, CHAT, chat_body(), {"Host": "evil.example.com"})
+    assert other.status == (200 if name == "nginx-bare" else 403)  # that one puts its own idea of a name there
+
+
+@shipped_proxy
+async def test_an_upload_over_the_bound_of_other_bodies(serve: Serve, fake: FakeModel, front: Front, name: str) -> None:
+    fake.script(*json_answer({"text": "hello"}))
+    edge = await serve(server={"max_body_bytes": 2**20}, upstream={"relay": [TRANSCRIPTIONS]})
+    sent = form(noise(8_000_000))
+    answer = await ask(await front(name, edge.port), TRANSCRIPTIONS, sent, FORM, timeout_s=15)
+    assert (answer.status, answer.json) == (200, {"text": "hello"})
+    assert fake.requests[0].body == sent
