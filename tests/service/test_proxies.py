@@ -31,8 +31,6 @@ from support.running import Serve
 
 from edge.protocol.sse import COMMENT_HEARTBEAT
 
-pytestmark = pytest.mark.service
-
 AT_ONCE_S = 2.0
 SHIPPED = {"nginx": nginx, "caddy": caddy, "haproxy": haproxy}
 ALL = {**SHIPPED, "nginx-bare": nginx_bare}
