@@ -3,8 +3,10 @@
 In: settings. Out: a service that can be started and stopped. Must not: decide anything; it connects parts.
 """
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from aiohttp import web
 from msgspec.structs import replace
@@ -15,9 +17,8 @@ from edge.api.context import Context
 from edge.api.face import Face
 from edge.api.server import Listener, connection_limit
 from edge.api.tls import Certificate
-from edge.config import Listen, parse_listen
+from edge.config import Listen, parse_listen, reconciled
 from edge.errors import EdgeError
-from edge.policy.hosts import Origins
 from edge.settings import Auth, Settings
 from edge.settings import Upstream as UpstreamSettings
 from edge.store.memory import MemorySessions
@@ -37,8 +38,17 @@ from edge.upstream.simulator import Simulator
 # After the drain the rest is ended with the truth; this is for that truth to get out, on top of stream.flush_s.
 _LAST_WORDS_S = 1.0
 _CLOSING_S = 10.0  # sockets, children and a margin
+_FIRST_WORDS_S = 0.25  # from accepted to the request; nobody waits for it who asks nothing
+_LOOK_S = 0.02
 _SHOWN_CHARS = 200
 _ADMIN_CONNECTIONS = 16  # of scrapers and probes, which are let in however many clients there are
+
+
+class Follower(Protocol):
+    """A part that takes other settings while it runs."""
+
+    def follow(self, settings: Settings) -> None:
+        """These are in force now; they have been checked, so this cannot fail."""
 
 
 class Edge:
@@ -56,29 +66,94 @@ class Edge:
         self.ticker = Ticker(interval_for(settings.stream), clock)
         self.metrics = Metrics(active=lambda: len(self.registry), known_models=self._models)
         self.bodies = Bodies(settings.server)
-        self.sessions = Sessions(MemorySessions(settings.sessions), settings.sessions)
+        store = MemorySessions(settings.sessions)
+        self.sessions = Sessions(store, settings.sessions)
         tell = Teller(self.metrics)
-        house = House(settings, self.fleet, self.registry, self.ticker, tell, clock)
-        app = make_app(house, Face(settings, clock, tell), self.bodies, self.sessions, self.metrics)
+        self._house = House(settings, self.fleet, self.registry, self.ticker, tell, clock)
+        self.face = Face(settings, clock, tell)
+        app = make_app(self._house, self.face, self.bodies, self.sessions, self.metrics)
         self.listener = Listener(app, settings.server, connection_limit(settings.server))
-        admin = make_admin_app(house, Face(for_operators(settings), clock, tell), self.metrics)
+        self._admin_face = Face(for_operators(settings), clock, tell)
+        admin = make_admin_app(self._house, self._admin_face, self.metrics)
         self.admin_listener = Listener(admin, settings.server, _ADMIN_CONNECTIONS)
+        self._followers: tuple[Follower, ...] = (self.face, self.bodies, self.sessions, store, self.ticker)
 
-    async def start(self) -> None:
+    async def start(self, adopted: Mapping[str, Sequence[int]] | None = None) -> None:
         """Listen, then look for upstreams: a client that is early is told that none is known yet.
+
+        With sockets that others hold it is the other way round: there, clients that are early wait.
+
+        Args:
+            adopted: ``listener.sockets`` of the process that this one replaces.
 
         Raises:
             OSError: an address cannot be listened on, or the certificate cannot be used.
         """
-        server = self.settings.server
-        certificate = Certificate(server.tls_cert, server.tls_key) if server.tls_cert else None
-        await self.listener.start(self._listens, certificate)
-        if self._admin_listens:
-            await self.admin_listener.start(self._admin_listens, certificate)
+        held = adopted or any(listen.kind == "systemd" for listen in self._listens)
+        if held:
+            await self.fleet.start()
+        await self._listen(adopted or {})
         self._started = True
         admin = {"admin": self.admin_listener.addresses} if self._admin_listens else {}
         self.log.info("listening", addresses=self.listener.addresses, **admin)
-        await self.fleet.start()
+        if not held:
+            await self.fleet.start()
+
+    async def _listen(self, adopted: Mapping[str, Sequence[int]]) -> None:
+        server = self.settings.server
+        certificate = Certificate(server.tls_cert, server.tls_key) if server.tls_cert else None
+        operators = {str(listen) for listen in self._admin_listens}
+        admin_sockets = {address: known for address, known in adopted.items() if address in operators}
+        sockets = {address: known for address, known in adopted.items() if address not in operators}
+        self.owns_paths = not adopted
+        await self.listener.start(self._listens, certificate, sockets)
+        if self._admin_listens:
+            await self.admin_listener.start(self._admin_listens, certificate, admin_sockets)
+
+    @property
+    def sockets(self) -> dict[str, list[int]]:
+        """The descriptors of all that is listened on, by address."""
+        return {**self.listener.sockets, **self.admin_listener.sockets}
+
+    @property
+    def owns_paths(self) -> bool:
+        """Whether the paths of Unix sockets go when it stops listening."""
+        return self.listener.owns_paths
+
+    @owns_paths.setter
+    def owns_paths(self, owns: bool) -> None:
+        self.listener.owns_paths = self.admin_listener.owns_paths = owns
+
+    async def reload(self, settings: Settings) -> None:
+        """Run new exchanges by these settings, as far as that goes without a restart; the others keep theirs.
+
+        Raises:
+            ConfigError: they cannot be used together with what only a restart changes.
+            OSError: the certificate, or the ``ca_file`` of an upstream, cannot be used.
+        """
+        settings, changed, waiting = reconciled(self.settings, settings)
+        self.listener.reload_tls()
+        self.admin_listener.reload_tls()
+        await self.fleet.reload(settings)
+        self.settings = self._house.settings = settings
+        for follower in self._followers:
+            follower.follow(settings)
+        self._admin_face.follow(for_operators(settings))
+        self.log.info("reloaded", changed=changed, needs_restart=waiting)
+
+    async def retire(self) -> None:
+        """Another process has taken over the listening sockets: finish what was begun here, however long that takes.
+
+        Clients that are connected here are served on, each for one more request; those that ask nothing within
+        ``server.drain_s`` are let go.
+        """
+        self.face.leaving = self._admin_face.leaving = True
+        self.owns_paths = False
+        await self.listener.stop_accepting()
+        await self.admin_listener.stop_accepting()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self.settings.server.drain_s
+        await _while(lambda: len(self.registry) > 0 or (self.listener.connections > 0 and loop.time() < until))
 
     @property
     def stops_within_s(self) -> float:
@@ -90,6 +165,7 @@ class Edge:
         settings = self.settings
         await self.listener.stop_accepting()
         await self.admin_listener.stop_accepting()
+        await self._hear_out()
         if len(self.registry):
             self.log.info("draining", streams=len(self.registry), drain_s=settings.server.drain_s)
         await self.registry.drain(settings.server.drain_s, settings.stream.flush_s + _LAST_WORDS_S)
@@ -101,6 +177,12 @@ class Edge:
         await self.sessions.close()
         if self._started:
             self.log.info("stopped")
+
+    async def _hear_out(self) -> None:
+        """Serve who was accepted a moment ago and has not said yet what is wanted."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _FIRST_WORDS_S
+        await _while(lambda: self.listener.connections > len(self.registry) and loop.time() < until)
 
     def _models(self) -> frozenset[str]:
         return frozenset().union(*(member.models for member in self.fleet.members))
@@ -180,14 +262,14 @@ def make_app(house: House, face: Face, bodies: Bodies, talks: Sessions, metrics:
     app = web.Application(middlewares=[face.middleware])
     app.on_response_prepare.append(face.on_response_prepare)
     app.add_routes(surfaces.routes(house, bodies))
-    app.add_routes(sessions.routes(house, bodies, talks, Origins(settings.server.cors_origins)))
+    app.add_routes(sessions.routes(house, bodies, talks))
     app.add_routes(ollama.routes(house.fleet, bodies))
-    app.add_routes(management.routes(house.fleet, bodies, settings.stream))
+    app.add_routes(management.routes(house, bodies))
     app.add_routes(ops.probes(house.fleet, house.registry))
     app.add_routes(ops.models(house.fleet))
     if not settings.server.admin_listen:
         app.add_routes(ops.exposition(metrics.render))
-    app.add_routes(openapi.routes(have_keys=face.have_keys, have_metrics=not settings.server.admin_listen))
+    app.add_routes(openapi.routes(lambda: face.have_keys, have_metrics=not settings.server.admin_listen))
     return app
 
 
@@ -203,6 +285,11 @@ def make_admin_app(house: House, face: Face, metrics: Metrics) -> web.Applicatio
 def for_operators(settings: Settings) -> Settings:
     """The settings of the operator's own addresses: nobody is asked for a key there, and no browser page may call."""
     return replace(settings, auth=Auth(), server=replace(settings.server, cors_origins=[]))
+
+
+async def _while(waiting: Callable[[], bool]) -> None:
+    while waiting():  # noqa: ASYNC110 - aiohttp has nothing to wait for that tells of its connections
+        await asyncio.sleep(_LOOK_S)
 
 
 def _upstream(pool: Pool, settings: UpstreamSettings, _member: Member) -> Upstream:

@@ -25,6 +25,7 @@ from edge.protocol.surface import Surface
 from edge.protocol.token_estimate import estimate
 from edge.protocol.transcode import prepare_crossed
 from edge.settings import Server as ServerSettings
+from edge.settings import Settings
 
 # Parsing and writing JSON holds the interpreter's lock, so that a thread would stop the loop as well: 25 MiB took
 # 55 ms. Another process costs about 0.2 s once and then two copies through a pipe.
@@ -62,6 +63,11 @@ class Bodies:
         self._settings = settings
         self._pool: ProcessPoolExecutor | None = None
         self.budget = Budget(settings.bodies_budget_bytes)
+
+    def follow(self, settings: Settings) -> None:
+        """Other settings are in force."""
+        self._settings = settings.server
+        self.budget.limit = settings.server.bodies_budget_bytes
 
     async def read(
         self, request: web.BaseRequest, surface: Surface, share: Share, targets: Callable[[], tuple[Target, ...]]

@@ -40,11 +40,17 @@ class Face:
 
     Attributes:
         have_keys: Whether a caller needs one.
+        leaving: Each answer closes its connection: whoever sends more is to connect again, to whoever listens then.
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], float], tell: Refused) -> None:
         self._clock = clock
         self._tell = tell
+        self.leaving = False
+        self.follow(settings)
+
+    def follow(self, settings: Settings) -> None:
+        """These settings are in force."""
         self._keys = Keys(settings.auth.keys)
         self.have_keys = bool(self._keys)
         self._hosts = Hosts(settings.server.allowed_hosts, have_keys=self.have_keys)
@@ -88,6 +94,9 @@ class Face:
         """The signal before each response: whatever goes out carries these."""
         headers = response.headers
         headers["Server"] = _SERVER
+        if self.leaving:
+            headers["Connection"] = "close"
+            response.force_close()
         context = request.get(CONTEXT)
         if context is not None:
             headers.setdefault("x-request-id", context.request_id)

@@ -27,6 +27,7 @@ from edge.protocol.request import parse_object
 from edge.protocol.surface import OLLAMA
 from edge.settings import Stream as StreamSettings
 from edge.settings import Upstream as UpstreamSettings
+from edge.stream.exchange import House
 from edge.telemetry import log
 from edge.upstream.fleet import Fleet, Member
 from edge.upstream.relay import reason
@@ -49,8 +50,9 @@ class _Passed(NamedTuple):
     body: io.BytesIO | aiohttp.StreamReader | None
 
 
-def routes(fleet: Fleet, bodies: Bodies, settings: StreamSettings) -> list[web.RouteDef]:
+def routes(house: House, bodies: Bodies) -> list[web.RouteDef]:
     """Ollama's routes that change models."""
+    fleet = house.fleet
 
     def json(path: str) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -59,7 +61,7 @@ def routes(fleet: Fleet, bodies: Bodies, settings: StreamSettings) -> list[web.R
             try:
                 asked = parse_object(await bodies.read_raw(request, share))
                 passed = _Passed(path, {"Content-Type": "application/json"}, io.BytesIO(orjson.dumps(asked)))
-                return await _pass_on(request, member, passed, settings)
+                return await _pass_on(request, member, passed, house.settings.stream)
             finally:
                 share.give_back()
 
@@ -71,10 +73,10 @@ def routes(fleet: Fleet, bodies: Bodies, settings: StreamSettings) -> list[web.R
             raise Forbidden("blobs are not taken from browsers")
         path = f"/api/blobs/{request.match_info['digest']}"  # nothing but digits, as the route says
         if request.method == "HEAD":
-            return await _pass_on(request, member, _Passed(path, {}, None), settings)
+            return await _pass_on(request, member, _Passed(path, {}, None), house.settings.stream)
         length = request.headers.get("Content-Length")
         headers = {"Content-Type": "application/octet-stream", **({} if length is None else {"Content-Length": length})}
-        return await _pass_on(request, member, _Passed(path, headers, request.content), settings)
+        return await _pass_on(request, member, _Passed(path, headers, request.content), house.settings.stream)
 
     return [
         *(web.route(method, path, json(path)) for method, path in _JSON_ROUTES),

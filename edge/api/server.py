@@ -11,9 +11,11 @@ import logging
 import os
 import resource
 import socket
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -29,6 +31,7 @@ _MOST_CONNECTIONS = 4096
 _READ_BUFFER = 64 * 1024  # of a body: twice this and one read at the most; aiohttp's default is four times that
 _OWN_FILES = 64  # descriptors for listening, logs, probes and the like
 _SYSTEMD_FIRST_FD = 3  # sd_listen_fds(3)
+_NONE: Mapping[str, Sequence[int]] = {}
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\nConnection: close\r\n"
     b"Content-Length: %d\r\n\r\n%b"
@@ -99,6 +102,9 @@ _http_logger.addFilter(_tell_malformed)
 class Listener:
     """Everything that listens for one application.
 
+    Attributes:
+        owns_paths: The paths of Unix sockets go when it stops; not while another process listens there as well.
+
     Args:
         limit: Connections at once.
     """
@@ -120,15 +126,34 @@ class Listener:
         self._certificate: Certificate | None = None
         self._shaking: Shaking | None = None
         self._servers: list[asyncio.Server] = []
+        self._listening: dict[str, list[socket.socket]] = {}
+        self.owns_paths = True
         self._paths: list[Path] = []
         self.addresses: list[str] = []
 
-    async def start(self, listens: list[Listen], certificate: Certificate | None = None) -> None:
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return 0 if self._runner.server is None else len(self._runner.server.connections)
+
+    @property
+    def sockets(self) -> dict[str, list[int]]:
+        """The descriptors of what is listened on, by address."""
+        return {address: [sock.fileno() for sock in socks] for address, socks in self._listening.items()}
+
+    async def start(
+        self,
+        listens: list[Listen],
+        certificate: Certificate | None = None,
+        adopted: Mapping[str, Sequence[int]] = _NONE,
+    ) -> None:
         """Listen on all of them.
 
         Args:
             listens: The addresses.
             certificate: With one, every TCP socket speaks TLS; Unix sockets never do.
+            adopted: The ``sockets`` of the process that this one replaces. Those that are not listened on any more are
+                closed; a Unix socket's path is left behind then.
 
         Raises:
             OSError: an address cannot be listened on; the message names it.
@@ -141,8 +166,12 @@ class Listener:
         self._certificate = certificate
         self._shaking = Shaking(certificate, gate, gate.room) if certificate else None
         for listen in listens:
-            for sock in self._sockets(listen):
-                await self._serve(gate, sock)
+            known = adopted.get(str(listen), ())
+            self._listening[str(listen)] = self._adopt(listen, known) if known else self._sockets(listen)
+        for sock in chain.from_iterable(self._listening.values()):  # all of them could be had, so nobody is let down
+            await self._serve(gate, sock)
+        for descriptor in chain.from_iterable(adopted[address] for address in adopted.keys() - self._listening.keys()):
+            os.close(descriptor)
 
     def reload_tls(self) -> None:
         """Show the certificate that is in the files now to new connections; nothing to do without TLS.
@@ -158,7 +187,10 @@ class Listener:
         for server in self._servers:
             server.close()
         self._servers.clear()
-        for path in self._paths:
+        for sock in chain.from_iterable(self._listening.values()):
+            sock.close()  # one that was never served; the others are closed already
+        self._listening.clear()
+        for path in self._paths if self.owns_paths else ():
             path.unlink(missing_ok=True)
         self._paths.clear()
 
@@ -175,13 +207,18 @@ class Listener:
         # Inherited by every connection: what the kernel takes for a reader that does not read.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         if sock.family == socket.AF_UNIX:
-            self._servers.append(await loop.create_unix_server(gate, sock=sock, backlog=_BACKLOG))
+            self._servers.append(await loop.create_unix_server(gate, sock=sock, backlog=_BACKLOG, **_keeps_path(loop)))
             self.addresses.append(f"unix:{sock.getsockname()}")
         else:
             self._servers.append(await loop.create_server(self._shaking or gate, sock=sock, backlog=_BACKLOG))
             host, port = sock.getsockname()[:2]
             scheme = "http" if self._shaking is None else "https"
             self.addresses.append(f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}")
+
+    def _adopt(self, listen: Listen, descriptors: Sequence[int]) -> list[socket.socket]:
+        if listen.kind == "unix":
+            self._paths.append(Path(listen.path))
+        return [socket.socket(fileno=descriptor) for descriptor in descriptors]
 
     def _sockets(self, listen: Listen) -> list[socket.socket]:
         try:
@@ -225,6 +262,12 @@ def _group_id(group: str) -> int:
         return grp.getgrnam(group).gr_gid
     except KeyError:
         raise OSError(errno.EINVAL, "there is no such group as server.unix_group") from None
+
+
+def _keeps_path(loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
+    """From Python 3.13 on, asyncio's own loop removes the path of a socket that it closes."""
+    own = isinstance(loop, asyncio.BaseEventLoop) and sys.version_info >= (3, 13)
+    return {"cleanup_socket": False} if own else {}
 
 
 Resolved = tuple[socket.AddressFamily, tuple[str, int]]

@@ -31,9 +31,9 @@ _FLAGS = {"true": True, "false": False}
 _OWN = ("same-origin", "none")  # of Sec-Fetch-Site: asked by a page of Edge's own origin, or by a person
 
 
-def routes(house: House, bodies: Bodies, sessions: Sessions, origins: Origins) -> list[web.RouteDef]:
+def routes(house: House, bodies: Bodies, sessions: Sessions) -> list[web.RouteDef]:
     """All routes of the session API."""
-    stream = _stream(house, bodies, sessions, origins)
+    stream = _stream(house, bodies, sessions)
 
     async def show(request: web.Request) -> web.Response:
         session = request.match_info["id"]
@@ -58,13 +58,13 @@ def routes(house: House, bodies: Bodies, sessions: Sessions, origins: Origins) -
     ]
 
 
-def _stream(house: House, bodies: Bodies, sessions: Sessions, origins: Origins) -> Handler:
+def _stream(house: House, bodies: Bodies, sessions: Sessions) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         context = request[CONTEXT]
         principal = _principal(context).name
         refuse_if_draining(house)
         if request.method == "GET":
-            _check_origin(request, origins)
+            _check_origin(request, Origins(house.settings.server.cors_origins))
         if last := request.headers.get("Last-Event-ID", "").strip():
             return _come_back(sessions, principal, last)
         share = bodies.budget.share()

@@ -1,19 +1,22 @@
 """``edge serve``: run one process until it is told to stop."""
 
 import asyncio
+import functools
 import gc
 import os
-import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from edge.app import Edge
+from edge.cli.process import Process
 from edge.config import ConfigError, Loaded, load
 from edge.service.attend import Attendant, status_line
+from edge.service.handover import Predecessor, adopt
 from edge.service.notify import Notifier, watchdog_s
+from edge.service.pidfile import PidFile, path_in
 from edge.telemetry import log
 
 # Objects made before a look for cycles. An exchange makes some hundred, nearly all without cycles: with the default of
@@ -36,55 +39,62 @@ def serve(
     given = {key: value for key, value in (("pace_s", pace), ("script", script)) if value is not None}
     if given and not simulate:
         raise click.UsageError("--pace and --script are of use with --simulate only")
-    loaded = load_or_exit(config, listen, given if simulate else None)
+    predecessor = adopt(os.environ)
+    again = functools.partial(load, config, os.environ, listen, given if simulate else None)
+    try:
+        loaded = again()
+    except ConfigError as error:
+        _fail(str(error), predecessor)
+        sys.exit(2)
     log.configure(loaded.settings.log)
     try:
         import uvloop  # noqa: PLC0415 - there is none on some platforms, and asyncio's own loop serves too
     except ImportError:
-        status = asyncio.run(_serve(loaded))
+        status = asyncio.run(_serve(loaded, again, predecessor))
     else:
-        status = uvloop.run(_serve(loaded))
+        status = uvloop.run(_serve(loaded, again, predecessor))
     sys.exit(status)
 
 
-def load_or_exit(
-    config: Path | None, listen: tuple[str, ...] = (), simulator: Mapping[str, object] | None = None
-) -> Loaded:
+def load_or_exit(config: Path | None) -> Loaded:
     """Load the configuration; on mistakes print them all, one a line, and exit with status 2."""
     try:
-        return load(config, os.environ, listen, simulator)
+        return load(config, os.environ)
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(2)
 
 
-async def _serve(loaded: Loaded) -> int:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):  # before the start, so that it can be stopped in good order too
-        loop.add_signal_handler(number, _stop_or_die, stop, number)
-    edge = Edge(loaded.settings)
-    for warning in loaded.warnings:
+async def _serve(first: Loaded, load_again: Callable[[], Loaded], predecessor: Predecessor | None) -> int:
+    pid_file = PidFile(path_in(os.environ))
+    process = Process(load_again, pid_file)  # before the start, so that it can be stopped in good order too
+    edge = Edge(first.settings)
+    for warning in first.warnings:
         edge.log.warning("config", problem=warning)
     attendant = Attendant(Notifier.from_environ(os.environ), watchdog_s(os.environ), lambda: status_line(edge))
     try:
-        await edge.start()
+        await edge.start(predecessor.sockets if predecessor else None)
+        pid_file.hold()
+        if predecessor is not None:
+            predecessor.ready()
+            edge.owns_paths = True
         attendant.ready()
         gc.freeze()  # what has been made so far stays; looking through it again and again would find nothing
         gc.set_threshold(_GC_THRESHOLD)
-        await stop.wait()
+        await process.until_the_end(edge)
     except OSError as error:
-        click.echo(f"edge: {error.strerror or error}", err=True)
+        _fail(f"edge: {error.strerror or error}", predecessor)
         return 1
     finally:
-        attendant.stopping(edge.stops_within_s)
+        if not process.replaced:  # else the service goes on, by another process
+            attendant.stopping(edge.stops_within_s)
         await edge.stop()
         attendant.close()
+        pid_file.release()
     return 0
 
 
-def _stop_or_die(stop: asyncio.Event, number: int) -> None:
-    """The first signal drains; a second one means it."""
-    if stop.is_set():
-        os._exit(128 + number)
-    stop.set()
+def _fail(why: str, predecessor: Predecessor | None) -> None:
+    click.echo(why, err=True)
+    if predecessor is not None:
+        predecessor.failed(why)

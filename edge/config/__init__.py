@@ -7,6 +7,7 @@ mistake at once. Must not: open sockets, log, or put a configured value into a m
 """
 
 from edge.config.certificate import server_context
+from edge.config.changes import reconciled
 from edge.config.listen import Listen, parse_listen
 from edge.config.load import Loaded, load
 from edge.config.problems import ConfigError, Problem
@@ -20,6 +21,7 @@ __all__ = [
     "Row",
     "load",
     "parse_listen",
+    "reconciled",
     "render_example",
     "render_table",
     "server_context",

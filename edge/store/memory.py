@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from edge.settings import Sessions as SessionSettings
+from edge.settings import Settings
 from edge.store.base import Conversation, Turn, within
 
 
@@ -23,6 +24,10 @@ class MemorySessions:
     def __repr__(self) -> str:
         return f"<MemorySessions {len(self._kept)}>"
 
+    def follow(self, settings: Settings) -> None:
+        """Other settings are in force; what is over them goes when it is next asked for, or the next turn is kept."""
+        self._bounds = settings.sessions
+
     async def read(self, principal: str, session: str) -> Conversation | None:
         """See ``base.SessionStore``."""
         return self._found((principal, session))
@@ -34,7 +39,7 @@ class MemorySessions:
         turns = within((*before.turns, question, answer), self._bounds, self._clock())
         self._kept[key] = Conversation(turns, before.created, answer.at)
         self._kept.move_to_end(key)
-        if len(self._kept) > self._bounds.max_sessions:
+        while len(self._kept) > self._bounds.max_sessions:
             self._kept.popitem(last=False)
 
     async def delete(self, principal: str, session: str) -> bool:

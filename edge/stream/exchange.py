@@ -60,9 +60,13 @@ class Tell(Protocol):
         """It is over on both sides."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class House:
-    """What all exchanges share."""
+    """What all exchanges share.
+
+    Attributes:
+        settings: In force now. A reload puts others here; an exchange keeps those that it began with.
+    """
 
     settings: Settings
     fleet: Fleet
@@ -104,10 +108,11 @@ class Exchange:
 
     def __init__(self, house: House, asked: Asked, prepared: Prepared) -> None:
         self.house = house
+        self.settings = house.settings
         self.asked = asked
         self.stream_id = asked.stream_id
         self.prepared = prepared  # without its body, once that is not needed any more
-        self.request_text = prepared.body[: house.settings.log.content_bytes]
+        self.request_text = prepared.body[: self.settings.log.content_bytes]
         self.member: Member | None = None  # of the latest attempt
         self.attempts = 0
         self.context: Context | None = None  # of the prompt, where the upstream may cut it
@@ -120,7 +125,7 @@ class Exchange:
         self._told_at = asked.accepted_at
         self._recorded = False
         self._ended = asked.ended
-        self.generation = Generation(asked.stream_id, house.settings, house.clock, self)
+        self.generation = Generation(asked.stream_id, self.settings, house.clock, self)
 
     def __repr__(self) -> str:
         return f"<Exchange {self.asked.request_id} {self.prepared.surface} {self.generation!r}>"
@@ -165,7 +170,7 @@ class Exchange:
             self.generation.tick(now)
             if self.reader is not None:
                 self.reader.tick(now)
-            progress_s = self.house.settings.log.progress_s
+            progress_s = self.settings.log.progress_s
             if progress_s and now - self._told_at >= progress_s:
                 self._told_at = now
                 self.house.tell.progressed(self)
@@ -190,7 +195,7 @@ class Exchange:
 
     def _compose(self, member: Member) -> Call:
         headers = {**self.asked.headers, "x-request-id": self.asked.request_id}
-        terms = Terms(self.asked.dialect, self.house.settings.stream, headers, self.stream_id, self.asked.upload)
+        terms = Terms(self.asked.dialect, self.settings.stream, headers, self.stream_id, self.asked.upload)
         return compose(self.prepared, member, terms)
 
     def _open(self, member: Member, call: Call) -> None:
@@ -267,7 +272,7 @@ class Exchange:
 
     def _make_reader(self, writer: Writer) -> Subscriber | Collected:
         house, asked = self.house, self.asked
-        stream = house.settings.stream
+        stream = self.settings.stream
         if self.prepared.stream:
             return Subscriber(
                 self.generation, writer, stream, house.clock, self.changed,

@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 from edge.errors import Conflict
 from edge.policy.lifecycle import Outcome
 from edge.settings import Sessions as SessionSettings
+from edge.settings import Settings
 from edge.store.base import Conversation, SessionStore, Turn
 from edge.stream.generation import Generation
 
@@ -61,6 +62,10 @@ class Sessions:
         self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()  # as long as anybody wants it
         self._settling: set[asyncio.Task[None]] = set()
         self._complete: OrderedDict[Key, None] = OrderedDict()  # principal and stream id
+
+    def follow(self, settings: Settings) -> None:
+        """Other settings are in force."""
+        self._settings = settings.sessions
 
     async def take(self, principal: str, session: str) -> Held:
         """Have a session to oneself.

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from edge.settings import Settings
 from edge.settings import Stream as StreamSettings
 
 _SLOWEST_S = 0.25  # how late a deadline may be noticed
@@ -47,6 +48,10 @@ class Ticker:
 
     def __len__(self) -> int:
         return len(self._things)
+
+    def follow(self, settings: Settings) -> None:
+        """Other settings are in force."""
+        self._interval = interval_for(settings.stream)
 
     def add(self, thing: Ticked) -> None:
         """Begin to tick ``thing``."""

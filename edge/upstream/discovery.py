@@ -41,6 +41,10 @@ class Place:
         self.kind = _KINDS.get(settings.kind, Kind.GENERIC)
         self._cloud = CloudLook(self.kind) if self.kind in CLOUDS else None
 
+    def same(self, other: "Place") -> bool:
+        """Whether it is looked at in the same way."""
+        return (self.settings, self.configured) == (other.settings, other.configured)
+
     async def look(self) -> Found:
         """Look at what answers there."""
         if self.kind is Kind.SIMULATOR:

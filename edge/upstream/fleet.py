@@ -8,7 +8,7 @@ does not answer looks, or tell a secret.
 import asyncio
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +98,27 @@ class Fleet:
                 self._watcher.cancel()
                 await asyncio.wait([self._watcher])
 
+    async def reload(self, settings: Settings) -> None:
+        """Be where these settings say, having looked once at what is new; what they leave alone stays as it is.
+
+        Streams of upstreams that are not there any more, or not as they were, run on.
+
+        Raises:
+            OSError: the ``ca_file`` of an upstream cannot be used; nothing has changed then.
+        """
+        wanted = [self._known(place) or place for place in places(settings, self._own_ports)]
+        new = [place for place in wanted if place not in self._places]
+        for place in new:
+            if place.configured:
+                self._join(place, place.settings, place.kind)
+        try:
+            await asyncio.gather(*map(self._greet, new))
+        except BaseException:
+            await self._dismiss(new)
+            raise
+        self._settings, before, self._places = settings, self._places, wanted
+        await self._dismiss([place for place in before if place not in wanted])
+
     async def look(self) -> None:
         """Look at every place now, all at the same time."""
         async with asyncio.TaskGroup() as group:
@@ -154,10 +175,31 @@ class Fleet:
             self._looked.set()
             await asyncio.sleep(self._settings.discovery.interval_s)
 
+    def _known(self, wanted: Place) -> Place | None:
+        """The place that is there already, with the same settings."""
+        return next((place for place in self._places if place.same(wanted)), None)
+
+    async def _greet(self, place: Place) -> None:
+        """The first look at a place that is about to be one of ours, so that it need not begin as one that is down."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LOOK_S):
+                self._learn(place, await place.look())
+
+    async def _dismiss(self, unwanted: list[Place]) -> None:
+        """Whoever is there leaves when its streams have ended."""
+        for place in unwanted:
+            if place.member is not None:
+                self._leaving.append((place.member, place.pool))
+                place.member = None
+            else:
+                await place.pool.close()
+
     async def _look_at(self, place: Place) -> None:
         found = await place.look()
-        if self._closed:
-            return
+        if not self._closed and place in self._places:
+            self._learn(place, found)
+
+    def _learn(self, place: Place, found: Found) -> None:
         before, place.found = place.found, found
         if place.configured:
             self._refresh(place, found)

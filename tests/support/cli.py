@@ -34,7 +34,7 @@ class Done:
 def environment(**variables: str) -> dict[str, str]:
     """Ours without any setting of Edge's; by default no ports are looked at."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_")}
-    given = {"EDGE_DISCOVERY_ENABLED": "false", "EDGE_SERVER_LISTEN": "127.0.0.1:0", **variables}
+    given = {"EDGE_DISCOVERY_ENABLED": "false", "EDGE_SERVER_LISTEN": "127.0.0.1:0", "XDG_RUNTIME_DIR": "", **variables}
     return {**clean, **{name: value for name, value in given.items() if value}}
 
 

@@ -24,21 +24,33 @@ class EdgeProcess:
     port: int
 
     def __init__(
-        self, directory: Path, upstream: str, sets: Mapping[str, Any] | None = None, **sections: Mapping[str, Any]
+        self,
+        directory: Path,
+        upstream: str,
+        sets: Mapping[str, Any] | None = None,
+        listen: str | None = "127.0.0.1:0",
+        **sections: Mapping[str, Any],
     ) -> None:
+        self._listen = () if listen is None else ("--listen", listen)
         self._config = directory / "edge.toml"
         place = _keys({"name": "up", "url": upstream, **(sets or {})})
-        self._config.write_text(f"{_toml({'discovery': {'enabled': False}, **sections})}[[upstream]]\n{place}")
+        self.configure(f"{_toml({'discovery': {'enabled': False}, **sections})}[[upstream]]\n{place}")
+        # glibc gives what is larger than this straight back to the system: then memory tells what is held, and not what
+        # the allocator keeps for later.
+        self.environ = {"PATH": os.environ["PATH"], "MALLOC_MMAP_THRESHOLD_": "1000000"}
         self.lines = Lines()
+
+    def configure(self, text: str) -> None:
+        """Write the configuration file anew."""
+        self._config.write_text(text)
 
     async def __aenter__(self) -> Self:
         self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "edge", "serve", "--config", self._config, "--listen", "127.0.0.1:0"),
-            # glibc gives what is larger than this straight back to the system: then memory tells what is held, and not
-            # what the allocator keeps for later.
-            env={"PATH": os.environ["PATH"], "MALLOC_MMAP_THRESHOLD_": "1000000"},
+            *(sys.executable, "-m", "edge", "serve", "--config", self._config, *self._listen),
+            env=self.environ,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
         )
         self._reading = asyncio.create_task(self._read())
         try:
@@ -46,14 +58,20 @@ class EdgeProcess:
         except BaseException:
             await self.__aexit__()
             raise
-        self.port = int(listening["addresses"][0].rsplit(":", 1)[1])
+        address = listening["addresses"][0]
+        self.port = int(address.rsplit(":", 1)[1]) if address.startswith("http") else 0
         return self
 
     async def __aexit__(self, *_: object) -> None:
         with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
+            os.killpg(self.process.pid, signal.SIGKILL)  # and its successors, which log into the same pipe
         await self.process.wait()
         await self._reading
+
+    @property
+    def successors(self) -> list[int]:
+        """Process ids of those that have taken over, the last of them serves."""
+        return [line["pid"] for line in self.lines.of("replaced")]
 
     async def ready(self) -> None:
         """Wait until its upstream has been found."""

@@ -1,0 +1,100 @@
+"""One process of Edge while it serves: what its signals ask for, one after the other.
+
+In: a started Edge, and signals. Out: reloads, a process that takes over, the wish to end. Must not: end Edge itself,
+or let a wish that fails end it.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+
+from edge.app import Edge
+from edge.config import ConfigError, Loaded
+from edge.service.handover import HandoverError, replace_by_new
+from edge.service.notify import Notifier
+from edge.service.pidfile import PidFile
+from edge.telemetry import log
+
+
+class Process:
+    """Made with the loop running. Its signals are heard from then on.
+
+    Args:
+        load: Loads the configuration, as at the start.
+        pid_file: Of this process; a successor that fails may have taken it.
+
+    Attributes:
+        replaced: Another process serves now.
+    """
+
+    def __init__(self, load: Callable[[], Loaded], pid_file: PidFile) -> None:
+        self._load = load
+        self._pid_file = pid_file
+        self._stop = asyncio.Event()
+        self._wishes: asyncio.Queue[int] = asyncio.Queue()
+        self._notifier = Notifier.from_environ(os.environ)
+        self.replaced = False
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop_or_die, number)
+        for number in (signal.SIGHUP, signal.SIGUSR2):
+            loop.add_signal_handler(number, self._wishes.put_nowait, number)
+
+    async def until_the_end(self, edge: Edge) -> None:
+        """Do what is wished for, until it is to stop, or has been replaced and has nothing left to do."""
+        working = asyncio.create_task(self._work(edge), name="signals")
+        stopping = asyncio.create_task(self._stop.wait(), name="stop")
+        try:
+            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            working.cancel()
+            with suppress(asyncio.CancelledError):
+                await working
+
+    async def _work(self, edge: Edge) -> None:
+        while not self.replaced:
+            wish = self._reload if await self._wishes.get() == signal.SIGHUP else self._upgrade
+            try:
+                await wish(edge)
+            except Exception:  # a bug of ours in one wish must not end the streams
+                edge.log.exception("bug")
+        await edge.retire()
+
+    async def _reload(self, edge: Edge) -> None:
+        self._notifier.reloading()
+        try:
+            loaded = await asyncio.to_thread(self._load)
+            await edge.reload(loaded.settings)
+        except ConfigError as error:
+            self._refuse(edge, str(error).splitlines())
+        except OSError as error:  # a certificate that has gone since it was checked
+            self._refuse(edge, [str(error)])
+        else:
+            log.configure(edge.settings.log)
+            for warning in loaded.warnings:
+                edge.log.warning("config", problem=warning)
+        finally:
+            self._notifier.ready()
+
+    def _refuse(self, edge: Edge, problems: list[str]) -> None:
+        edge.log.error("reload refused", problems=problems)
+
+    async def _upgrade(self, edge: Edge) -> None:
+        try:
+            pid = await replace_by_new(edge.sockets)
+        except HandoverError as error:
+            self._pid_file.hold()
+            edge.log.error("upgrade failed", why=str(error))  # noqa: TRY400 - it is no fault of ours, but its text
+            return
+        self._notifier.main_pid(pid)  # from here, since systemd listens only to the one it takes for the main process
+        self.replaced = True
+        edge.log.info("replaced", pid=pid, streams=len(edge.registry))
+
+    def _stop_or_die(self, number: int) -> None:
+        """The first signal drains; a second one means it."""
+        if self._stop.is_set():
+            os._exit(128 + number)
+        self._stop.set()

@@ -1,0 +1,188 @@
+"""Reloading: what is new holds for new requests, what runs is left alone, what is wrong changes nothing."""
+
+import asyncio
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import pytest
+from fakes.model_server import DONE, FakeModel, chat_finish, chat_role, chat_token, chunk, end, gate, head
+from support.cli import run
+from support.edge_process import START_S, EdgeProcess
+from support.raw import CHAT, RawClient, ask, chat_body
+from support.running import Running, Serve, make_settings
+
+from edge.config import ConfigError
+from edge.settings import Settings
+
+OLD, NEW = "key-of-old-times", "key-of-new-times"
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def settings_of(*urls: str, **sections: Mapping[str, object]) -> Settings:
+    """As the ``serve`` fixture makes them."""
+    return make_settings(*urls, **{name: dict(section) for name, section in sections.items()})
+
+
+async def asked(edge: Running, headers: Mapping[str, str] | None = None) -> int:
+    return (await ask(edge.port, CHAT, chat_body(), headers)).status
+
+
+async def test_other_keys_hold_at_once_and_a_stream_of_the_old_one_goes_on(serve: Serve, fake: FakeModel) -> None:
+    fake.script(head(), chunk(chat_role() + chat_token("tok")), gate("rest"), chunk(chat_finish() + DONE), end())
+    edge = await serve(fake.url, auth={"keys": [OLD]})
+    async with RawClient(edge.port) as client:
+        await client.post(CHAT, chat_body(), bearer(OLD))
+        await client.until(b"tok")
+        await edge.edge.reload(settings_of(fake.url, auth={"keys": [NEW]}))
+        assert [await asked(edge, bearer(key)) for key in (OLD, NEW)] == [401, 200]
+        fake.open("rest")
+        answer = await client.answer()
+        assert (answer.status, answer.clean, answer.events[-1]) == (200, True, DONE)
+    (line,) = edge.lines.of("reloaded")
+    assert (line["changed"], line["needs_restart"]) == (["auth.keys"], [])
+    assert NEW not in str(edge.lines.lines)
+
+
+async def test_hosts_and_origins_are_those_of_now(serve: Serve, fake: FakeModel) -> None:
+    edge = await serve(fake.url)
+    page, host = {"Origin": "https://app.example"}, {"Host": "edge.example"}
+    before = await asked(edge, host), (await ask(edge.port, CHAT, chat_body(), page)).headers
+    await edge.edge.reload(
+        settings_of(fake.url, server={"allowed_hosts": ["edge.example"], "cors_origins": ["https://app.example"]})
+    )
+    after = await asked(edge, host), (await ask(edge.port, CHAT, chat_body(), page)).headers
+    assert (before[0], after[0]) == (403, 200)
+    assert ("access-control-allow-origin" in before[1], after[1]["access-control-allow-origin"]) == (
+        False,
+        "https://app.example",
+    )
+
+
+async def test_a_stream_keeps_its_clocks_and_the_next_one_has_the_new_ones(serve: Serve, fake: FakeModel) -> None:
+    fake.script(head(), chunk(chat_role() + chat_token("tok")), gate("rest"), chunk(chat_finish() + DONE), end())
+    fake.script(head(), chunk(chat_role() + chat_token("tok")), gate("never"))
+    edge = await serve(fake.url)
+    async with RawClient(edge.port) as first, RawClient(edge.port) as second:
+        await first.post(CHAT, chat_body())
+        await first.until(b"tok")
+        await edge.edge.reload(settings_of(fake.url, stream={"inter_token_s": 0.1}))
+        await second.post(CHAT, chat_body())
+        assert not (await second.answer()).clean
+        fake.open("rest")
+        assert (await first.answer()).clean
+    assert [record["outcome"] for record in edge.records] == ["upstream_stall", "complete"]
+
+
+async def test_bounds_of_bodies_and_sessions_are_those_of_now(serve: Serve, fake: FakeModel) -> None:
+    edge = await serve(fake.url)
+    await edge.edge.reload(settings_of(fake.url, server={"max_body_bytes": 1024}, sessions={"max_bytes": 1024}))
+    large = await ask(edge.port, CHAT, chat_body(user="x" * 2000))
+    long = await ask(edge.port, "/v1/chat/stream", {"session_id": "s", "message": "x" * 800})
+    assert (large.status, long.status) == (413, 400)
+
+
+async def test_an_upstream_comes_and_another_goes_under_a_running_stream(serve: Serve, fake: FakeModel) -> None:
+    fake.script(head(), chunk(chat_role() + chat_token("tok")), gate("rest"), chunk(chat_finish() + DONE), end())
+    async with FakeModel() as other:
+        edge = await serve(fake.url, discovery={"interval_s": 0.05})
+        async with RawClient(edge.port) as client:
+            await client.post(CHAT, chat_body())
+            await client.until(b"tok")
+            settings = settings_of(other.url, discovery={"interval_s": 0.05})
+            (upstream,) = settings.upstream
+            await edge.edge.reload(
+                msgspec.structs.replace(settings, upstream=[msgspec.structs.replace(upstream, name="other")])
+            )
+            assert await asked(edge) == 200
+            assert len(other.requests) == 1  # at once: it was looked at before it was used
+            fake.open("rest")
+            answer = await client.answer()
+            assert (answer.clean, answer.events[-1]) == (True, DONE)
+        async with asyncio.timeout(5):
+            while fake.live:
+                await asyncio.sleep(0.01)  # the last connection goes with the next look
+        (line,) = edge.lines.of("reloaded")
+        assert line["changed"] == ["upstream other added", "upstream up removed"]
+        await edge.stop()
+
+
+async def test_an_upstream_that_stays_keeps_its_connections_and_one_with_another_key_uses_it(
+    serve: Serve, fake: FakeModel
+) -> None:
+    edge = await serve(fake.url)
+    (before,) = edge.edge.fleet.members
+    await edge.edge.reload(settings_of(fake.url, stream={"total_s": 9}))
+    assert edge.edge.fleet.members == (before,)
+    await edge.edge.reload(settings_of(fake.url, upstream={"api_key": "key-for-upstream"}))
+    assert await asked(edge) == 200
+    assert fake.requests[-1].headers["authorization"] == "Bearer key-for-upstream"
+    assert edge.lines.of("reloaded")[-1]["changed"] == ["stream.total_s", "upstream up changed"]
+
+
+async def test_what_needs_a_restart_is_said_each_time_and_stays_as_it_is(serve: Serve, fake: FakeModel) -> None:
+    edge = await serve(fake.url)
+    other = settings_of(fake.url, server={"listen": ["127.0.0.1:1"], "max_connections": 7, "drain_s": 0.1})
+    for _ in range(2):
+        await edge.edge.reload(other)
+    first, second = edge.lines.of("reloaded")
+    assert first["needs_restart"] == second["needs_restart"] == ["server.listen", "server.max_connections"]
+    assert (first["changed"], second["changed"]) == (["server.drain_s"], [])
+    assert await asked(edge) == 200
+
+
+async def test_keys_are_not_dropped_while_the_old_address_is_beyond_loopback(serve: Serve, fake: FakeModel) -> None:
+    """The new settings are sound by themselves, but the address would stay as it is, open to everybody."""
+    everywhere = {"listen": ["0.0.0.0:0"]}
+    edge = await serve(fake.url, server=everywhere, auth={"keys": [OLD]})
+    with pytest.raises(ConfigError, match="without a restart"):
+        await edge.edge.reload(settings_of(fake.url))
+    assert await asked(edge) == 401
+
+
+async def test_the_command_reloads_a_process_and_a_wrong_file_is_refused_whole(fake: FakeModel, tmp_path: Path) -> None:
+    upstream = f'[[upstream]]\nname = "up"\nurl = "{fake.url}"\n'
+    async with EdgeProcess(tmp_path, fake.url) as edge:
+        await edge.ready()
+        edge.configure(f'discovery.enabled = false\nauth.keys = ["{NEW}"]\nlog.level = "info"\n{upstream}')
+        done = await run("reload", "--pid", str(edge.process.pid))
+        assert (done.status, str(edge.process.pid) in done.out) == (0, True)
+        assert (await edge.lines.wait("reloaded"))[0]["changed"] == ["auth.keys"]
+        edge.configure(f'auth.keys = ["{OLD}"]\nstream.heartbeat_s = -1\nserver.nonsense = 1\n{upstream}')
+        edge.send_signal(signal.SIGHUP)
+        (refused,) = await edge.lines.wait("reload refused")
+        assert [problem.split(": ")[1] for problem in refused["problems"]] == ["stream.heartbeat_s", "server.nonsense"]
+        statuses = [(await ask(edge.port, CHAT, chat_body(), bearer(key))).status for key in (OLD, NEW)]
+        assert statuses == [401, 200]
+        edge.configure(f'discovery.enabled = false\nauth.keys = ["{NEW}"]\nlog.level = "error"\n{upstream}')
+        edge.send_signal(signal.SIGHUP)
+        await edge.lines.wait("reloaded", 2)
+        before = len(edge.lines.lines)
+        assert (await ask(edge.port, CHAT, chat_body(), bearer(NEW))).status == 200
+        assert len(edge.lines.lines) == before
+
+
+async def test_the_commands_find_the_process_by_its_file_and_none_that_has_ended(
+    fake: FakeModel, tmp_path: Path
+) -> None:
+    there = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    async with EdgeProcess(tmp_path, fake.url) as elsewhere:
+        assert (await run("reload", **there, PATH="/nonexistent")).status == 1
+        edge = EdgeProcess(tmp_path, fake.url)
+        edge.environ |= there
+        async with edge:
+            await edge.ready()
+            assert str(edge.process.pid) in (await run("reload", **there)).out
+            await edge.lines.wait("reloaded")
+            assert str(edge.process.pid) in (await run("upgrade", **there)).out
+            await edge.lines.wait("replaced", timeout_s=START_S)
+            assert str(edge.successors[-1]) in (await run("reload", **there)).out
+            await edge.lines.wait("reloaded", 2)
+        assert (tmp_path / "edge.pid").exists()  # it was killed
+        done = await run("reload", **there, PATH="/nonexistent")
+        assert (done.status, "no running Edge was found" in done.err) == (1, True)
+        assert elsewhere.lines.of("reloaded") == []
