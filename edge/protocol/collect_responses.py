@@ -21,7 +21,7 @@ class ResponsesCollector:
         response = event.get("response")
         if isinstance(response, dict):
             self._response = response
-            self._final = event.get("type") in _LAST
+            self._final = str(event.get("type")) in _LAST
 
     def answer(self) -> dict[str, object]:
         """The final response; before there is one, the last that was seen."""

@@ -68,7 +68,7 @@ class MessagesCodec(SseCodec):
                 return Seen.TOKEN
             case "content_block_start":
                 block = payload.get("content_block")
-                empty = isinstance(block, dict) and block.get("type") in _EMPTY_BLOCKS
+                empty = isinstance(block, dict) and str(block.get("type")) in _EMPTY_BLOCKS
                 return Seen.PRELUDE if empty else Seen.TOKEN
             case "message_start":
                 message = payload.get("message")

@@ -118,7 +118,7 @@ class MessagesEncoder:
             case Refusal(text, 0):
                 self._refused = True
                 return self._text({"type": "text_delta", "text": text})
-            case Annotation(data, 0) if data.get("type") in _CITATIONS:
+            case Annotation(data, 0) if str(data.get("type")) in _CITATIONS:
                 return self._text({"type": "citations_delta", "citation": data})
             case Finish(choice=0):
                 self._finish = event

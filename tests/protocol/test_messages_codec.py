@@ -194,3 +194,8 @@ def test_what_edge_says_on_this_surface() -> None:
     assert (head, rest) == (b"event: error", [b"", b""])
     error = {"type": "api_error", "message": "cut\noff"}
     assert orjson.loads(data.removeprefix(b"data: ")) == {"type": "error", "error": error, "request_id": "req_1"}
+
+
+def test_a_block_of_an_odd_type_breaks_nothing() -> None:
+    stream = b'data: {"type":"content_block_start","content_block":{"type":["text"]}}\n\n'
+    assert read(codec_for(MESSAGES), [stream]).data == stream

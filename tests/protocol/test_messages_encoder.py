@@ -169,7 +169,9 @@ def test_stop_reasons(events: list[Event], reason: str, sequence: str | None) ->
 
 def test_a_refusal_is_text_and_a_citation_of_another_surface_is_not_shown() -> None:
     url = {"type": "url_citation", "url_citation": {"url": "https://x"}}
-    answer = message([Start(), Annotation(url), Text("a"), Annotation(CITED), Refusal("no"), STOP])
+    odd = {"type": ["char_location"]}
+    shown = [Start(), Annotation(url), Annotation(odd), Text("a"), Annotation(CITED), Refusal("no"), STOP]
+    answer = message(shown)
     assert answer["content"] == [{"type": "text", "text": "ano", "citations": [CITED]}]
 
 
