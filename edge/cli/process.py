@@ -12,8 +12,8 @@ from contextlib import suppress
 
 from edge.app import Edge
 from edge.config import ConfigError, Loaded
+from edge.service.attend import Attendant
 from edge.service.handover import HandoverError, replace_by_new
-from edge.service.notify import Notifier
 from edge.service.pidfile import PidFile
 from edge.telemetry import log
 
@@ -34,7 +34,6 @@ class Process:
         self._pid_file = pid_file
         self._stop = asyncio.Event()
         self._wishes: asyncio.Queue[int] = asyncio.Queue()
-        self._notifier = Notifier.from_environ(os.environ)
         self.replaced = False
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -42,9 +41,9 @@ class Process:
         for number in (signal.SIGHUP, signal.SIGUSR2):
             loop.add_signal_handler(number, self._wishes.put_nowait, number)
 
-    async def until_the_end(self, edge: Edge) -> None:
+    async def until_the_end(self, edge: Edge, attendant: Attendant) -> None:
         """Do what is wished for, until it is to stop, or has been replaced and has nothing left to do."""
-        working = asyncio.create_task(self._work(edge), name="signals")
+        working = asyncio.create_task(self._work(edge, attendant), name="signals")
         stopping = asyncio.create_task(self._stop.wait(), name="stop")
         try:
             await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -54,17 +53,17 @@ class Process:
             with suppress(asyncio.CancelledError):
                 await working
 
-    async def _work(self, edge: Edge) -> None:
+    async def _work(self, edge: Edge, attendant: Attendant) -> None:
         while not self.replaced:
             wish = self._reload if await self._wishes.get() == signal.SIGHUP else self._upgrade
             try:
-                await wish(edge)
+                await wish(edge, attendant)
             except Exception:  # a bug of ours in one wish must not end the streams
                 edge.log.exception("bug")
         await edge.retire()
 
-    async def _reload(self, edge: Edge) -> None:
-        self._notifier.reloading()
+    async def _reload(self, edge: Edge, attendant: Attendant) -> None:
+        attendant.reloading()
         try:
             loaded = await asyncio.to_thread(self._load)
             await edge.reload(loaded.settings)
@@ -77,19 +76,19 @@ class Process:
             for warning in loaded.warnings:
                 edge.log.warning("config", problem=warning)
         finally:
-            self._notifier.ready()
+            attendant.ready()
 
     def _refuse(self, edge: Edge, problems: list[str]) -> None:
         edge.log.error("reload refused", problems=problems)
 
-    async def _upgrade(self, edge: Edge) -> None:
+    async def _upgrade(self, edge: Edge, attendant: Attendant) -> None:
         try:
             pid = await replace_by_new(edge.sockets)
         except HandoverError as error:
             self._pid_file.hold()
             edge.log.error("upgrade failed", why=str(error))  # noqa: TRY400 - it is no fault of ours, but its text
             return
-        self._notifier.main_pid(pid)  # from here, since systemd listens only to the one it takes for the main process
+        attendant.hand_over(pid)  # from here, since systemd listens only to the one it takes for the main process
         self.replaced = True
         edge.log.info("replaced", pid=pid, streams=len(edge.registry))
 

@@ -81,7 +81,7 @@ async def _serve(first: Loaded, load_again: Callable[[], Loaded], predecessor: P
         attendant.ready()
         gc.freeze()  # what has been made so far stays; looking through it again and again would find nothing
         gc.set_threshold(_GC_THRESHOLD)
-        await process.until_the_end(edge)
+        await process.until_the_end(edge, attendant)
     except OSError as error:
         _fail(f"edge: {error.strerror or error}", predecessor)
         return 1
