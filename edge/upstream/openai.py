@@ -3,14 +3,10 @@
 In: an upstream's settings. Out: an ``Upstream``. Must not: let the SDK retry, follow a redirect or use a proxy.
 """
 
-from collections.abc import Mapping
-from typing import cast
-
-import httpx2
 from openai import APIError, APIStatusError, AsyncOpenAI, AsyncStream, DefaultAioHttpClient
 
 from edge.settings import Upstream as UpstreamSettings
-from edge.upstream.sdk import Cloud, Upload, http_options
+from edge.upstream.sdk import Client, Cloud, http_options
 
 
 def openai(settings: UpstreamSettings) -> Cloud:
@@ -19,39 +15,12 @@ def openai(settings: UpstreamSettings) -> Cloud:
     Raises:
         OSError: ``ca_file`` cannot be read or holds no certificate.
     """
-    return Cloud(settings.name, _Client(settings))
-
-
-class _Client:
-    """See ``sdk.Client``."""
-
-    failures: tuple[type[Exception], ...] = (APIError,)
-
-    def __init__(self, settings: UpstreamSettings) -> None:
-        self._sdk = AsyncOpenAI(
-            api_key=settings.api_key,
-            base_url=settings.url,
-            max_retries=0,
-            timeout=None,
-            default_headers={"Accept-Encoding": "identity", **settings.headers},
-            http_client=DefaultAioHttpClient(**http_options(settings)),
-        )
-
-    async def post(self, path: str, body: Upload, headers: Mapping[str, str]) -> httpx2.Response:
-        """See ``sdk.Client``."""
-        try:
-            answer = await self._sdk.post(
-                path,
-                cast_to=httpx2.Response,
-                content=body,
-                options={"headers": headers},
-                stream=True,
-                stream_cls=AsyncStream[object],
-            )
-        except APIStatusError as refused:
-            return refused.response
-        return cast("httpx2.Response", answer)  # what ``cast_to`` asked for, streamed or not
-
-    async def close(self) -> None:
-        """See ``sdk.Client``."""
-        await self._sdk.close()
+    sdk = AsyncOpenAI(
+        api_key=settings.api_key,
+        base_url=settings.url,
+        max_retries=0,
+        timeout=None,
+        default_headers={"Accept-Encoding": "identity", **settings.headers},
+        http_client=DefaultAioHttpClient(**http_options(settings)),
+    )
+    return Cloud(settings.name, Client(sdk, AsyncStream[object], APIStatusError, APIError))

@@ -12,7 +12,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import aiohttp
 import httpx2
@@ -32,20 +32,41 @@ _TAIL_S = 1.0  # for the body to end after its answer has: only then can the con
 _BROKEN = (httpx2.HTTPError, aiohttp.ClientError, OSError)  # what an HTTP client raises for what the other side does
 
 
-class Client(Protocol):
+class Client:
     """An SDK's client, as far as it is needed here.
 
-    Attributes:
-        failures: What ``post`` raises besides what the HTTP client underneath does.
+    Args:
+        sdk: The SDK's own client; the two have the same way of posting, and no type in common.
+        stream_cls: Its class of streams, which an SDK wants to be named.
+        refused: What it raises for an answer that is an error.
+        failed: What it raises for any failure.
     """
 
-    failures: tuple[type[Exception], ...]
+    def __init__(self, sdk: Any, stream_cls: Any, refused: type[Exception], failed: type[Exception]) -> None:
+        self._sdk = sdk
+        self._stream_cls = stream_cls
+        self._refused = refused
+        self.failures = (failed,)
 
     async def post(self, path: str, body: "Upload", headers: Mapping[str, str]) -> httpx2.Response:
         """Post a JSON body; returns the response of any status, its body unread or read."""
+        try:
+            answer: httpx2.Response = await self._sdk.post(
+                path,
+                cast_to=httpx2.Response,
+                content=body,
+                options={"headers": headers},
+                stream=True,
+                stream_cls=self._stream_cls,
+            )
+        except self._refused as error:
+            refused: httpx2.Response = error.response  # type: ignore[attr-defined]  # both SDKs' status errors have it
+            return refused
+        return answer  # what ``cast_to`` asked for, streamed or not
 
     async def close(self) -> None:
         """Close every connection."""
+        await self._sdk.close()
 
 
 def http_options(settings: UpstreamSettings) -> dict[str, Any]:
