@@ -128,21 +128,51 @@ class ChatDecoder:
             self.events.append(ToolCallArguments(known.index(key), arguments, index))
 
 
-class ChatEncoder:
-    """A ``transcoding.Encoder`` of chunks: role first, one id, then usage if it was asked for, then ``[DONE]``."""
+class ChunkEncoder:
+    """What encoders of OpenAI's chunks share: one head, then usage if it was asked for, then ``[DONE]``.
+
+    Args:
+        prefix: Of the answer's id.
+        kind: What a chunk calls itself.
+    """
 
     terminator = DONE
 
-    def __init__(self, answering: Answering) -> None:
+    def __init__(self, answering: Answering, prefix: str, kind: str) -> None:
         prepared = answering.prepared
         self._head: dict[str, object] = {
-            "id": f"chatcmpl-{answering.id}",
-            "object": "chat.completion.chunk",
+            "id": f"{prefix}-{answering.id}",
+            "object": kind,
             "created": answering.created,
             "model": prepared.model or "",
         }
-        self._id = answering.id
         self._usage_wanted = not prepared.strip_usage
+
+    def end(self, usage: Usage | None) -> list[Piece]:
+        """See ``transcoding.Encoder``."""
+        if usage is None or not self._usage_wanted:
+            return []
+        return [(None, {**self._head, "choices": [], "usage": usage_object(usage)})]
+
+    def frame(self, piece: Piece) -> bytes:
+        """See ``transcoding.Encoder``."""
+        return encode(piece[1])
+
+    def heartbeat(self, *, handed_over: bool) -> bytes:  # noqa: ARG002 - a comment fits anywhere
+        """See ``transcoding.Encoder``."""
+        return COMMENT_HEARTBEAT
+
+    def error_event(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - the envelope has no place for it
+        """See ``transcoding.Encoder``."""
+        return encode(openai_body(error))
+
+
+class ChatEncoder(ChunkEncoder):
+    """A ``transcoding.Encoder`` of chat chunks, role first."""
+
+    def __init__(self, answering: Answering) -> None:
+        super().__init__(answering, "chatcmpl", "chat.completion.chunk")
+        self._id = answering.id
         self._ends: tuple[bytes, bytes] | None = None
         self._called: set[int] = set()  # choices with tool calls
 
@@ -180,24 +210,6 @@ class ChatEncoder:
             before, _, after = self.frame(self._delta(0, {"content": _MARK})).rpartition(_MARK.encode())
             self._ends = before, after
         return self._ends
-
-    def end(self, usage: Usage | None) -> list[Piece]:
-        """See ``transcoding.Encoder``."""
-        if usage is None or not self._usage_wanted:
-            return []
-        return [(None, {**self._head, "choices": [], "usage": usage_object(usage)})]
-
-    def frame(self, piece: Piece) -> bytes:
-        """See ``transcoding.Encoder``."""
-        return encode(piece[1])
-
-    def heartbeat(self, *, handed_over: bool) -> bytes:  # noqa: ARG002 - a comment fits anywhere
-        """See ``transcoding.Encoder``."""
-        return COMMENT_HEARTBEAT
-
-    def error_event(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - the envelope has no place for it
-        """See ``transcoding.Encoder``."""
-        return encode(openai_body(error))
 
     def _delta(self, index: int, delta: dict[str, object]) -> Piece:
         return self._choice({"index": index, "delta": delta, "finish_reason": None})

@@ -7,16 +7,13 @@ Format: https://platform.openai.com/docs/api-reference/completions
 
 from typing import Any
 
-from edge.errors import EdgeError
 from edge.protocol.batch import Usage
 from edge.protocol.canonical import Ask, Rendering, Target
 from edge.protocol.chat import read_usage
-from edge.protocol.chat_events import usage_object
+from edge.protocol.chat_events import ChunkEncoder
 from edge.protocol.chat_request import SHAPING
 from edge.protocol.events import Event, Finish, Reason, Refusal, Start, Text
 from edge.protocol.fields import Fields
-from edge.protocol.shapes import openai_body
-from edge.protocol.sse import COMMENT_HEARTBEAT, DONE, encode
 from edge.protocol.transcoding import Answering, Piece
 
 _SAMPLING = ("temperature", "top_p", "seed", "stop", "presence_penalty", "frequency_penalty", "user")
@@ -137,20 +134,11 @@ class CompletionsDecoder:
             self.events.append(Finish(known, stopped if isinstance(stopped, str) else None, index))
 
 
-class CompletionsEncoder:
-    """A ``transcoding.Encoder`` of chunks: text, a finish, then usage if it was asked for, then ``[DONE]``."""
-
-    terminator = DONE
+class CompletionsEncoder(ChunkEncoder):
+    """A ``transcoding.Encoder`` of chunks of text, then a finish."""
 
     def __init__(self, answering: Answering) -> None:
-        prepared = answering.prepared
-        self._head: dict[str, object] = {
-            "id": f"cmpl-{answering.id}",
-            "object": "text_completion",
-            "created": answering.created,
-            "model": prepared.model or "",
-        }
-        self._usage_wanted = not prepared.strip_usage
+        super().__init__(answering, "cmpl", "text_completion")
 
     def add(self, event: Event) -> list[Piece]:
         """See ``transcoding.Encoder``; what is neither text nor an end has no place here."""
@@ -166,24 +154,6 @@ class CompletionsEncoder:
     def text_ends(self) -> tuple[bytes, bytes] | None:
         """See ``transcoding.Encoder``."""
         return None
-
-    def end(self, usage: Usage | None) -> list[Piece]:
-        """See ``transcoding.Encoder``."""
-        if usage is None or not self._usage_wanted:
-            return []
-        return [(None, {**self._head, "choices": [], "usage": usage_object(usage)})]
-
-    def frame(self, piece: Piece) -> bytes:
-        """See ``transcoding.Encoder``."""
-        return encode(piece[1])
-
-    def heartbeat(self, *, handed_over: bool) -> bytes:  # noqa: ARG002 - a comment fits anywhere
-        """See ``transcoding.Encoder``."""
-        return COMMENT_HEARTBEAT
-
-    def error_event(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - the envelope has no place for it
-        """See ``transcoding.Encoder``."""
-        return encode(openai_body(error))
 
     def _choice(self, text: str, index: int, finish: str | None) -> Piece:
         choice = {"index": index, "text": text, "logprobs": None, "finish_reason": finish}
