@@ -64,7 +64,7 @@ class Edge:
         self.fleet = Fleet(settings, _upstream, log=self.log, own_ports=own_ports)
         self.registry = Registry()
         self.ticker = Ticker(interval_for(settings.stream), clock)
-        self.metrics = Metrics(active=lambda: len(self.registry), known_models=self._models)
+        self.metrics = Metrics(active=lambda: len(self.registry), known_models=lambda: self.fleet.known_models)
         self.bodies = Bodies(settings.server)
         store = MemorySessions(settings.sessions)
         self.sessions = Sessions(store, settings.sessions)
@@ -84,7 +84,7 @@ class Edge:
         With sockets that others hold it is the other way round: there, clients that are early wait.
 
         Args:
-            adopted: ``listener.sockets`` of the process that this one replaces.
+            adopted: ``sockets`` of the process that this one replaces.
 
         Raises:
             OSError: an address cannot be listened on, or the certificate cannot be used.
@@ -183,9 +183,6 @@ class Edge:
         loop = asyncio.get_running_loop()
         until = loop.time() + _FIRST_WORDS_S
         await _while(lambda: self.listener.connections > len(self.registry) and loop.time() < until)
-
-    def _models(self) -> frozenset[str]:
-        return frozenset().union(*(member.models for member in self.fleet.members))
 
 
 class Teller:

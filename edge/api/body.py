@@ -21,7 +21,7 @@ from edge.errors import BadRequest, BodyTooLarge, Busy, EdgeError, RequestTimeou
 from edge.policy.budget import Budget, Share
 from edge.protocol.canonical import Target
 from edge.protocol.request import Prepared, prepare
-from edge.protocol.surface import Surface
+from edge.protocol.surface import EMBEDS, Surface
 from edge.protocol.token_estimate import estimate
 from edge.protocol.transcode import prepare_crossed
 from edge.settings import Server as ServerSettings
@@ -32,11 +32,8 @@ from edge.settings import Settings
 _INLINE_BYTES = 2**20
 
 T = TypeVar("T")
-# How their answers are made cannot be passed between processes.
-_EMBEDS = frozenset({Surface.EMBEDDINGS, Surface.OLLAMA_EMBED, Surface.OLLAMA_EMBEDDINGS})
-
 _CURLS = "application/x-www-form-urlencoded"  # what it says of anything that it posts
-_BROWSERS = frozenset({"origin", "sec-fetch-site"})  # what a browser adds to what a page makes it post
+_BROWSERS = ("Origin", "Sec-Fetch-Site")  # what a browser adds to what a page makes it post
 
 
 def _live_with_parent() -> None:
@@ -108,14 +105,13 @@ class Bodies:
         if encoding != "identity":
             raise UnsupportedMedia("send the request body without Content-Encoding")
         kind = request.content_type.lower()
-        declared = "Content-Type" in request.headers
+        # Ollama's own examples are ``curl -d`` without a type, which is as good as declaring nothing.
+        by_curl = kind == _CURLS and request.path.startswith("/api/")
+        declared = "Content-Type" in request.headers and not by_curl
         # A browser lets any page post without asking first, unless the type is JSON; so JSON it must be, and a client
         # that declares nothing is let through only if it is no browser.
-        if declared and kind == _CURLS and request.path.startswith("/api/"):
-            declared = False  # Ollama's own examples are ``curl -d`` without a type
-        elif declared and kind != "application/json":
-            raise UnsupportedMedia("send the request body as Content-Type: application/json")
-        if not declared and not _BROWSERS.isdisjoint(name.lower() for name in request.headers):
+        wrong = kind != "application/json" if declared else any(name in request.headers for name in _BROWSERS)
+        if wrong:
             raise UnsupportedMedia("send the request body as Content-Type: application/json")
 
     async def _read(self, request: web.BaseRequest, share: Share) -> bytes:
@@ -143,7 +139,8 @@ class Bodies:
     async def _prepare(self, surface: Surface, raw: bytes, targets: Callable[[], tuple[Target, ...]]) -> Prepared:
         if len(raw) <= _INLINE_BYTES:
             return prepare(surface, raw)
-        crossed = functools.partial(prepare_crossed, surface, raw, () if surface in _EMBEDS else targets())
+        # How the answers of embeddings are made cannot be passed between processes.
+        crossed = functools.partial(prepare_crossed, surface, raw, () if surface in EMBEDS else targets())
         return await self._elsewhere(crossed)
 
     async def estimate(self, prepared: Prepared) -> int:

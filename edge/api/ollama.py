@@ -61,7 +61,7 @@ def routes(fleet: Fleet, bodies: Bodies) -> list[web.RouteDef]:
         finally:
             share.give_back()
         fields = Fields(asked)
-        name = known_as(fields.text("model") or fields.needed_text("name"), _models(fleet))
+        name = known_as(fields.text("model") or fields.needed_text("name"), fleet.known_models)
         card = fleet.model(name)
         if card is None:
             raise NotFound(f"model '{printable(name)}' not found", code="model_not_found", param="model")
@@ -80,7 +80,7 @@ def named(prepared: Prepared, fleet: Fleet) -> Prepared:
     """The request with its model as the upstreams call it."""
     if prepared.model is None:
         return prepared
-    return replace(prepared, model=known_as(prepared.model, _models(fleet)))
+    return replace(prepared, model=known_as(prepared.model, fleet.known_models))
 
 
 def loaded(prepared: Prepared, fleet: Fleet) -> web.Response | None:
@@ -105,10 +105,6 @@ def loaded(prepared: Prepared, fleet: Fleet) -> web.Response | None:
             "done_reason": "unload" if asked.keep_alive in _UNLOADS else "load",
         }
     )
-
-
-def _models(fleet: Fleet) -> frozenset[str]:
-    return frozenset[str]().union(*(member.models for member in fleet.members))
 
 
 def _pool(member: Member) -> Pool | None:

@@ -52,12 +52,11 @@ UPSTREAM_PATHS: dict[Surface, str] = {
 # What clients alone speak: Edge's own session API, under its two names.
 SESSION_PATHS = ("/v1/chat/stream", "/stream")
 
+# Whose answers are vectors.
+EMBEDS = frozenset({Surface.EMBEDDINGS, Surface.OLLAMA_EMBED, Surface.OLLAMA_EMBEDDINGS})
+
 # Surfaces whose answers are generated, hence streamed from the upstream even for a client that wants one JSON body.
-GENERATING = (
-    frozenset(Surface)
-    - {Surface.EMBEDDINGS, Surface.COUNT_TOKENS, Surface.OLLAMA_EMBED, Surface.OLLAMA_EMBEDDINGS}
-    - RELAYED
-)
+GENERATING = frozenset(Surface) - EMBEDS - RELAYED - {Surface.COUNT_TOKENS}
 
 # Ollama's own API.
 OLLAMA = frozenset({Surface.OLLAMA_CHAT, Surface.OLLAMA_GENERATE, Surface.OLLAMA_EMBED, Surface.OLLAMA_EMBEDDINGS})

@@ -36,7 +36,7 @@ from edge.protocol.dialect import BadStream, Codec, Collector
 from edge.protocol.events import short
 from edge.protocol.halves import HALF
 from edge.protocol.request import Prepared, Translated, prepare
-from edge.protocol.surface import Surface
+from edge.protocol.surface import EMBEDS, Surface
 from edge.protocol.transcoding import Answering, Decoder, Encoder, Piece
 
 # How each surface's requests are read, and how a request is written for each surface that an upstream may speak.
@@ -73,7 +73,6 @@ _ENCODERS: Mapping[Surface, Callable[[Answering], Encoder]] = {
     Surface.SESSION: session.SessionEncoder,
 }
 _LONGEST_BYTES = 32 * 1024  # of a text that is put into one event as it is
-_EMBEDS = (Surface.EMBEDDINGS, Surface.OLLAMA_EMBED, Surface.OLLAMA_EMBEDDINGS)
 _CONTINUES = (Surface.COMPLETIONS, Surface.OLLAMA_GENERATE)  # those that take a prompt as it stands
 # For a client's surface, the surfaces it may be answered through, the one that loses least first.
 _THROUGH: Mapping[Surface, tuple[Surface, ...]] = {
@@ -116,7 +115,7 @@ def translate(prepared: Prepared, to: Target) -> Translated:
     body = orjson.loads(prepared.body)
     if prepared.model is not None:
         body["model"] = prepared.model  # in the upstream's spelling
-    if prepared.surface in _EMBEDS:
+    if prepared.surface in EMBEDS:
         asked, dropped, reshape = embeddings.translate(prepared.surface, body)
         return Translated(orjson.dumps(asked), dropped, reshape)
     ask = _PARSE[prepared.surface](body)
@@ -265,15 +264,14 @@ class Transcoder:
                 raise
         if batch.terminated and batch.error is None:
             finished = self._source.finished(clean_eof=False)
-        number = len(parts)
+        tail = b""
         if finished and not self._ended:
             self._ended = True
             parts += self._encode(self._encoder.end(self._source.usage))
-            number = len(parts)
-            parts.append(self._encoder.terminator)
+            tail = self._encoder.terminator
         self._ends = self._encoder.text_ends() if self._collector is None and batch.tokens else None
         terminated = (batch.terminated and batch.error is None) or finished
-        return Batch(b"".join(parts), number, batch.tokens, terminated=terminated, error=batch.error)
+        return Batch(b"".join(parts) + tail, len(parts), batch.tokens, terminated=terminated, error=batch.error)
 
     def _encode(self, pieces: list[Piece]) -> list[bytes]:
         if self._collector is not None:

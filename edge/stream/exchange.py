@@ -182,10 +182,6 @@ class Exchange:
     def _begin(self) -> None:
         try:
             self._candidates = route(self.prepared.surface, self.prepared.model, self.house.fleet.members)
-        except EdgeError as error:
-            self.generation.reject(error)
-            return
-        try:
             member = self._candidates.pop(0)
             self._open(member, self._compose(member))
         except EdgeError as error:

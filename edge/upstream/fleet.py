@@ -137,6 +137,11 @@ class Fleet:
         found = (member.target(surface) for member in self.members if member.up)
         return tuple(dict.fromkeys(target for target in found if target is not None))
 
+    @property
+    def known_models(self) -> frozenset[str]:
+        """The names of all models that are known, whether or not they can be had now."""
+        return frozenset[str]().union(*(member.models for member in self.members))
+
     def ready(self) -> tuple[bool, dict[str, Any]]:
         """Whether anything can be served, and for people: what of, and what not and why."""
         ready = any(member.up for member in self.members)
