@@ -68,26 +68,15 @@ def parse(body: dict[str, Any]) -> Ask:
         format=_format(fields),
         thinking=_thinking(fields),
         max_tokens=fields.whole(most, 1),
-        temperature=fields.number("temperature", 0),
-        top_p=fields.number("top_p", 0, 1),
-        top_k=fields.whole("top_k"),
-        min_p=fields.number("min_p", 0, 1),
-        seed=fields.whole("seed"),
-        stop=fields.texts("stop"),
-        presence_penalty=fields.number("presence_penalty"),
-        frequency_penalty=fields.number("frequency_penalty"),
         logprobs=fields.flag("logprobs"),
         top_logprobs=fields.whole("top_logprobs", 0),
         n=fields.whole("n", 1),
-        user=fields.text("user"),
-        keep_alive=fields.any("keep_alive"),
         names={
             "max_tokens": most, "parallel_tools": "parallel_tool_calls", "format": "response_format",
             "thinking": "reasoning_effort",
         },
     )  # fmt: skip
-    options = fields.object("options")
-    ask.options = {} if options is None else options.body
+    read_sampling(fields, ask)
     for name in ("functions", "function_call"):
         if fields.any(name) is not None:
             raise fields.wrong(name, "is the old form of tools and cannot be translated; use tools and tool_choice")
@@ -96,6 +85,26 @@ def parse(body: dict[str, Any]) -> Ask:
             raise fields.wrong(name, "has no equivalent at the upstream that has this model")
     ask.extra = fields.rest()
     return ask
+
+
+def read_sampling(fields: Fields, ask: Ask) -> None:
+    """Read what all of OpenAI's generating requests spell alike, and what Ollama's clients put beside it.
+
+    Raises:
+        BadRequest: a field is malformed.
+    """
+    ask.temperature = fields.number("temperature", 0)
+    ask.top_p = fields.number("top_p", 0, 1)
+    ask.top_k = fields.whole("top_k")
+    ask.min_p = fields.number("min_p", 0, 1)
+    ask.seed = fields.whole("seed")
+    ask.stop = fields.texts("stop")
+    ask.presence_penalty = fields.number("presence_penalty")
+    ask.frequency_penalty = fields.number("frequency_penalty")
+    ask.user = fields.text("user")
+    ask.keep_alive = fields.any("keep_alive")
+    options = fields.object("options")
+    ask.options = {} if options is None else options.body
 
 
 def _message(fields: Fields) -> Message:

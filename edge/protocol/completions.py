@@ -11,7 +11,7 @@ from edge.protocol.batch import Usage
 from edge.protocol.canonical import Ask, Rendering, Target
 from edge.protocol.chat import read_usage
 from edge.protocol.chat_events import ChunkEncoder
-from edge.protocol.chat_request import SHAPING
+from edge.protocol.chat_request import SHAPING, read_sampling
 from edge.protocol.events import Event, Finish, Reason, Refusal, Start, Text
 from edge.protocol.fields import Fields
 from edge.protocol.transcoding import Answering, Piece
@@ -33,21 +33,10 @@ def parse(body: dict[str, Any]) -> Ask:
         prompt=_prompt(fields),
         suffix=fields.text("suffix"),
         max_tokens=fields.whole("max_tokens", 1),
-        temperature=fields.number("temperature", 0),
-        top_p=fields.number("top_p", 0, 1),
-        top_k=fields.whole("top_k"),
-        min_p=fields.number("min_p", 0, 1),
-        seed=fields.whole("seed"),
-        stop=fields.texts("stop"),
-        presence_penalty=fields.number("presence_penalty"),
-        frequency_penalty=fields.number("frequency_penalty"),
         logprobs=None if fields.whole("logprobs", 0) is None else True,
         n=fields.whole("n", 1),
-        user=fields.text("user"),
-        keep_alive=fields.any("keep_alive"),
     )
-    options = fields.object("options")
-    ask.options = {} if options is None else options.body
+    read_sampling(fields, ask)
     if fields.flag("echo"):
         raise fields.wrong("echo", "has no equivalent at the upstream that has this model")
     if (fields.whole("best_of", 1) or 1) > 1:

@@ -7,6 +7,7 @@ Format: https://platform.openai.com/docs/api-reference/responses/create
 from typing import Any
 
 from edge.protocol.canonical import Ask, Format, Thinking
+from edge.protocol.chat_request import read_sampling
 from edge.protocol.fields import Fields
 from edge.protocol.responses_input import Reading
 from edge.protocol.responses_tools import read_choice, read_tools
@@ -77,23 +78,12 @@ def parse(body: dict[str, Any]) -> Ask:
         format=_format(text),
         thinking=_thinking(fields),
         max_tokens=fields.whole("max_output_tokens", 1),
-        temperature=fields.number("temperature", 0),
-        top_p=fields.number("top_p", 0, 1),
-        top_k=fields.whole("top_k"),
-        min_p=fields.number("min_p", 0, 1),
-        seed=fields.whole("seed"),
-        stop=fields.texts("stop"),
-        presence_penalty=fields.number("presence_penalty"),
-        frequency_penalty=fields.number("frequency_penalty"),
-        user=fields.text("user"),
-        keep_alive=fields.any("keep_alive"),
         names={
             "max_tokens": "max_output_tokens", "parallel_tools": "parallel_tool_calls", "format": "text.format",
             "thinking": "reasoning.effort", "messages": "input",
         },
     )  # fmt: skip
-    options = fields.object("options")
-    ask.options = {} if options is None else options.body
+    read_sampling(fields, ask)
     ask.ignored = [*_without_effect(fields, text), *offered.dropped, *reading.dropped]
     ask.extra = fields.rest()
     sealed = _SEALED in fields.texts("include")
