@@ -27,6 +27,15 @@ SURFACE_NAMES = Literal[
     "ollama_embed",
     "ollama_embeddings",
 ]
+# Whose answers can be streams; ids for EventSource and the like go on those that are server-sent events.
+RESUMABLE_NAMES = Literal[
+    "chat",
+    "completions",
+    "responses",
+    "messages",
+    "ollama_chat",
+    "ollama_generate",
+]
 RELAY_PATHS = Literal[
     "/v1/rerank",
     "/rerank",
@@ -122,9 +131,22 @@ class Stream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         32 * 2**20
     )
     on_disconnect: Annotated[
-        Literal["cancel", "drain"],
-        Meta(description="when the reader leaves: cancel stops the model, drain lets it finish"),
+        Literal["cancel", "grace", "drain"],
+        Meta(
+            description="when the reader leaves: cancel stops the model, grace waits for one to come back, "
+            "drain lets the model finish"
+        ),
     ] = "cancel"
+    grace_s: Annotated[
+        PositiveSeconds, Meta(description="how long a stream that can be resumed goes on without any reader")
+    ] = 60.0
+    resume: Annotated[
+        list[RESUMABLE_NAMES],
+        Meta(description="surfaces whose streams can be resumed without being asked to; sessions always can"),
+    ] = msgspec.field(default_factory=list)
+    journal_bytes: Annotated[
+        Bytes, Meta(description="what is kept of a stream that can be resumed; the oldest events go first")
+    ] = 2**20
 
 
 class Auth(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -172,12 +194,31 @@ class Sessions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_bytes: Annotated[Bytes, Meta(description="text of a session that is kept; a message may be half of it")] = (
         128 * 1024
     )
-    max_age_s: Annotated[PositiveSeconds, Meta(description="how long a turn is kept")] = 86400.0
-    max_sessions: Annotated[int, Meta(ge=1, description="sessions kept; the one unused for longest goes first")] = 500
+    max_age_s: Annotated[PositiveSeconds, Meta(description="how long a turn is kept")] = 2592000.0
+    max_sessions: Annotated[int, Meta(ge=1, description="sessions kept; the one unused for longest goes first")] = 5000
     busy: Annotated[
         Literal["wait", "conflict"],
         Meta(description="a second request at once on one session: it waits, or is answered 409"),
     ] = "wait"
+
+
+class Store(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where streams that can be resumed, and sessions, are kept."""
+
+    url: Annotated[
+        str,
+        Meta(
+            description="memory: | sqlite: | sqlite:PATH | redis://HOST:PORT/DB | rediss://…; "
+            "sqlite: is edge.db in the state directory"
+        ),
+    ] = "sqlite:"
+    keep_s: Annotated[PositiveSeconds, Meta(description="how long a stream is kept after its end")] = 3600.0
+    memory_bytes: Annotated[
+        Bytes,
+        Meta(description="what is kept in this process's memory, of streams and of sessions; the oldest goes first"),
+    ] = 64 * 2**20
+    principal_bytes: Annotated[Bytes, Meta(description="streams of one principal that are kept in memory")] = 16 * 2**20
+    disk_bytes: Annotated[Bytes, Meta(description="streams that are kept in the file; the oldest go first")] = 2**30
 
 
 class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -227,4 +268,5 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     log: Log = Log()
     discovery: Discovery = Discovery()
     sessions: Sessions = Sessions()
+    store: Store = Store()
     upstream: list[Upstream] = msgspec.field(default_factory=list)

@@ -1,13 +1,31 @@
 """The store ports: what is to outlive an exchange, whoever keeps it: this process, a file or a server.
 
-In: turns, by principal and session. Out: the same, as far as the bounds allow. Must not: know who speaks when; that one
-request at a time changes a session is the caller's to see to.
+In: turns, by principal and session; the events of streams, as they come. Out: the same, as far as the bounds allow.
+Must not: know who speaks when (that one request at a time changes a session is the caller's to see to, with ``claim``),
+or let whoever appends wait: what is appended is written behind.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from edge.settings import Sessions as SessionSettings
+from edge.settings import Settings
+
+
+class StoreDown(Exception):
+    """The store cannot be asked now: gone, hung, full or broken. What is being streamed goes on without it."""
+
+
+class Dropped(LookupError):
+    """The events asked for are no longer kept, though later ones may be."""
+
+
+class Unusable(Exception):
+    """The store cannot be used at all until somebody mends it: not ours, or of a schema that this version lacks."""
+
+
+# --- sessions -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +48,7 @@ class Conversation:
 
 
 class SessionStore(Protocol):
-    """Keeps conversations, each of one principal."""
+    """Keeps conversations, each of one principal. All raise ``StoreDown`` where the store is one that can be."""
 
     async def read(self, principal: str, session: str) -> Conversation | None:
         """What is kept of a session; None if there is none."""
@@ -40,6 +58,15 @@ class SessionStore(Protocol):
 
     async def delete(self, principal: str, session: str) -> bool:
         """Forget a session; whether there was one."""
+
+    async def claim(self, principal: str, session: str) -> bool:
+        """Have a session to this process, among those that share the store, until ``yield_up``; False if another has.
+
+        A claim lapses by itself when its process is gone (see ``LEASE_S``). Within a process it is not asked twice.
+        """
+
+    async def yield_up(self, principal: str, session: str) -> None:
+        """Let other processes have the session."""
 
     async def close(self) -> None:
         """Let go of files and connections."""
@@ -55,3 +82,190 @@ def within(turns: tuple[Turn, ...], bounds: SessionSettings, now: float) -> tupl
         size -= sum(len(turn.content.encode()) for turn in turns[first : first + 2])
         first += 2
     return turns[first:]
+
+
+# --- streams --------------------------------------------------------------------------------------------------------
+
+# A process that has not renewed its lease for so long is gone: who follows its live streams ends them (``shutdown``).
+LEASE_S = 10.0
+RENEW_S = 2.5
+
+
+@dataclass(frozen=True, slots=True)
+class StreamMeta:
+    """What is known of a stream when its journal begins.
+
+    Attributes:
+        id: ``st_`` and 32 hex digits.
+        principal: Whose it is.
+        surface: Whose events it holds, a ``protocol.surface.Surface``.
+        created: Unix time.
+        keep_bytes: The latest so many bytes of its events are kept, and at least the latest ``Stretch``.
+    """
+
+    id: str
+    principal: str
+    surface: str
+    model: str | None
+    session: str | None
+    request_id: str
+    created: float
+    keep_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a stream ended.
+
+    Attributes:
+        outcome: A ``policy.lifecycle.Outcome``.
+        clean: The last event is the surface's regular end; else it is an error, and the connection is cut after it.
+        at: Unix time.
+        status: What the HTTP status was, or would have been for a reader that had got no event.
+        error: Of an ``EdgeError``: message, code and type; None for a complete one.
+    """
+
+    outcome: str
+    clean: bool
+    at: float
+    status: int = 200
+    error: tuple[str, str | None, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """A stream as it is now.
+
+    Attributes:
+        first: Sequence of the first event that is kept; events count from 1. ``last + 1`` if none is.
+        last: Sequence of the last event so far, 0 before the first.
+        size: Bytes that are kept.
+        here: This process generates it, or did.
+        ending: None while it is being generated.
+        upstream: Its name, once known.
+        reconnections: Readers that came back to it.
+    """
+
+    meta: StreamMeta
+    first: int
+    last: int
+    size: int
+    here: bool
+    ending: Ending | None
+    upstream: str | None = None
+    reconnections: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Whole events in a row; ``last`` is the sequence of the last of the ``count``."""
+
+    data: bytes
+    last: int
+    count: int
+
+
+class StreamLog(Protocol):
+    """Where the events of one stream that is generated here are written. Nothing here waits or raises."""
+
+    def append(self, data: bytes, count: int) -> None:
+        """Whole events, ``count`` of them (1 or more)."""
+
+    def end(self, ending: Ending, upstream: str | None, settled: Callable[[bool], None]) -> None:
+        """No more will come.
+
+        ``settled`` is called once, on the loop: whether all of it is kept. If not, whatever is left of it is forgotten.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What is in a store: numbers, and bytes as far as they can be told."""
+
+    streams: int
+    live: int
+    stream_bytes: int
+    sessions: int
+    bytes: int  # of the whole: file, server memory or heap
+
+
+class StreamStore(Protocol):
+    """Keeps streams. All but ``begin`` raise ``StoreDown`` where the store is one that can be."""
+
+    def begin(self, meta: StreamMeta) -> StreamLog:
+        """A journal for a stream that begins now; kept until ``store.keep_s`` after its end."""
+
+    async def find(self, stream_id: str) -> StreamState | None:
+        """A stream, whoever's it is; None if there is none (any more). What was appended here before is in it.
+
+        A live stream whose process is gone is found ended, as ``shutdown``: not clean, status 503, with the error that
+        ``lost`` gives; its last event is the last that was written.
+        """
+
+    async def read(self, stream_id: str, after: int, most: int) -> list[Stretch]:
+        """What follows the event of sequence ``after``, about ``most`` bytes of it (one stretch at least).
+
+        Empty at the end. A first stretch may begin before ``after + 1``: nobody but the reader can cut events.
+
+        Raises:
+            Dropped: ``after + 1`` is not kept any more, or the stream is not there.
+        """
+
+    async def changed(self, stream_id: str, last: int, within_s: float) -> None:
+        """Return when the stream may have gone on beyond ``last`` or ended, at the latest after ``within_s``."""
+
+    async def streams(self, principal: str | None, most: int) -> list[StreamState]:
+        """The latest ``most`` streams of a principal, or of all; the latest first."""
+
+    async def stop(self, stream_id: str) -> None:
+        """Ask the process that generates a stream to stop that; the others hear of it as its end."""
+
+    async def came_back(self, stream_id: str) -> int:
+        """Count a reader that came back to a stream; how many that makes."""
+
+    async def forget(self, stream_id: str) -> bool:
+        """Let go of a stream that has ended; whether there was one."""
+
+    async def purge(self, before: float) -> int:
+        """Let go of what ended before this Unix time; how many streams that were."""
+
+    async def sizes(self) -> Sizes:
+        """What is in it."""
+
+    def follow(self, settings: Settings) -> None:
+        """Other settings are in force."""
+
+    async def close(self) -> None:
+        """Write what is to be written, then let go of files and connections; live streams of this process are gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatistics:
+    """A snapshot. ``lag_s``: how long the oldest of what is not written yet has waited."""
+
+    up: bool
+    backlog_bytes: int
+    lag_s: float
+    failures: int
+
+
+class Hear(Protocol):
+    """Who is told what happens in a store; on the loop."""
+
+    def stop_asked(self, stream_id: str) -> None:
+        """Somebody wants a stream stopped that is generated here."""
+
+    def store_failed(self, why: str) -> None:
+        """The store is down; told once per outage. Streams go on, kept in memory."""
+
+    def store_recovered(self, after_s: float) -> None:
+        """It is back."""
+
+
+# What a reader is told of a stream whose process is gone.
+LOST = ("the Edge process that generated this stream is gone; send the request again", "shutdown", "server_error")
+
+
+def lost(at: float) -> Ending:
+    """The end of a stream whose process is gone."""
+    return Ending("shutdown", clean=False, at=at, status=503, error=LOST)
