@@ -11,7 +11,7 @@ from typing import Protocol
 from aiohttp import web
 from msgspec.structs import replace
 
-from edge.api import management, ollama, openapi, ops, sessions, surfaces
+from edge.api import management, ollama, openapi, ops, sessions, streams, surfaces
 from edge.api.body import Bodies
 from edge.api.context import Context
 from edge.api.face import Face
@@ -22,13 +22,15 @@ from edge.errors import EdgeError
 from edge.settings import Auth, Settings
 from edge.settings import Upstream as UpstreamSettings
 from edge.store.memory import MemorySessions
+from edge.store.memory_streams import MemoryStreams
 from edge.stream.exchange import Exchange, House
+from edge.stream.keeper import Keeper
 from edge.stream.registry import Registry
 from edge.stream.sessions import Sessions
 from edge.stream.ticker import Ticker, interval_for
 from edge.telemetry import log
 from edge.telemetry.metrics import Metrics
-from edge.telemetry.record import StreamRecord
+from edge.telemetry.record import ReturnRecord, StreamRecord
 from edge.upstream.base import Upstream
 from edge.upstream.fleet import Fleet, Member
 from edge.upstream.pool import Pool
@@ -69,14 +71,15 @@ class Edge:
         store = MemorySessions(settings.sessions)
         self.sessions = Sessions(store, settings.sessions)
         tell = Teller(self.metrics)
-        self._house = House(settings, self.fleet, self.registry, self.ticker, tell, clock)
+        self.keeper = Keeper(MemoryStreams(settings.store), None)
+        self._house = House(settings, self.fleet, self.registry, self.ticker, tell, clock, self.keeper)
         self.face = Face(settings, clock, tell)
         app = make_app(self._house, self.face, self.bodies, self.sessions, self.metrics)
         self.listener = Listener(app, settings.server, connection_limit(settings.server))
         self._admin_face = Face(for_operators(settings), clock, tell)
         admin = make_admin_app(self._house, self._admin_face, self.metrics)
         self.admin_listener = Listener(admin, settings.server, _ADMIN_CONNECTIONS)
-        self._followers: tuple[Follower, ...] = (self.face, self.bodies, self.sessions, store, self.ticker)
+        self._followers: tuple[Follower, ...] = (self.face, self.bodies, self.sessions, store, self.keeper, self.ticker)
 
     async def start(self, adopted: Mapping[str, Sequence[int]] | None = None) -> None:
         """Listen, then look for upstreams: a client that is early is told that none is known yet.
@@ -175,6 +178,7 @@ class Edge:
         await self.fleet.close()
         await self.bodies.close()
         await self.sessions.close()
+        await self.keeper.close()
         if self._started:
             self.log.info("stopped")
 
@@ -238,6 +242,11 @@ class Teller:
             )
         self._metrics.observe(record)
 
+    def returned(self, record: ReturnRecord) -> None:
+        """See ``stream.exchange.Tell``."""
+        log.emit_return(record)
+        self._metrics.observe_return(record)
+
     def refused(self, request: web.BaseRequest, context: Context, error: EdgeError) -> None:
         """See ``api.face.Refused``."""
         if error.__cause__ is not None:
@@ -260,6 +269,7 @@ def make_app(house: House, face: Face, bodies: Bodies, talks: Sessions, metrics:
     app.on_response_prepare.append(face.on_response_prepare)
     app.add_routes(surfaces.routes(house, bodies))
     app.add_routes(sessions.routes(house, bodies, talks))
+    app.add_routes(streams.routes(house))
     app.add_routes(ollama.routes(house.fleet, bodies))
     app.add_routes(management.routes(house, bodies))
     app.add_routes(ops.probes(house.fleet, house.registry))

@@ -48,6 +48,13 @@ class MemorySessions:
         self._kept.pop((principal, session), None)
         return found
 
+    async def claim(self, principal: str, session: str) -> bool:  # noqa: ARG002 - there is no other process
+        """See ``base.SessionStore``."""
+        return True
+
+    async def yield_up(self, principal: str, session: str) -> None:
+        """See ``base.SessionStore``."""
+
     async def close(self) -> None:
         """See ``base.SessionStore``."""
         self._kept.clear()

@@ -6,7 +6,6 @@ not: keep half a pair, or depend on a handler to live until the end: whoever ask
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from weakref import WeakValueDictionary
 
@@ -16,8 +15,6 @@ from edge.settings import Sessions as SessionSettings
 from edge.settings import Settings
 from edge.store.base import Conversation, SessionStore, Turn
 from edge.stream.generation import Generation
-
-_REMEMBERED = 4096  # ids of streams that ended complete
 
 Key = tuple[str, str]  # principal and session
 
@@ -61,7 +58,6 @@ class Sessions:
         self._store = store
         self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()  # as long as anybody wants it
         self._settling: set[asyncio.Task[None]] = set()
-        self._complete: OrderedDict[Key, None] = OrderedDict()  # principal and stream id
 
     def follow(self, settings: Settings) -> None:
         """Other settings are in force."""
@@ -101,17 +97,9 @@ class Sessions:
         finally:
             held.release()
 
-    def ended_complete(self, principal: str, stream_id: str) -> bool:
-        """Whether this stream of this principal ended complete, lately."""
-        return (principal, stream_id) in self._complete
-
     def settle(self, held: Held, message: str, generation: Generation) -> None:
         """See ``Held.settle``."""
         complete = generation.outcome is Outcome.COMPLETE
-        if complete:
-            self._complete[held.key[0], generation.id] = None
-            if len(self._complete) > _REMEMBERED:
-                self._complete.popitem(last=False)
         said = {} if generation.codec is None else generation.codec.answer()
         text = said.get("content")
         if not isinstance(text, str) or not text:

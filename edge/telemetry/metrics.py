@@ -26,7 +26,7 @@ from prometheus_client import (
 from edge import __version__
 from edge.policy.lifecycle import Outcome
 from edge.protocol.surface import Surface
-from edge.telemetry.record import StreamRecord
+from edge.telemetry.record import ReturnRecord, StreamRecord
 
 # The format that every scraper reads; newer ones differ only in names that are not used here.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -159,6 +159,12 @@ class Metrics:
             registry=registry,
         )
         self._http10 = Counter("edge_http10", "Exchanges with an HTTP/1.0 reader.", registry=registry)
+        self._returned = Counter(
+            "edge_reconnections",
+            "Readers that came back to a stream, and from where they were served.",
+            ["surface", "source"],
+            registry=registry,
+        )
 
     def observe(self, record: StreamRecord) -> None:
         """Count an exchange that has ended."""
@@ -183,6 +189,12 @@ class Metrics:
         ):
             if amount:
                 counter.inc(amount)
+
+    def observe_return(self, record: ReturnRecord) -> None:
+        """Count a reader that came back."""
+        self._series(self._returned, record.surface, record.source).inc()
+        if record.heartbeats:
+            self._heartbeats.inc(record.heartbeats)
 
     def _series(self, metric: M, *labels: str) -> M:
         """``metric.labels(*labels)``, which checks and locks anew each time: 1.5 µs, against 0.3."""
