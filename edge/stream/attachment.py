@@ -5,7 +5,7 @@ anybody else.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from aiohttp import web
@@ -60,11 +60,6 @@ class Attachment:
         self._position = position
         self._reader: Subscriber | None = None
         self._recorded = False
-
-    @property
-    def surface(self) -> Surface:
-        """The stream's."""
-        return self._described.surface
 
     def __repr__(self) -> str:
         return f"<Attachment {self.returned.request_id} {self._audience!r}>"
@@ -149,10 +144,13 @@ class Described:
     reconnections: int
 
 
-async def come_back(house: House, returned: Returned, surface: Surface | None) -> Attachment | None:
+async def come_back(
+    house: House, returned: Returned, surface: Surface | None, speak: Callable[[Surface], None]
+) -> Attachment | None:
     """What answers a reader that came back; None if it has seen all there is, and was.
 
-    ``surface``: whose route it came by; None for the one that is every surface's.
+    ``surface``: whose route it came by; None for the one that is every surface's. ``speak``: told the stream's, as soon
+    as it is known that the reader may know of it.
 
     Raises:
         NotFound: there is no such stream, or it is somebody else's.
@@ -163,11 +161,13 @@ async def come_back(house: House, returned: Returned, surface: Surface | None) -
     exchange = house.registry.streams.get(returned.stream_id)
     if exchange is not None and exchange.asked.principal.name == returned.principal:
         _check_surface(surface, exchange.prepared.surface)
+        speak(exchange.prepared.surface)
         return _to_live(house, returned, exchange)
     found = None if exchange is not None else await house.keeper.find(returned.principal, returned.stream_id)
     if found is None:
         raise unknown(returned.stream_id)
     _check_surface(surface, Surface(found.state.meta.surface))
+    speak(Surface(found.state.meta.surface))
     return await _to_stored(house, returned, found)
 
 

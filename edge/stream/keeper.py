@@ -94,14 +94,17 @@ class Keeper:
         Raises:
             StoreUnavailable: it may be in a store that cannot be asked now.
         """
+        found: Found | None = None
         for store in self._stores():
             try:
                 state = await store.find(stream_id)
             except StoreDown as down:
                 raise unavailable() from down
             if state is not None:
-                return Found(store, state) if state.meta.principal == principal else None
-        return None
+                found = Found(store, state)
+                if state.size or not state.last:
+                    break  # else another store may still have its events
+        return found if found is not None and found.state.meta.principal == principal else None
 
     async def streams(self, principal: str, most: int) -> list[StreamState]:
         """The latest streams of this principal, those that run here among them; the latest first.

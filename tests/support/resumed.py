@@ -6,7 +6,7 @@ them.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from fakes import ollama
@@ -18,6 +18,8 @@ from support.raw import CHAT, COMPLETIONS, MESSAGES, RESPONSES, Answer, RawClien
 from support.running import Running
 from support.shapes import get
 from support.surfaces import SPOKEN, Spoken
+
+from edge.protocol.surface import UPSTREAM_PATHS
 
 RESUME = {"x-edge-resume": "1"}
 OLLAMA_CHAT, OLLAMA_GENERATE = "/api/chat", "/api/generate"
@@ -35,17 +37,22 @@ _OLLAMA = Spoken(OLLAMA_CHAT, {}, b"", ollama.token("tok"), ollama.last())
 _GENERATE = Spoken(OLLAMA_GENERATE, {}, b"", ollama.generated("tok"), ollama.generated_last())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """A client's surface, and what the model server speaks that answers it."""
 
     path: str
     says: Spoken
-    upstream: dict[str, Any] = field(hash=False)
+    upstream: dict[str, Any]
 
     @property
     def body(self) -> dict[str, Any]:
         return {"model": "m", **_BODIES[self.path], "stream": True}
+
+    @property
+    def surface(self) -> str:
+        """By its name in settings, logs and metrics."""
+        return next(str(surface) for surface, path in UPSTREAM_PATHS.items() if path == self.path)
 
     @property
     def lines(self) -> bool:
