@@ -7,7 +7,8 @@ import pytest
 from fakes.model_server import FakeModel, chunk, end, gate, json_answer
 from support.raw import CHAT, MESSAGES, Answer, RawClient, ask, chat_body
 from support.resumed import (
-    CHAT_CASE, KEYS, MESSAGES_CASE, NATIVE, ONE, RESUME, TWO, Case, ended, finished, left, opened, resumed,
+    CHAT_CASE, KEYS, MESSAGES_CASE, NATIVE, ONE, RESUME, TWO, Case, ended, finished, left, opened, readers,
+    resumed,
 )  # fmt: skip
 from support.running import Running, Serve
 from support.shapes import assert_told, get
@@ -137,6 +138,7 @@ async def test_what_the_journal_has_dropped_is_gone_and_the_rest_is_not(
         assert_shaped(await resumed(edge, stream, journal.before - 1), case, 410, "stream_gone")
         async with RawClient(edge.port) as other:
             await other.get(f"/v1/streams/{stream}?starting_after={journal.before + 3}")
+            await readers(edge, stream, 2)
             fake.open("more")
             rest, whole = await other.answer(), await reading
     assert whole.body.endswith(rest.body)
