@@ -208,6 +208,12 @@ class MemoryStreams:
     async def stop(self, stream_id: str) -> None:
         """See ``base.StreamStore``; whoever could be asked is this process itself, which knows its streams."""
 
+    def returned(self, stream_id: str, reconnections: int) -> None:
+        """So many readers came back to a live stream, past the store."""
+        kept = self._live.get(stream_id)
+        if kept is not None:
+            kept.reconnections = reconnections
+
     async def came_back(self, stream_id: str) -> int:
         """See ``base.StreamStore``."""
         kept = self._found(stream_id)

@@ -39,6 +39,7 @@ class Keeping:
         keeper, meta, journal = self._keeper, self._meta, stream.journal
         ending = self._ending(stream)
         if keeper.durable is None:
+            keeper.memory.returned(meta.id, reconnections)
             self._log.end(ending, upstream, _unneeded)
             return
         copy = keeper.memory.begin(meta, journal.before, reconnections)

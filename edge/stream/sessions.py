@@ -1,16 +1,18 @@
 """Conversations and their requests: one request at a time on each, and what is kept of it when it has ended.
 
-In: requests that want a session; generations that have ended. Out: the conversation so far; turns for the store. Must
-not: keep half a pair, or depend on a handler to live until the end: whoever asked may be gone.
+In: requests that want a session; generations that have ended, or that nobody reads. Out: the conversation so far; turns
+for the store; a stop for what nobody reads while somebody waits. Must not: keep half a pair, or depend on a handler to
+live until the end: whoever asked may be gone.
 """
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 from edge.errors import Conflict
-from edge.policy.lifecycle import Outcome
+from edge.policy.lifecycle import Happened, Outcome
 from edge.settings import Sessions as SessionSettings
 from edge.settings import Settings
 from edge.store.base import Conversation, SessionStore, Turn
@@ -25,14 +27,28 @@ class Held:
     Attributes:
         turns: Of the conversation so far.
         since: Unix time when it was taken.
+        generation: What is being said, once it is.
     """
 
     def __init__(self, sessions: "Sessions", key: Key, lock: asyncio.Lock, turns: tuple[Turn, ...]) -> None:
         self.key = key
         self.turns = turns
         self.since = sessions.clock()
+        self.generation: Generation | None = None
         self._sessions = sessions
         self._lock: asyncio.Lock | None = lock
+
+    def forsaken(self) -> None:
+        """The last reader has left, and another may come back to it; unless somebody waits for the session."""
+        if self._sessions.wanted(self.key):
+            self.give_up()
+
+    def give_up(self) -> bool:
+        """Stop what nobody reads; whether there was such a thing. What came of it is kept, as it is of any stop."""
+        if self.generation is None or not self.generation.forsaken:
+            return False
+        self.generation.stop(Happened.STOP)
+        return True
 
     def settle(self, message: str, generation: Generation) -> None:
         """The generation has ended: keep what was said, if anything was, and let the next request have the session."""
@@ -42,6 +58,7 @@ class Held:
         """Let the next request have the session; idempotent."""
         lock, self._lock = self._lock, None  # it lives only as long as somebody holds on to it
         if lock is not None:
+            self._sessions.free(self.key)
             lock.release()
 
 
@@ -57,6 +74,8 @@ class Sessions:
         self.clock = clock
         self._store = store
         self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()  # as long as anybody wants it
+        self._held: dict[Key, Held] = {}
+        self._waiting: Counter[Key] = Counter()
         self._settling: set[asyncio.Task[None]] = set()
 
     def follow(self, settings: Settings) -> None:
@@ -64,22 +83,39 @@ class Sessions:
         self._settings = settings.sessions
 
     async def take(self, principal: str, session: str) -> Held:
-        """Have a session to oneself.
+        """Have a session to oneself. What is said on it that nobody reads is stopped for that.
 
         Raises:
             Conflict: another request has it, and ``sessions.busy`` says not to wait for that.
         """
         key = (principal, session)
         lock = self._locks.setdefault(key, asyncio.Lock())
-        if lock.locked() and self._settings.busy == "conflict":
+        holder = self._held.get(key)
+        given_up = holder is not None and holder.give_up()
+        if lock.locked() and self._settings.busy == "conflict" and not given_up:
             raise Conflict(f"the session {session!r} is being answered; send this after it", code="session_busy")
-        await lock.acquire()
+        self._waiting[key] += 1
+        try:
+            await lock.acquire()
+        finally:
+            self._waiting[key] -= 1
+            if not self._waiting[key]:
+                del self._waiting[key]
         try:
             found = await self._store.read(principal, session)
         except BaseException:
             lock.release()
             raise
-        return Held(self, key, lock, () if found is None else found.turns)
+        held = self._held[key] = Held(self, key, lock, () if found is None else found.turns)
+        return held
+
+    def wanted(self, key: Key) -> bool:
+        """Whether somebody waits for this session."""
+        return key in self._waiting
+
+    def free(self, key: Key) -> None:
+        """Nobody has it just now."""
+        del self._held[key]
 
     async def read(self, principal: str, session: str) -> Conversation | None:
         """A conversation as it is now; None if there is none."""
