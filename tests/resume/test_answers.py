@@ -7,7 +7,19 @@ import pytest
 from fakes.model_server import FakeModel, chunk, end, gate, json_answer
 from support.raw import CHAT, MESSAGES, Answer, RawClient, ask, chat_body
 from support.resumed import (
-    CHAT_CASE, KEYS, MESSAGES_CASE, NATIVE, ONE, RESUME, TWO, Case, ended, finished, left, opened, readers,
+    CHAT_CASE,
+    KEYS,
+    MESSAGES_CASE,
+    NATIVE,
+    ONE,
+    RESUME,
+    TWO,
+    Case,
+    ended,
+    finished,
+    left,
+    opened,
+    readers,
     resumed,
 )  # fmt: skip
 from support.running import Running, Serve
@@ -30,8 +42,10 @@ def told(answer: Answer, stream: str) -> tuple[Any, ...]:
     """All of an answer but what differs between any two: ids and the time."""
     own = {"x-request-id", "request-id", "date", "x-stream-id"}
     headers = {name: value for name, value in answer.headers.items() if name not in own}
-    return answer.status, headers, answer.body.replace(stream.encode(), b"ID").replace(
-        answer.headers["x-request-id"].encode(), b"REQUEST"
+    return (
+        answer.status,
+        headers,
+        answer.body.replace(stream.encode(), b"ID").replace(answer.headers["x-request-id"].encode(), b"REQUEST"),
     )
 
 
@@ -71,7 +85,9 @@ async def test_somebody_elses_is_unknown_in_the_same_bytes(serve: Serve, fake: F
     assert len(fake.requests) == 2
 
 
-@pytest.mark.parametrize("stream", ["x", "st_", f"st_{0:031}", f"ST_{0:032}", f"st_{0:032}:1", "..%2f", f"st_{0:032}%00"])
+@pytest.mark.parametrize(
+    "stream", ["x", "st_", f"st_{0:031}", f"ST_{0:032}", f"st_{0:032}:1", "..%2f", f"st_{0:032}%00"]
+)
 async def test_what_cannot_be_an_id_is_unknown_too(serve: Serve, stream: str) -> None:
     edge = await serve()
     for method in ("GET", "DELETE"):

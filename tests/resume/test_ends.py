@@ -9,7 +9,21 @@ from support.eventsource import parsed
 from support.faults import ERROR_EVENT, GONE_S, assert_gone
 from support.raw import CHAT, Answer, RawClient, ask, chat_body
 from support.resumed import (
-    CHAT_CASE, KEYS, NATIVE, ONE, RESUME, TWO, Case, bare, ended, finished, left, opened, pieces, readers, resumed,
+    CHAT_CASE,
+    KEYS,
+    NATIVE,
+    ONE,
+    RESUME,
+    TWO,
+    Case,
+    bare,
+    ended,
+    finished,
+    left,
+    opened,
+    pieces,
+    readers,
+    resumed,
     sequences,
 )  # fmt: skip
 from support.running import Running, Serve

@@ -1,13 +1,22 @@
 """Leaving is not stopping, once a stream can be resumed: it waits for somebody to come back, but not for ever."""
 
 import pytest
-from fakes.model_server import FakeModel, chat_answer, chunk, end, gate, stall
+from fakes.model_server import FakeModel, chat_answer, gate, stall
 from prometheus_client.parser import text_string_to_metric_families
 from support.eventsource import parsed
 from support.faults import GONE_S, assert_gone
 from support.raw import CHAT, RawClient, ask
 from support.resumed import (
-    CHAT_CASE, NATIVE, OLLAMA_CASE, RESUME, Case, ended, left, opened, readers, resumed,
+    CHAT_CASE,
+    NATIVE,
+    OLLAMA_CASE,
+    RESUME,
+    Case,
+    ended,
+    left,
+    opened,
+    readers,
+    resumed,
 )  # fmt: skip
 from support.running import Running, Serve
 from support.sessions import STREAM, asked, kept, said, settled, text_of
@@ -60,7 +69,7 @@ async def test_the_grace_begins_when_the_last_of_them_has_left(serve: Serve, fak
         generation = edge.edge.registry.streams[stream].generation
         for _ in range(10):  # sweeps of the ticker, each of which could end it
             swept = edge.edge.ticker._handle
-            await edge.wait(lambda swept=swept: edge.edge.ticker._handle is not swept)  # type: ignore[misc]
+            await edge.wait(lambda swept=swept: edge.edge.ticker._handle is not swept)
         assert generation.outcome is None
     await fake.requests[0].left(GONE_S)
     assert (await edge.record())["reconnections"] == 1
@@ -140,7 +149,7 @@ async def test_where_the_model_may_finish_it_is_not_stopped_by_the_grace(serve: 
     stream = await left(edge, fake)
     for _ in range(10):
         swept = edge.edge.ticker._handle
-        await edge.wait(lambda swept=swept: edge.edge.ticker._handle is not swept)  # type: ignore[misc]
+        await edge.wait(lambda swept=swept: edge.edge.ticker._handle is not swept)
     fake.open("more")
     await ended(edge, stream)
     assert (await edge.record())["outcome"] == "complete"

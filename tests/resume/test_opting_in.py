@@ -1,10 +1,10 @@
 """Who asks for a stream that can be resumed gets one, by any of the ways to ask; nobody else pays for it."""
 
 import pytest
-from fakes.model_server import FakeModel, chat_answer, chunk, end, gate, stall
+from fakes.model_server import FakeModel, chat_answer, chunk, end
 from support.eventsource import parsed
-from support.raw import CHAT, COMPLETIONS, EMBEDDINGS, RawClient, ask, chat_body
-from support.resumed import CHAT_CASE, NATIVE, OLLAMA_CASE, RESUME, Case, opened, resumed, sequences
+from support.raw import CHAT, EMBEDDINGS, RawClient, ask, chat_body
+from support.resumed import CHAT_CASE, NATIVE, RESUME, Case, opened, resumed, sequences
 from support.running import Serve
 from support.sessions import STREAM
 from support.shapes import assert_told, get, valid_body

@@ -94,7 +94,7 @@ async def test_no_route_of_another_surface_resumes_it(serve: Serve, fake: FakeMo
             if not other.lines:
                 assert_told(answer, 400, other.path, "wrong_surface", "invalid_request_error")
             assert (answer.status, answer.clean) == (400, True)
-            assert f"/v1/streams/" in str(answer.json["error"])
+            assert "/v1/streams/" in str(answer.json["error"])
     assert len(fake.requests) == 1
 
 
@@ -108,7 +108,9 @@ async def test_silence_harms_nobody_who_counts(serve: Serve, fake: FakeModel, ca
         await second.get(f"/v1/streams/{stream}?starting_after=1")
         own = edge.edge.registry.streams[stream].reader
         await edge.wait(lambda: own is not None and own.heartbeats >= 2)
-        await edge.wait(lambda: all(one.heartbeats >= 2 for one in edge.edge.registry.streams[stream].generation._readers))
+        await edge.wait(
+            lambda: all(one.heartbeats >= 2 for one in edge.edge.registry.streams[stream].generation._readers)
+        )
         fake.open("more")
         whole, rest = await first.answer(), await second.answer()
     quiet = await resumed(edge, stream)

@@ -13,13 +13,12 @@ from fakes import ollama
 from fakes.model_server import FakeModel, chunk, end, gate, head
 from fakes.steps import Step
 
+from edge.protocol.surface import UPSTREAM_PATHS
 from support.faults import whole_stream
 from support.raw import CHAT, COMPLETIONS, MESSAGES, RESPONSES, Answer, RawClient
 from support.running import Running
 from support.shapes import get
 from support.surfaces import SPOKEN, Spoken
-
-from edge.protocol.surface import UPSTREAM_PATHS
 
 RESUME = {"x-edge-resume": "1"}
 OLLAMA_CHAT, OLLAMA_GENERATE = "/api/chat", "/api/generate"
