@@ -31,8 +31,13 @@ async def test_a_header_or_the_query_asks_for_it(serve: Serve, path: str, header
 
 @pytest.mark.parametrize(
     ("path", "headers"),
-    [(CHAT, {}), (CHAT, {"x-edge-resume": "0"}), (f"{CHAT}?resume=false", {}), (f"{CHAT}?resume=1", {"x-edge-resume": "0"})],
-)  # fmt: skip
+    [
+        (CHAT, {}),
+        (CHAT, {"x-edge-resume": "0"}),
+        (f"{CHAT}?resume=false", {}),
+        (f"{CHAT}?resume=1", {"x-edge-resume": "0"}),
+    ],
+)
 async def test_who_does_not_ask_gets_none(serve: Serve, path: str, headers: dict[str, str]) -> None:
     edge = await serve()
     answer = await ask(edge.port, path, chat_body(), headers)
