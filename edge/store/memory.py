@@ -66,7 +66,7 @@ class MemorySessions:
         self._drop((principal, session))
         return found
 
-    async def claim(self, principal: str, session: str) -> bool:  # noqa: ARG002  (the port's)
+    async def claim(self, principal: str, session: str) -> bool:  # noqa: ARG002 - the port's
         """See ``base.SessionStore``; no other process shares this."""
         return True
 
