@@ -17,8 +17,7 @@ APPLICATION = 0x45646765  # "Edge"; ``file`` and SQLite's own tools show it
 SCHEMA = 1
 # UPDATE FROM and RETURNING.
 _OLDEST_SQLITE = (3, 35, 0)
-# How long a connection waits for one that another process writes with, before the store counts as down.
-LOCKED_S = 5.0
+_WAL_BYTES = 8 * 2**20  # more of it goes back to the file system once it is no longer needed
 _AGAIN_S = 0.02
 
 # The events of a stream are those from ``number << 32`` on, by the sequence of the last of each stretch: one tree, in
@@ -79,8 +78,11 @@ def path_of(url: str, environ: Mapping[str, str]) -> Path:
     return Path(state, "edge", "edge.db")
 
 
-def open_to_write(path: Path) -> sqlite3.Connection:
+def open_to_write(path: Path, locked_s: float) -> sqlite3.Connection:
     """A connection for the writer; the file, and the directory that it is in, are made if they are missing.
+
+    Args:
+        locked_s: How long it waits for another process that writes.
 
     Raises:
         Unusable: it is not Edge's, or not of this schema.
@@ -88,9 +90,9 @@ def open_to_write(path: Path) -> sqlite3.Connection:
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's other files get the same mode
-    connection = _connect(path)
+    connection = _connect(path, locked_s)
     try:
-        deadline = time.monotonic() + LOCKED_S
+        deadline = time.monotonic() + locked_s
         while not _made(connection, path):
             try:
                 _make(connection, path)
@@ -99,13 +101,14 @@ def open_to_write(path: Path) -> sqlite3.Connection:
                     raise
                 time.sleep(_AGAIN_S)
         connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}").fetchone()
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def open_to_read(path: Path) -> sqlite3.Connection | None:
+def open_to_read(path: Path, locked_s: float) -> sqlite3.Connection | None:
     """A connection that only reads; None while there is no file, or nothing in it.
 
     Raises:
@@ -114,7 +117,7 @@ def open_to_read(path: Path) -> sqlite3.Connection | None:
     """
     if not path.exists():
         return None
-    connection = _connect(path)
+    connection = _connect(path, locked_s)
     try:
         if _made(connection, path):
             connection.execute("PRAGMA query_only = 1")
@@ -126,12 +129,12 @@ def open_to_read(path: Path) -> sqlite3.Connection | None:
     return None
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, locked_s: float) -> sqlite3.Connection:
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise Unusable(f"SQLite here is {sqlite3.sqlite_version}; the store needs 3.35 or newer, or use memory:")
     # In the end closed by another thread than it was opened by, if that one hangs.
     return sqlite3.connect(
-        f"file:{quote(str(path))}?mode=rw", uri=True, timeout=LOCKED_S, isolation_level=None, check_same_thread=False
+        f"file:{quote(str(path))}?mode=rw", uri=True, timeout=locked_s, isolation_level=None, check_same_thread=False
     )
 
 

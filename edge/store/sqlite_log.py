@@ -5,6 +5,7 @@ or wait.
 """
 
 import asyncio
+import json
 import sqlite3
 from bisect import bisect_right
 from collections import deque
@@ -273,14 +274,12 @@ class Batch:
         )
 
     def _insert(self, connection: sqlite3.Connection, meta: StreamMeta) -> int | None:
-        return connection.execute(
-            "INSERT INTO streams (id, principal, surface, model, session, request_id, created, keep_bytes, owner)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                *(meta.id, meta.principal, meta.surface, meta.model, meta.session, meta.request_id, meta.created),
-                *(meta.keep_bytes, self._owner),
-            ),
-        ).lastrowid
+        values = (meta.id, meta.principal, meta.surface, meta.model, meta.session, meta.request_id, meta.created)
+        try:
+            inserted = connection.execute(_INSERT_STREAM, (*values, meta.keep_bytes, self._owner))
+        except UnicodeEncodeError:  # what is no text cannot be kept; the others are not to suffer
+            return None
+        return inserted.lastrowid if inserted.rowcount else None
 
 
 def key(number: int, last: int) -> int:
@@ -290,12 +289,13 @@ def key(number: int, last: int) -> int:
 
 def ending_text(ending: Ending, upstream: str | None) -> str:
     """As it is in the file."""
-    return _json((ending.outcome, ending.clean, ending.at, ending.status, ending.error, upstream))
+    # The standard library's, which can write any string.
+    return json.dumps((ending.outcome, ending.clean, ending.at, ending.status, ending.error, upstream))
 
 
 def ending_of(text: str) -> tuple[Ending, str | None]:
     """Its opposite; with the upstream."""
-    outcome, clean, at, status, error, upstream = orjson.loads(text)
+    outcome, clean, at, status, error, upstream = json.loads(text)
     return Ending(outcome, clean, at, status, None if error is None else (error[0], error[1], error[2])), upstream
 
 
@@ -303,6 +303,10 @@ def _json(value: object) -> str:
     return orjson.dumps(value).decode()
 
 
+_INSERT_STREAM = """
+INSERT INTO streams (id, principal, surface, model, session, request_id, created, keep_bytes, owner)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+"""
 _UPDATE = """
 UPDATE streams SET first = json_extract(value, '$[2]'), last = json_extract(value, '$[3]'),
     size = json_extract(value, '$[4]'), ended = json_extract(value, '$[5]'), ending = json_extract(value, '$[6]')

@@ -23,10 +23,12 @@ T = TypeVar("T")
 BATCH_S = 0.05
 _IDLE_S = 60.0  # between rounds while there is nothing: only what has expired goes
 _RETRY_S = 2.0
+_LOCKED_S = 5.0
 _SWEEP_S = 30.0
 _CLOSE_S = 10.0  # for the last round; a disk that hangs does not keep Edge from ending
 _PROBE_BYTES = 65536  # written to see whether there is room again
 _VACUUM_PAGES = 2000  # given back to the file system by one sweep
+_FAULTS = (sqlite3.Error, OSError, Unusable)
 
 
 class Errand(Protocol):
@@ -72,6 +74,8 @@ class SqliteFile:
         path: See ``sqlite_file.path_of``.
         clock: Unix time.
         monotonic: See ``Lease``.
+        retry_s: Between tries while the file cannot be written.
+        locked_s: How long another process may hold it before the store counts as down.
     """
 
     def __init__(
@@ -80,12 +84,17 @@ class SqliteFile:
         hear: Hear,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        *,
+        retry_s: float = _RETRY_S,
+        locked_s: float = _LOCKED_S,
     ) -> None:
         self.path = path
         self.hear = hear
         self.lease = Lease(clock, monotonic)
         self.up = True
         self.failures = 0
+        self._retry_s = retry_s
+        self._locked_s = locked_s
         self._why = ""
         self._down_since = 0.0
         self._parts: list[Part] = []
@@ -133,7 +142,7 @@ class SqliteFile:
         if self._round is not None or self._closed:
             return  # after the one that runs, it is seen what is wanted
         loop = asyncio.get_running_loop()
-        at = loop.time() + (within_s if self.up else _RETRY_S)
+        at = loop.time() + (within_s if self.up else self._retry_s)
         if self._timer is not None:
             if self._timer.when() <= at or not self.up:
                 return
@@ -172,7 +181,7 @@ class SqliteFile:
             raise StoreDown("the store is closed")
         try:
             return await asyncio.get_running_loop().run_in_executor(self._reader, self._read, ask, nothing)
-        except (sqlite3.Error, OSError, Unusable) as error:
+        except _FAULTS as error:
             self.failures += 1
             raise StoreDown(_told(self.path, error)) from error
 
@@ -186,9 +195,9 @@ class SqliteFile:
             raise StoreDown(self._why or "the store is closed")
         try:
             return await asyncio.get_running_loop().run_in_executor(self._writer, self._change, do)
-        except (sqlite3.Error, OSError, Unusable) as error:
+        except _FAULTS as error:
             self._failed(error)
-            self.want(_RETRY_S)
+            self.want(self._retry_s)
             raise StoreDown(self._why) from error
 
     def size(self) -> int:
@@ -285,7 +294,7 @@ class SqliteFile:
             self._drop_reader()
         if self._to_read is None:
             self._read_inode = self._inode
-            self._to_read = open_to_read(self.path)
+            self._to_read = open_to_read(self.path, self._locked_s)
             if self._to_read is None:
                 return nothing
         try:
@@ -306,7 +315,7 @@ class SqliteFile:
 
     def _opened(self) -> sqlite3.Connection:
         if self._to_write is None:
-            self._to_write = open_to_write(self.path)
+            self._to_write = open_to_write(self.path, self._locked_s)
             self._inode = _inode(self.path)
             self._version = -1
             self._sweep_at = time.monotonic() + 1
@@ -350,7 +359,7 @@ class SqliteFile:
             connection = self._opened()
             with _transaction(connection):
                 return do(connection)
-        except BaseException as error:
+        except _FAULTS as error:
             self._give_up(error)
             raise
 

@@ -1,5 +1,6 @@
 """The SQLite store keeps the promises of a session store, alone and with others over its file."""
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from support.sqlite import renew, some_sessions, some_streams, vanish
 from edge.settings import Sessions
 from edge.store.base import SessionStore
 from edge.store.sqlite_sessions import SqliteSessions
-from edge.store.sqlite_streams import SqliteStreams
 
 
 @pytest.fixture
@@ -58,13 +58,13 @@ async def test_what_is_only_read_makes_no_file(tmp_path: Path, opened: Opened) -
     assert await store.read("a", "s") is None
     assert await store.delete("a", "s") is False
     await store.close()
-    assert list(tmp_path.iterdir()) == []
+    assert os.listdir(tmp_path) == []
 
 
 async def test_sessions_and_streams_share_a_file_until_both_are_closed(tmp_path: Path) -> None:
     streams = some_streams(tmp_path / "edge.db")
     sessions = SqliteSessions(streams._file, Sessions())
-    other = SqliteStreams(some_streams(tmp_path / "edge.db")._file, streams._bounds)
+    other = some_streams(tmp_path / "edge.db")
     assert await sessions.claim("a", "s") is True
     await streams.close()
     await sessions.append("a", "s", said("q"), told("r"))

@@ -13,9 +13,9 @@ from edge.store.sqlite_streams import SqliteStreams
 
 
 def a_file(path: Path, clock: Clock | None = None, hear: Heard | None = None) -> SqliteFile:
-    """With a clock that only a test moves, it never looks as if the machine had slept."""
+    """With a clock that only a test moves, for both, it never looks as if the machine had slept."""
     clock = clock or Clock()
-    return SqliteFile(path, hear or Heard(), clock, clock)
+    return SqliteFile(path, hear or Heard(), clock, clock, retry_s=0.2, locked_s=1.0)
 
 
 def some_streams(
