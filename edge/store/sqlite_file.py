@@ -82,6 +82,7 @@ def open_to_write(path: Path, locked_s: float) -> sqlite3.Connection:
     """A connection for the writer; the file, and the directory that it is in, are made if they are missing.
 
     Args:
+        path: Where it is.
         locked_s: How long it waits for another process that writes.
 
     Raises:

@@ -227,7 +227,7 @@ class Log:
 
 
 class Batch:
-    """The pieces of all streams in one round: a ``sqlite_rounds.Errand``."""
+    """The pieces of all streams in one round: a ``sqlite_threads.Errand``. Written twice is as written once."""
 
     def __init__(self, owner: str, pieces: Sequence[Piece], told: Callable[["Batch"], None]) -> None:
         self.pieces = pieces
@@ -279,7 +279,8 @@ class Batch:
             inserted = connection.execute(_INSERT_STREAM, (*values, meta.keep_bytes, self._owner))
         except UnicodeEncodeError:  # what is no text cannot be kept; the others are not to suffer
             return None
-        return inserted.lastrowid if inserted.rowcount else None
+        (number,) = inserted.fetchone() or (None,)
+        return number
 
 
 def key(number: int, last: int) -> int:
@@ -305,7 +306,8 @@ def _json(value: object) -> str:
 
 _INSERT_STREAM = """
 INSERT INTO streams (id, principal, surface, model, session, request_id, created, keep_bytes, owner)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET owner = excluded.owner WHERE owner = excluded.owner RETURNING number
 """
 _UPDATE = """
 UPDATE streams SET first = json_extract(value, '$[2]'), last = json_extract(value, '$[3]'),
@@ -314,6 +316,6 @@ FROM json_each(?) WHERE streams.number = json_extract(value, '$[0]') AND streams
 RETURNING number
 """
 _INSERT_EVENTS = """
-INSERT INTO events (key, count, data) SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'),
+INSERT OR REPLACE INTO events (key, count, data) SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'),
     substr(?1, json_extract(value, '$[2]'), json_extract(value, '$[3]')) FROM json_each(?2)
 """

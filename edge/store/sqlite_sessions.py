@@ -81,19 +81,19 @@ class SqliteSessions:
 
     @property
     def interval_s(self) -> float | None:
-        """See ``sqlite_rounds.Part``."""
+        """See ``sqlite_threads.Part``."""
         return RENEW_S if self._claimed else None
 
     def take(self) -> None:
-        """See ``sqlite_rounds.Part``; what is written here is waited for."""
+        """See ``sqlite_threads.Part``; what is written here is waited for."""
 
     @staticmethod
     def look(_connection: sqlite3.Connection) -> Callable[[], None]:
-        """See ``sqlite_rounds.Part``; nobody waits for a session of another process."""
+        """See ``sqlite_threads.Part``; nobody waits for a session of another process."""
         return lambda: None
 
     def sweep(self, connection: sqlite3.Connection, now: float, _gone: dict[str, float]) -> bool:
-        """See ``sqlite_rounds.Part``."""
+        """See ``sqlite_threads.Part``."""
         swept = connection.execute(
             "DELETE FROM sessions WHERE number IN (SELECT number FROM sessions WHERE updated < ? LIMIT ?)",
             (now - self._bounds.max_age_s, _SWEPT),
@@ -101,7 +101,7 @@ class SqliteSessions:
         return swept.rowcount == _SWEPT
 
     def leave(self, connection: sqlite3.Connection, _now: float) -> None:
-        """See ``sqlite_rounds.Part``."""
+        """See ``sqlite_threads.Part``."""
         connection.execute("DELETE FROM claims WHERE owner = ?", (self._file.lease.owner,))
 
     # --- in the threads -----------------------------------------------------------------------------------------

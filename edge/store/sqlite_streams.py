@@ -123,7 +123,7 @@ class SqliteStreams:
 
     @property
     def interval_s(self) -> float | None:
-        """See ``sqlite_rounds.Part``."""
+        """See ``sqlite_threads.Part``."""
         if self._dirty:
             return BATCH_S
         if self._waiting:
@@ -131,7 +131,7 @@ class SqliteStreams:
         return _LIVE_S if self._logs else None
 
     def take(self) -> Batch | None:
-        """See ``sqlite_rounds.Part``."""
+        """See ``sqlite_threads.Part``."""
         dirty, self._dirty = self._dirty, []
         self._taken_at = time.monotonic()
         pieces = [log.take() for log in dirty if not log.lost]
@@ -141,7 +141,7 @@ class SqliteStreams:
         return Batch(self._file.lease.owner, pieces, self._told)
 
     def look(self, connection: sqlite3.Connection) -> Callable[[], None]:
-        """See ``sqlite_rounds.Part``."""
+        """See ``sqlite_threads.Part``."""
         waiting = self._waiting.copy()
         states = self._tables.lasts(connection, {stream_id for stream_id, _ in waiting.values()}) if waiting else {}
         gone_on = [one for one, (stream_id, last) in waiting.items() if states.get(stream_id, last + 1) > last]
@@ -149,14 +149,14 @@ class SqliteStreams:
         return lambda: self._seen(gone_on, stops)
 
     def sweep(self, connection: sqlite3.Connection, now: float, gone: dict[str, float]) -> bool:
-        """See ``sqlite_rounds.Part``."""
+        """See ``sqlite_threads.Part``."""
         bounds = self._bounds
         self._tables.end_lost(connection, gone)
         _, more = self._tables.delete_ended(connection, now - bounds.keep_s)
         return self._tables.shrink(connection, bounds.disk_bytes) or more
 
     def leave(self, connection: sqlite3.Connection, now: float) -> None:
-        """See ``sqlite_rounds.Part``."""
+        """See ``sqlite_threads.Part``."""
         self._tables.end_lost(connection, {self._file.lease.owner: now})
 
     def _seen(self, gone_on: list[asyncio.Future[None]], stops: list[str]) -> None:

@@ -37,8 +37,8 @@ async def vanish(store: SqliteStreams | SqliteSessions) -> None:
     if file._round is not None:
         await asyncio.wait({file._round})
     loop = asyncio.get_running_loop()
-    await loop.run_in_executor(file._reader, file._drop_reader)
-    await loop.run_in_executor(file._writer, file._drop_writer)
+    await loop.run_in_executor(file._reading, file._reader.drop)
+    await loop.run_in_executor(file._writing, file._writer.drop)
 
 
 async def renew(store: SqliteStreams | SqliteSessions) -> None:
