@@ -14,6 +14,7 @@ from edge.policy.lifecycle import Outcome
 from edge.settings import Settings
 from edge.store.base import Ending, StoreDown, StreamLog, StreamMeta, StreamState, StreamStore
 from edge.store.memory_streams import MemoryStreams
+from edge.store.opening import Stores
 from edge.stream.audience import Audience, Kept
 
 
@@ -28,7 +29,8 @@ class Found:
 class Keeping:
     """One stream that is being kept."""
 
-    def __init__(self, keeper: "Keeper", meta: StreamMeta, log: StreamLog) -> None:
+    def __init__(self, keeper: "Keeper", meta: StreamMeta, log: StreamLog, *, durable: bool) -> None:
+        self._durable = durable
         self._keeper = keeper
         self._meta = meta
         self._log = log
@@ -38,7 +40,7 @@ class Keeping:
         """It has ended, with all its events in its journal; it stays in memory until the other store has all of it."""
         keeper, meta, journal = self._keeper, self._meta, stream.journal
         ending = self._ending(stream)
-        if keeper.durable is None:
+        if not self._durable:
             self._log.end(ending, upstream, _unneeded)
             return
         copy = keeper.memory.begin(meta, journal.before, reconnections)
@@ -68,25 +70,23 @@ class Keeper:
 
     Args:
         memory: Has what the other store has not, or all if there is none.
-        durable: A file, or a server.
+        stores: Where the other one is, if there is one: a file, or a server.
         clock: Unix time.
     """
 
-    def __init__(
-        self, memory: MemoryStreams, durable: StreamStore | None, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, memory: MemoryStreams, stores: Stores, clock: Callable[[], float] = time.time) -> None:
         self.memory = memory
-        self.durable = durable
+        self.stores = stores
         self.clock = clock
 
     def follow(self, settings: Settings) -> None:
         """Other settings are in force."""
-        for store in self._stores():
-            store.follow(settings)
+        self.memory.follow(settings)
 
     def begin(self, meta: StreamMeta) -> Keeping:
         """Keep a stream that begins now."""
-        return Keeping(self, meta, (self.durable or self.memory).begin(meta))
+        durable = self.stores.streams()
+        return Keeping(self, meta, (durable or self.memory).begin(meta), durable=durable is not None)
 
     async def find(self, principal: str, stream_id: str) -> Found | None:
         """A stream of this principal, other than those that run here.
@@ -135,11 +135,12 @@ class Keeper:
 
     async def close(self) -> None:
         """Write what is to be written, and let go."""
-        for store in reversed(self._stores()):  # what cannot be written any more ends in memory
-            await store.close()
+        await self.stores.close()  # what cannot be written any more ends in memory
+        await self.memory.close()
 
     def _stores(self) -> list[StreamStore]:
-        return [self.memory] if self.durable is None else [self.memory, self.durable]
+        durable = self.stores.streams()
+        return [self.memory] if durable is None else [self.memory, durable]
 
 
 async def _stop(found: Found, within_s: float) -> StreamState | None:
