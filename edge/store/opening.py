@@ -120,3 +120,11 @@ def path_of(url: str, environ: Mapping[str, str]) -> Path:
         return Path(service, "edge.db")
     state = environ.get("XDG_STATE_HOME") or Path(environ.get("HOME") or Path.home(), ".local", "state")
     return Path(state, "edge", "edge.db")
+
+
+def shown_url(url: str, environ: Mapping[str, str]) -> str:
+    """``store.url`` as it may be shown: the whole path, and no password."""
+    if url.startswith(SQLITE):
+        return f"{SQLITE}{path_of(url, environ)}"
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if rest else url
