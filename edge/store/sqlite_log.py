@@ -276,11 +276,10 @@ class Batch:
     def _insert(self, connection: sqlite3.Connection, meta: StreamMeta) -> int | None:
         values = (meta.id, meta.principal, meta.surface, meta.model, meta.session, meta.request_id, meta.created)
         try:
-            inserted = connection.execute(_INSERT_STREAM, (*values, meta.keep_bytes, self._owner))
+            rows = connection.execute(_INSERT_STREAM, (*values, meta.keep_bytes, self._owner)).fetchall()
         except UnicodeEncodeError:  # what is no text cannot be kept; the others are not to suffer
             return None
-        (number,) = inserted.fetchone() or (None,)
-        return number
+        return rows[0][0] if rows else None
 
 
 def key(number: int, last: int) -> int:

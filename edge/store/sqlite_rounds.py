@@ -10,6 +10,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -128,8 +129,9 @@ class SqliteFile:
         """
         if self._closed:
             raise StoreDown("the store is closed")
+        ask_it = partial(self._reader.read, ask, nothing, up=self.up)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._reading, self._reader.read, ask, nothing)
+            return await asyncio.get_running_loop().run_in_executor(self._reading, ask_it)
         except FAULTS as error:
             self.failures += 1
             raise StoreDown(_told(self.path, error)) from error
@@ -140,10 +142,22 @@ class SqliteFile:
         Raises:
             StoreDown: it is not done.
         """
+        return await self._write(partial(self._writer.change, do))
+
+    async def shrink(self) -> None:
+        """Give what is free in the file back to the file system.
+
+        Raises:
+            StoreDown: not all of it.
+        """
+        while await self._write(self._writer.vacuum):
+            pass
+
+    async def _write(self, do: Callable[[], T]) -> T:
         if not self.up or self._closed:
             raise StoreDown(self._why or "the store is closed")
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._writing, self._writer.change, do)
+            return await asyncio.get_running_loop().run_in_executor(self._writing, do)
         except FAULTS as error:
             self._failed(error)
             self.want(self._retry_s)
@@ -200,7 +214,7 @@ class SqliteFile:
         chores, self._chores = self._chores, []
         active = any(part.interval_s is not None for part in self._parts)
         self._round = asyncio.get_running_loop().run_in_executor(
-            self._writing, lambda: self._writer.go(errands, chores, active=active)
+            self._writing, partial(self._writer.go, errands, chores, active=active)
         )
         self._round.add_done_callback(lambda round_: self._finish(round_, errands, chores))
 

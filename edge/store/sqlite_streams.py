@@ -277,6 +277,8 @@ class SqliteStreams:
         while more:
             count, more = await self._file.change(lambda connection: self._purge(connection, before))
             purged += count
+        if purged:
+            await self._file.shrink()
         return purged
 
     def _purge(self, connection: sqlite3.Connection, before: float) -> tuple[int, bool]:

@@ -22,7 +22,7 @@ Seen = list[Callable[[], None]]  # what is to be called on the loop
 FAULTS = (sqlite3.Error, OSError, Unusable)
 _SWEEP_S = 30.0
 _PROBE_BYTES = 65536  # written to see whether there is room again
-_VACUUM_PAGES = 2000  # given back to the file system by one sweep
+_VACUUM_PAGES = 500  # given back to the file system at once
 
 
 class Errand(Protocol):
@@ -146,8 +146,23 @@ class Writer:
             connection.executemany("DELETE FROM claims WHERE owner = ?", [(owner,) for owner in gone])
             more = [part.sweep(connection, now, gone) for part in self._parts]
             connection.executemany("DELETE FROM owners WHERE id = ?", [(owner,) for owner in gone])
-        connection.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
+        self._vacuum(connection)
         self.sweep_at = time.monotonic() + (0 if any(more) else _SWEEP_S)
+
+    def vacuum(self) -> bool:
+        """Give some of what is free in the file back to the file system; whether there is more."""
+        try:
+            return self._vacuum(self.opened())
+        except FAULTS as error:
+            self._give_up(error)
+            raise
+
+    @staticmethod
+    def _vacuum(connection: sqlite3.Connection) -> bool:
+        # Not by ``execute``, which would do one page.
+        connection.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
+        (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+        return bool(free)
 
     def _make_room(self, connection: sqlite3.Connection, now: float) -> None:
         """After a failure: see whether as much can be written as what failed may have been."""
@@ -193,14 +208,16 @@ class Reader:
         self._inode: tuple[int, int] | None = None
         self._connection: sqlite3.Connection | None = None
 
-    def read(self, ask: Callable[[sqlite3.Connection], T], nothing: T) -> T:
-        """What ``ask`` finds, in one transaction; ``nothing`` without a file."""
+    def read(self, ask: Callable[[sqlite3.Connection], T], nothing: T, *, up: bool) -> T:
+        """What ``ask`` finds, in one transaction; ``nothing`` without a file, if it is not missing by an outage."""
         if self._inode != self._writer.inode:
             self.drop()
         if self._connection is None:
             self._inode = self._writer.inode
             self._connection = open_to_read(self._path, self._locked_s)
             if self._connection is None:
+                if not up:
+                    raise FileNotFoundError(self._path)
                 return nothing
         try:
             with _transaction(self._connection, "BEGIN"):
