@@ -4,7 +4,7 @@ In: settings, and who hears what happens in them. Out: the stores. Must not: imp
 and Redis more.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -25,22 +25,16 @@ class DurableStreams(StreamStore, Protocol):
         """How it is."""
 
 
-class Backing(Protocol):
-    """The file, or the server."""
-
-    async def start(self) -> None:
-        """See that it can be used; if it only cannot be reached now, that is told, and tried again.
-
-        Raises:
-            Unusable: it cannot, until somebody mends it.
-        """
-
-
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Stores that share a file or a server."""
+    """Stores that share a file or a server.
 
-    backing: Backing
+    Attributes:
+        start: See that it can be used; if it only cannot be reached now, that is told, and tried again. Raises
+            ``Unusable`` if it cannot, until somebody mends it.
+    """
+
+    start: Callable[[], Awaitable[None]]
     streams: DurableStreams
     sessions: Durable
 
@@ -72,7 +66,7 @@ class Stores:
         """
         url = self._settings.store.url
         if url != MEMORY and not (url.startswith(SQLITE) and not path_of(url, self._environ).exists()):
-            await self._open().backing.start()
+            await self._open().start()
 
     def streams(self) -> StreamStore | None:
         """Of streams; None where there is nothing but this process's memory."""
@@ -97,7 +91,11 @@ class Stores:
 
     def _open(self) -> Opened:
         if self._opened is None:
-            self._opened = _sqlite(self._settings, self._hear, path_of(self._settings.store.url, self._environ))
+            settings, hear = self._settings, self._hear
+            if settings.store.url.startswith(SQLITE):
+                self._opened = _sqlite(settings, hear, path_of(settings.store.url, self._environ))
+            else:
+                self._opened = _redis(settings, hear)
         return self._opened
 
 
@@ -107,7 +105,17 @@ def _sqlite(settings: Settings, hear: Hear, path: Path) -> Opened:
     from edge.store.sqlite_streams import SqliteStreams  # noqa: PLC0415
 
     file = SqliteFile(path, hear)
-    return Opened(file, SqliteStreams(file, settings.store), SqliteSessions(file, settings.sessions))
+    return Opened(file.start, SqliteStreams(file, settings.store), SqliteSessions(file, settings.sessions))
+
+
+def _redis(settings: Settings, hear: Hear) -> Opened:
+    from edge.store.redis_link import RedisLink  # noqa: PLC0415 - see the module
+    from edge.store.redis_sessions import RedisSessions  # noqa: PLC0415
+    from edge.store.redis_streams import RedisStreams  # noqa: PLC0415
+
+    link = RedisLink(settings.store.url, hear)
+    streams = RedisStreams(link, settings.store)
+    return Opened(streams.open, streams, RedisSessions(link, settings.sessions))
 
 
 def path_of(url: str, environ: Mapping[str, str]) -> Path:
