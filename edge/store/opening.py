@@ -58,6 +58,11 @@ class Stores:
             else PatientSessions(lambda: self._open().sessions, settings.sessions, most_bytes)
         )
 
+    @property
+    def shared(self) -> bool:
+        """Other processes may write there too."""
+        return self._settings.store.url != MEMORY
+
     async def start(self) -> None:
         """See that they can be used, as far as there is anything in them.
 
@@ -87,6 +92,7 @@ class Stores:
         """Write what is to be written, and let go."""
         await self.sessions.close()
         if self._opened is not None:
+            await self._opened.sessions.close()  # which may have been opened with the streams, and not used
             await self._opened.streams.close()
 
     def _open(self) -> Opened:

@@ -5,6 +5,7 @@ reader, or let a stream wait for a store, or fail with one: what a store has not
 goes.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from edge.store.base import Ending, StoreDown, StreamLog, StreamMeta, StreamStat
 from edge.store.memory_streams import MemoryStreams
 from edge.store.opening import Stores
 from edge.stream.audience import Audience, Kept
+
+
+_LATE_S = 0.25  # by which every process has written that it began a stream
+_LOOKS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +99,22 @@ class Keeper:
         Raises:
             StoreUnavailable: it may be in a store that cannot be asked now.
         """
+        found = await self._find(stream_id)
+        if found is None and self.stores.shared:
+            # Another process may have begun it a moment ago; it writes in batches.
+            for _ in range(_LOOKS):  # all of them, found or not: how long it takes tells nothing of others' streams
+                await asyncio.sleep(_LATE_S / _LOOKS)
+                found = found or await self._find(stream_id)
+        return None if found is None or found.state.meta.principal != principal else found
+
+    async def _find(self, stream_id: str) -> Found | None:
         for store in self._stores():
             try:
                 state = await store.find(stream_id)
             except StoreDown as down:
                 raise unavailable() from down
             if state is not None:
-                return Found(store, state) if state.meta.principal == principal else None
+                return Found(store, state)
         return None
 
     async def streams(self, principal: str, most: int) -> list[StreamState]:
