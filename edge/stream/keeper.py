@@ -18,7 +18,6 @@ from edge.store.memory_streams import MemoryStreams
 from edge.store.opening import Stores
 from edge.stream.audience import Audience, Kept
 
-
 _LATE_S = 0.25  # by which every process has written that it began a stream
 _LOOKS = 5
 
