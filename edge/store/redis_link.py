@@ -275,7 +275,7 @@ class RedisLink:
             return await wire.say("EVAL", script.text, 0, *args)
 
     async def _tried(self, work: Awaitable[Any]) -> Any:
-        from redis.exceptions import RedisError  # noqa: PLC0415 - the extra; loaded by now
+        from redis.exceptions import OutOfMemoryError, RedisError  # noqa: PLC0415 - the extra; loaded by now
 
         try:
             async with asyncio.timeout(ANSWER_S):
@@ -284,7 +284,9 @@ class RedisLink:
             text = self._text(error)
             if text.startswith("WRONGTYPE"):  # a key of ours that somebody else wrote: no outage
                 raise StoreDown(f"{self.address}: {text}") from None
-            raise self._failed(f"{self.address}: {text}", full=text.startswith("OOM")) from None
+            full = isinstance(error, OutOfMemoryError) or "OOM " in text  # as Redis 6 says it of a script
+            text = f"it has no memory left: {text}" if full else text
+            raise self._failed(f"{self.address}: {text}", full=full) from None
 
     def _text(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):
