@@ -74,7 +74,7 @@ class RedisLink:
         self._writing: Wire | None = None
         self._ears: Ears | None = None
         self._went_down = asyncio.Event()
-        self._since = 0.0
+        self._since = self._judge_after = 0.0
         self._why: str | None = None
         self._foreign: str | None = None
         self._full = False
@@ -87,7 +87,14 @@ class RedisLink:
 
     @property
     def now(self) -> str:
-        """What scripts take for the time: empty, where the server's is meant."""
+        """What scripts judge leases by: empty is the server's time.
+
+        After an outage nobody is gone for a while (0): who has not renewed its lease had no server to do that at.
+        """
+        return self._now if time.monotonic() >= self._judge_after else "0"
+
+    @property
+    def _now(self) -> str:
         return "" if self._clock is None else repr(self._clock())
 
     @property
@@ -212,7 +219,7 @@ class RedisLink:
         if self._asking is None:
             await self._tried(self._connect())
         left = int(_LEFT_S * 1000)
-        there = (await self.tend(RENEW, self.now, self.owner, left, SCHEMA)).decode(errors="replace")
+        there = (await self.tend(RENEW, self._now, self.owner, left, SCHEMA)).decode(errors="replace")
         if there != SCHEMA:
             self._foreign = (
                 f"{self.address} holds what another version of Edge keeps (schema {there}, not {SCHEMA}): "
@@ -223,18 +230,23 @@ class RedisLink:
             await part.renew()
         if self._why is not None:
             self._why, self._full = None, False
+            self._judge_after = time.monotonic() + LEASE_S
             self.up.set()
             self.hear.store_recovered(time.monotonic() - self._since)
 
     async def _connect(self) -> None:
         opened: list[Wire | Ears] = []
+
+        def lost(error: Exception) -> None:
+            self._lost(opened, error)
+
+        asking, writing = Wire(self._connections(), lost), Wire(self._connections(), lost)
+        ears = Ears(self._connections(), lost)
+        opened += [asking, writing, ears]
+        channel = f"{PREFIX}ask:{self.owner}".encode()
         try:
-            for kind in (Wire, Wire, Ears):
-                opened.append(one := kind(self._connections(), lambda error: self._lost(opened, error)))
+            for one in opened:
                 await one.open()
-            asking, writing, ears = opened
-            assert isinstance(asking, Wire) and isinstance(writing, Wire) and isinstance(ears, Ears)  # noqa: S101, PT018
-            channel = f"{PREFIX}ask:{self.owner}".encode()
             await ears.subscribe(channel, self._stop_asked)
             if self._closed:
                 raise StoreDown("the store is closed")  # noqa: TRY301 - so that what was opened is closed

@@ -1,4 +1,4 @@
-"""Redis gone, hung, full, slow or without its data: streams go on, what is asked is told so, and it comes back by itself."""
+"""Redis gone, hung, full, slow or without its data: streams go on, who asks is told, and it comes back by itself."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ from contract.stream_store_contract import (
     joined,
     state_of,
 )
-from support.redis_server import RedisServer, redis_server, until
+from support.redis_server import RedisServer, redis_server, until, vanish
 from support.running import no_tasks_left
 
 from edge.settings import Sessions, Store
@@ -166,12 +166,10 @@ async def test_killed_and_back_with_older_data_there_is_no_gap(
     log.append(b"after", 1)
     assert await ended(log) is False
     assert await store.find(meta.id) is None
-    assert not any(meta.id.encode() in key for key in server.keys())
+    assert not any(meta.id.encode() in key for key in server.all_keys())
 
 
-async def test_hung_and_on_again_nothing_is_missing_or_twice(
-    server: RedisServer, heard: Heard, opened: Opened
-) -> None:
+async def test_hung_and_on_again_nothing_is_missing_or_twice(server: RedisServer, heard: Heard, opened: Opened) -> None:
     """What was sent into the hanging server is carried out when it goes on, beside what is sent again."""
     store = opened()
     meta = a_meta()
@@ -241,9 +239,7 @@ async def test_slow_is_not_down(server: RedisServer, heard: Heard, opened: Opene
     assert heard.failures == []
 
 
-async def test_not_there_at_the_start_it_is_used_once_it_is(
-    server: RedisServer, heard: Heard, opened: Opened
-) -> None:
+async def test_not_there_at_the_start_it_is_used_once_it_is(server: RedisServer, heard: Heard, opened: Opened) -> None:
     server.kill()
     store = opened()
     await store.open()
@@ -345,6 +341,28 @@ async def test_a_node_that_seemed_gone_takes_its_streams_back(
     log.append(b"two", 1)
     assert await ended(log) is True
     assert joined(await everything(other, meta.id)) == b"onetwo"
+
+
+async def test_after_an_outage_nobody_is_taken_for_gone_before_there_was_time_to_come_back(
+    server: RedisServer, heard: Heard, opened: Opened
+) -> None:
+    """Nodes do not all reconnect at the same moment."""
+    owner, other = opened(), opened()
+    owner.begin(meta := a_meta())
+    await owner.find(meta.id)
+    await other.find(meta.id)
+    await vanish(owner._link)
+    server.say("SET", f"edge:lease:{owner._link.owner}", "1")
+    server.save()
+    server.kill()
+    await failed(heard)
+    server.start()
+    await recovered(heard)
+    assert (await state_of(other, meta.id)).ending is None
+    waiting = asyncio.create_task(other.changed(meta.id, 0, 600))
+    await until(lambda: meta.id in other._followers._of and other._followers._of[meta.id].looked)
+    assert not waiting.done()
+    waiting.cancel()
 
 
 async def test_a_stop_whose_message_is_lost_is_heard_all_the_same(
