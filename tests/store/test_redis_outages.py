@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract.session_store_contract import said, told
 from contract.stream_store_contract import (
     COMPLETE,
     Heard,
@@ -21,10 +20,9 @@ from contract.stream_store_contract import (
 from support.redis_server import RedisServer, redis_server, until, vanish
 from support.running import no_tasks_left
 
-from edge.settings import Sessions, Store
+from edge.settings import Store
 from edge.store.base import Ending, StoreDown, lost
 from edge.store.redis_link import RedisLink
-from edge.store.redis_sessions import RedisSessions
 from edge.store.redis_streams import RedisStreams
 
 ABOUT_A_SECOND_S = 2.5  # and what a busy machine takes on top
@@ -377,32 +375,3 @@ async def test_a_stop_whose_message_is_lost_is_heard_all_the_same(
     await store._link.renew()
     assert heard.stops == [meta.id]
     assert await ended(log, Ending("stopped", clean=False, at=time.time(), status=499))
-
-
-async def test_sessions_are_told_of_the_outage_and_claims_are_given_up_after_it(
-    server: RedisServer, heard: Heard
-) -> None:
-    stores = [RedisSessions(RedisLink(server.url, heard, renew_s=0.1), Sessions()) for _ in range(2)]
-    one, other = stores
-    assert await one.claim("a", "s") is True
-    assert await one.claim("a", "t") is True
-    server.save()
-    server.kill()
-    await failed(heard)
-    for ask in (one.read("a", "s"), one.append("a", "s", said("q"), told("r")), one.claim("a", "u")):
-        with pytest.raises(StoreDown):
-            await ask
-    await one.yield_up("a", "s")
-    server.start()
-    await until(lambda: len(heard.recoveries) >= 1)
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                if await other.claim("a", "s"):
-                    break
-            except StoreDown:
-                await asyncio.sleep(0.05)
-    assert await other.claim("a", "t") is False
-    for store in stores:
-        await store.close()
-    await until(lambda: server.connections() == 0)
