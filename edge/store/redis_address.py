@@ -40,7 +40,8 @@ class Address:
         if strange := sorted(name for name in names if not name.startswith("ssl_")):
             raise ValueError(f"store.url: only ssl_… options may follow the ?, not {', '.join(strange)}")
         self._url = url
-        self._shown = f"{parts.scheme}://{parts.hostname or 'localhost'}:{port}/{database}"
+        host = parts.hostname or "localhost"
+        self._shown = f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}/{database}"
         secret = parts.password or ""
         plain = unquote(secret)
         self._secrets = sorted({secret, plain, quote(plain), quote_plus(plain)} - {""}, key=len, reverse=True)

@@ -6,6 +6,7 @@ looked at once, and from then on its messages tell.
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 
 from edge.store.base import StoreDown
 from edge.store.redis_link import RedisLink
@@ -27,10 +28,11 @@ class _Followed:
 
 
 class Followers:
-    """All streams that are followed from this process."""
+    """All streams that are followed from this process. ``written`` returns when what is done here is in Redis."""
 
-    def __init__(self, link: RedisLink) -> None:
+    def __init__(self, link: RedisLink, written: Callable[[], Awaitable[None]]) -> None:
         self._link = link
+        self._written = written
         self._of: dict[str, _Followed] = {}
         self._left: set[str] = set()  # heard of though nobody listens
 
@@ -64,6 +66,7 @@ class Followers:
         """Hear of it first, then look: what comes in between is heard."""
         try:
             await self._link.subscribe(f"went:{stream_id}", lambda data: self._heard(stream_id, data))
+            await self._written()  # it may have begun here a moment ago
             known = await self._link.ask(LOOK, self._link.now, stream_id)
         except StoreDown as error:
             self._over(stream_id, error)

@@ -74,7 +74,7 @@ class RedisLink:
         self._writing: Wire | None = None
         self._ears: Ears | None = None
         self._went_down = asyncio.Event()
-        self._since = 0.0
+        self._since = self._judge_after = 0.0
         self._why: str | None = None
         self._foreign: str | None = None
         self._full = False
@@ -87,7 +87,14 @@ class RedisLink:
 
     @property
     def now(self) -> str:
-        """What scripts take for the time: empty, where the server's is meant."""
+        """What scripts judge leases by: empty is the server's time.
+
+        After an outage nobody is gone for a while (0): who has not renewed its lease had no server to do that at.
+        """
+        return self._now if time.monotonic() >= self._judge_after else "0"
+
+    @property
+    def _now(self) -> str:
         return "" if self._clock is None else repr(self._clock())
 
     @property
@@ -212,7 +219,7 @@ class RedisLink:
         if self._asking is None:
             await self._tried(self._connect())
         left = int(_LEFT_S * 1000)
-        there = (await self.tend(RENEW, self.now, self.owner, left, SCHEMA)).decode(errors="replace")
+        there = (await self.tend(RENEW, self._now, self.owner, left, SCHEMA)).decode(errors="replace")
         if there != SCHEMA:
             self._foreign = (
                 f"{self.address} holds what another version of Edge keeps (schema {there}, not {SCHEMA}): "
@@ -223,18 +230,23 @@ class RedisLink:
             await part.renew()
         if self._why is not None:
             self._why, self._full = None, False
+            self._judge_after = time.monotonic() + LEASE_S
             self.up.set()
             self.hear.store_recovered(time.monotonic() - self._since)
 
     async def _connect(self) -> None:
         opened: list[Wire | Ears] = []
+
+        def lost(error: Exception) -> None:
+            self._lost(opened, error)
+
+        asking, writing = Wire(self._connections(), lost), Wire(self._connections(), lost)
+        ears = Ears(self._connections(), lost)
+        opened += [asking, writing, ears]
+        channel = f"{PREFIX}ask:{self.owner}".encode()
         try:
-            for kind in (Wire, Wire, Ears):
-                opened.append(one := kind(self._connections(), lambda error: self._lost(opened, error)))
+            for one in opened:
                 await one.open()
-            asking, writing, ears = opened
-            assert isinstance(asking, Wire) and isinstance(writing, Wire) and isinstance(ears, Ears)  # noqa: S101, PT018
-            channel = f"{PREFIX}ask:{self.owner}".encode()
             await ears.subscribe(channel, self._stop_asked)
             if self._closed:
                 raise StoreDown("the store is closed")  # noqa: TRY301 - so that what was opened is closed
@@ -275,7 +287,7 @@ class RedisLink:
             return await wire.say("EVAL", script.text, 0, *args)
 
     async def _tried(self, work: Awaitable[Any]) -> Any:
-        from redis.exceptions import RedisError  # noqa: PLC0415 - the extra; loaded by now
+        from redis.exceptions import OutOfMemoryError, RedisError  # noqa: PLC0415 - the extra; loaded by now
 
         try:
             async with asyncio.timeout(ANSWER_S):
@@ -284,7 +296,9 @@ class RedisLink:
             text = self._text(error)
             if text.startswith("WRONGTYPE"):  # a key of ours that somebody else wrote: no outage
                 raise StoreDown(f"{self.address}: {text}") from None
-            raise self._failed(f"{self.address}: {text}", full=text.startswith("OOM")) from None
+            full = isinstance(error, OutOfMemoryError) or "OOM " in text  # as Redis 6 says it of a script
+            text = f"it has no memory left: {text}" if full else text
+            raise self._failed(f"{self.address}: {text}", full=full) from None
 
     def _text(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):

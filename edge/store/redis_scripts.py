@@ -53,7 +53,7 @@ local function now_from(given)
 end
 local function alive(owner, now)
   local at = call('GET', 'edge:lease:' .. owner)
-  return at and tonumber(at) >= tonumber(now) - LEASE_S
+  return now == '0' or (at and tonumber(at) >= tonumber(now) - LEASE_S)
 end
 local function forget(id)
   local principal = call('HGET', 'edge:st:' .. id, 'principal')

@@ -29,7 +29,7 @@ class RedisStreams:
         self._bounds = bounds
         self._clock = clock
         self._writer = Writer(link, bounds.keep_s)
-        self._followers = Followers(link)
+        self._followers = Followers(link, self._writer.written)
         self._closed = False
         link.join(self)
 

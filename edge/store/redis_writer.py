@@ -48,11 +48,10 @@ class _Operation:
         self.size = self.count = self.last = 0
         self.weight = _OPERATION_BYTES
 
-    def arguments(self) -> Iterator[Argument]:
+    def arguments(self, stream_id: str) -> Iterator[Argument]:
         """Six, as the script takes them."""
-        assert self.log is not None  # noqa: S101 - those are left out
         yield self.kind
-        yield self.log.meta.id
+        yield stream_id
         if self.kind == "append":
             yield from (self.last, self.count, b"".join(self.parts), "")
         else:
@@ -303,7 +302,7 @@ class Writer:
             self._flying.append(operation)
             operation.log.sent = True
             operation.log.open = None if operation.log.open is operation else operation.log.open
-            arguments += operation.arguments()
+            arguments += operation.arguments(operation.log.meta.id)
             size += operation.size
         if self._flying:
             try:

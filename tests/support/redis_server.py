@@ -51,7 +51,7 @@ class RedisServer:
     def __init__(self, home: Path, *options: str, password: str = "") -> None:
         self.home = home
         self.password = password
-        self.port = _free_port()
+        self.port = free_port()
         self.options = options
         self._program = binary()
         self._process: subprocess.Popen[bytes] | None = None
@@ -131,7 +131,7 @@ class RedisServer:
         """Of clients, without the one that asks."""
         return self.say("CLIENT", "LIST").count(b" addr=") - 1
 
-    def keys(self) -> list[bytes]:
+    def all_keys(self) -> list[bytes]:
         """All of them."""
         return sorted(line for line in self.say("KEYS", "*").split(b"\r\n")[1:] if line and not line.startswith(b"$"))
 
@@ -159,7 +159,8 @@ def _packed(*words: str) -> bytes:
     return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One that nobody listens on."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
