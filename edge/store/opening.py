@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edge.settings import Settings
-from edge.store.base import Durable, Hear, StoreStatistics, StreamStore
+from edge.store.base import Durable, Hear, StoreStatistics, StreamStore, Unusable
 from edge.store.memory import MemorySessions
 from edge.store.patient_sessions import PatientSessions
 
@@ -119,7 +119,10 @@ def _redis(settings: Settings, hear: Hear) -> Opened:
     from edge.store.redis_sessions import RedisSessions  # noqa: PLC0415
     from edge.store.redis_streams import RedisStreams  # noqa: PLC0415
 
-    link = RedisLink(settings.store.url, hear)
+    try:
+        link = RedisLink(settings.store.url, hear)
+    except (ValueError, RuntimeError) as error:
+        raise Unusable(str(error)) from None
     streams = RedisStreams(link, settings.store)
     return Opened(streams.open, streams, RedisSessions(link, settings.sessions))
 
