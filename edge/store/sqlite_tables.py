@@ -215,14 +215,12 @@ WITH RECURSIVE chain (id, before, last, count, size) AS (
 )
 """
 # The first of them: those that begin within ?3 bytes.
-_JOINED = (
-    _CHAIN
-    + """
+_JOINED = f"""
+{_CHAIN}
 SELECT group_concat(hex(data), ''), sum(count), max(last) FROM (
     SELECT events.data, events.count, events.last
     FROM (SELECT id, sum(size) OVER (ORDER BY id) - size AS skipped FROM chain) AS w JOIN events ON events.id = w.id
     WHERE w.skipped < ?3 ORDER BY w.id
 )
-"""
-)
-_DELETE_EVENTS = _CHAIN + "DELETE FROM events WHERE id IN (SELECT id FROM chain)"
+"""  # noqa: S608 - of constants
+_DELETE_EVENTS = f"{_CHAIN} DELETE FROM events WHERE id IN (SELECT id FROM chain)"  # noqa: S608 - likewise

@@ -120,7 +120,7 @@ async def test_a_held_lock_does_not_hold_whoever_appends(tmp_path: Path) -> None
         log.append(b"%d " % number, 1)
         await asyncio.sleep(0.002)
         longest = max(longest, time.monotonic() - before)
-    assert longest < 0.15
+    assert longest < 0.5  # whoever waited for the lock would do so for a second
     assert (await state_of(store, meta.id)).last == 100
     assert joined(await everything(store, meta.id)) == b"".join(b"%d " % number for number in range(100))
     assert store.statistics().backlog_bytes == 290
