@@ -90,6 +90,12 @@ class Gone(EdgeError):
     side, status, type, code = Side.CLIENT, 410, "invalid_request_error", "gone"
 
 
+class Stopped(EdgeError):
+    """Somebody wanted the stream to be stopped."""
+
+    side, status, type, code = Side.CLIENT, 409, "invalid_request_error", "stopped"
+
+
 class RequestTimeout(EdgeError):
     """The request body did not arrive in time."""
 
@@ -112,6 +118,12 @@ class Busy(EdgeError):
     """Edge is at one of its own bounds (bodies in flight); try again shortly."""
 
     status, type, code, retryable = 503, "server_error", "server_is_overloaded", True
+
+
+class StoreUnavailable(EdgeError):
+    """What is kept of streams and sessions cannot be read now; those that run go on."""
+
+    status, type, code, retryable = 503, "server_error", "store_unavailable", True
 
 
 class ShuttingDown(EdgeError):

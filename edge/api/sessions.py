@@ -12,8 +12,9 @@ from aiohttp import web
 from edge.api.body import Bodies
 from edge.api.context import CONTEXT, Context
 from edge.api.face import Handler
+from edge.api.resuming import last_event_id, resume
 from edge.api.surfaces import refuse_if_draining
-from edge.errors import Forbidden, Gone, InternalError, NotFound
+from edge.errors import Forbidden, InternalError, NotFound
 from edge.policy.auth import Principal
 from edge.policy.budget import Share
 from edge.policy.hosts import Origins
@@ -62,11 +63,11 @@ def _stream(house: House, bodies: Bodies, sessions: Sessions) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         context = request[CONTEXT]
         principal = _principal(context).name
-        refuse_if_draining(house)
         if request.method == "GET":
             _check_origin(request, Origins(house.settings.server.cors_origins))
-        if last := request.headers.get("Last-Event-ID", "").strip():
-            return _come_back(sessions, principal, last)
+        if last := last_event_id(request):
+            return await resume(request, house, Surface.SESSION, last)
+        refuse_if_draining(house)
         share = bodies.budget.share()
         held: Held | None = None
         try:
@@ -102,16 +103,6 @@ def _check_origin(request: web.Request, origins: Origins) -> None:
         raise Forbidden("this origin may not call; see server.cors_origins")
 
 
-def _come_back(sessions: Sessions, principal: str, last: str) -> web.Response:
-    """A reader that lost its stream: a browser's comes back by itself, also after a clean end, unless it gets a 204."""
-    if sessions.ended_complete(principal, last.partition(":")[0]):
-        return web.Response(status=204)
-    raise Gone(
-        f"the stream of event {printable(last)} cannot be resumed; send the message again without Last-Event-ID",
-        code="stream_gone",
-    )
-
-
 async def _wanted(request: web.Request, house: House, bodies: Bodies, share: Share) -> Wanted:
     most_bytes = house.settings.sessions.max_bytes // 2
     if request.method == "GET":
@@ -138,6 +129,8 @@ def _exchange(house: House, context: Context, wanted: Wanted, held: Held, share:
         release=share.give_back,
         accepted_at=context.accepted_at,
         opening=opening(wanted, context.stream_id),
+        resume=True,
+        session=wanted.session_id,
         ended=ended,
     )
     keep_bytes = house.settings.sessions.max_bytes - len(wanted.message.encode())

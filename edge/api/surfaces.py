@@ -10,6 +10,7 @@ from edge.api import ollama
 from edge.api.body import Bodies
 from edge.api.context import CONTEXT
 from edge.api.face import Handler
+from edge.api.resuming import last_event_id, resume, wants_resume
 from edge.api.upload import Upload
 from edge.errors import InternalError, ShuttingDown
 from edge.policy.routing import uncounted
@@ -31,7 +32,10 @@ def _handler(house: House, bodies: Bodies, surface: Surface) -> Handler:
         context = request[CONTEXT]
         if context.principal is None:
             raise InternalError("a request got past the face without a principal")
+        if last := last_event_id(request):
+            return await resume(request, house, surface, last)
         refuse_if_draining(house)
+        again = wants_resume(request)
         share = bodies.budget.share()
         try:
             upload: Upload | None = None
@@ -60,6 +64,7 @@ def _handler(house: House, bodies: Bodies, surface: Surface) -> Handler:
                 release=share.give_back,
                 accepted_at=context.accepted_at,
                 upload=upload,
+                resume=again,
             )
             context.exchanged = True
             exchange = Exchange(house, asked, prepared)

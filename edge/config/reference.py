@@ -88,7 +88,7 @@ def _comment(row: Row) -> str:
 
 
 def _shown(row: Row) -> str:
-    return _EXAMPLES.get(row.key, row.default)
+    return _EXAMPLES.get(row.key, row.default) if row.section == "upstream" else row.default
 
 
 def _row(section: str, field: FieldInfo) -> Row:

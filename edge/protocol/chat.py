@@ -62,8 +62,8 @@ class ChatCodec(SseCodec):
         return COMMENT_HEARTBEAT
 
     def error_event(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - the envelope has no place for it
-        """An object under ``error``: a string would lose its text in the Python SDK."""
-        return encode(openai_body(error))
+        """See ``dialect.Codec.error_event``."""
+        return error_event(error)
 
     def _is_text(self, token: bytes) -> bool:
         """Several choices are always walked: it takes the index of each event to know when all have finished.
@@ -147,6 +147,11 @@ def _count(holder: object, *names: str) -> int | None:
     return None
 
 
+def error_event(error: EdgeError) -> bytes:
+    """An object under ``error``: a string would lose its text in the Python SDK."""
+    return encode(openai_body(error))
+
+
 class ChatDialect:
     """``/v1/chat/completions`` and ``/v1/completions``."""
 
@@ -163,6 +168,14 @@ class ChatDialect:
     def collector(self, prepared: Prepared) -> Collector:  # noqa: ARG002 - the stream tells all
         """See ``dialect.Dialect``."""
         return ChatCollector() if self.surface is Surface.CHAT else CompletionsCollector()
+
+    def heartbeat(self, model: str) -> bytes:  # noqa: ARG002 - it names none
+        """See ``dialect.Dialect``."""
+        return COMMENT_HEARTBEAT
+
+    def error_event(self, error: EdgeError, request_id: str, before: bytes) -> bytes:  # noqa: ARG002 - no place for it
+        """See ``dialect.Dialect``."""
+        return error_event(error)
 
     def error_body(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - it is in the header
         """OpenAI's envelope."""

@@ -87,6 +87,12 @@ class Dialect(Protocol):
     def collector(self, prepared: Prepared) -> Collector:
         """A fresh collector for one attempt."""
 
+    def heartbeat(self, model: str) -> bytes:
+        """A keep-alive where there is no codec: before the first attempt, and when a stream is replayed."""
+
+    def error_event(self, error: EdgeError, request_id: str, before: bytes) -> bytes:
+        """The in-band error where there is no codec; ``before`` is whole events that came last before it, if any."""
+
     def error_body(self, error: EdgeError, request_id: str) -> bytes:
         """The HTTP error body, one JSON object."""
 

@@ -44,8 +44,8 @@ class MessagesCodec(SseCodec):
         return PING
 
     def error_event(self, error: EdgeError, request_id: str) -> bytes:
-        """The surface's own ``error`` event."""
-        return encode(anthropic_body(error, request_id), "error")
+        """See ``dialect.Codec.error_event``."""
+        return error_event(error, request_id)
 
     def _observe(self, event: Event) -> Seen:
         if event.data.strip() == b"[DONE]":
@@ -98,6 +98,11 @@ def read_usage(usage: dict[str, Any]) -> Usage:
     )
 
 
+def error_event(error: EdgeError, request_id: str) -> bytes:
+    """The surface's own ``error`` event."""
+    return encode(anthropic_body(error, request_id), "error")
+
+
 class MessagesDialect:
     """``/v1/messages`` and ``/v1/messages/count_tokens``."""
 
@@ -113,6 +118,14 @@ class MessagesDialect:
     def collector(self, prepared: Prepared) -> Collector:  # noqa: ARG002 - the stream tells all
         """See ``dialect.Dialect``."""
         return MessagesCollector()
+
+    def heartbeat(self, model: str) -> bytes:  # noqa: ARG002 - it names none
+        """See ``dialect.Dialect``."""
+        return PING
+
+    def error_event(self, error: EdgeError, request_id: str, before: bytes) -> bytes:  # noqa: ARG002 - it needs none
+        """See ``dialect.Dialect``."""
+        return error_event(error, request_id)
 
     def error_body(self, error: EdgeError, request_id: str) -> bytes:
         """Anthropic's envelope."""

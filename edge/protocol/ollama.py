@@ -53,8 +53,8 @@ class OllamaCodec(SseCodec):
         return heartbeat_line(self._surface, self._model)
 
     def error_event(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - a string has no place for it
-        """A line with a string under ``error``."""
-        return encode_line({"error": error.message})
+        """See ``dialect.Codec.error_event``."""
+        return error_line(error)
 
     def collect(self, collector: Collector) -> None:
         """See ``dialect.Codec.collect``; each line is then decoded."""
@@ -124,6 +124,11 @@ def heartbeat_line(surface: Surface, model: str) -> bytes:
     return encode_line({**head, "message": {"role": "assistant", "content": ""}, "done": False})
 
 
+def error_line(error: EdgeError) -> bytes:
+    """A line with a string under ``error``."""
+    return encode_line({"error": error.message})
+
+
 class OllamaDialect:
     """``/api/chat``, ``/api/generate`` and ``/api/embed``."""
 
@@ -139,6 +144,14 @@ class OllamaDialect:
     def collector(self, prepared: Prepared) -> Collector:  # noqa: ARG002 - the stream tells all
         """See ``dialect.Dialect``."""
         return OllamaCollector()
+
+    def heartbeat(self, model: str) -> bytes:
+        """See ``dialect.Dialect``."""
+        return heartbeat_line(self.surface, model)
+
+    def error_event(self, error: EdgeError, request_id: str, before: bytes) -> bytes:  # noqa: ARG002 - no place for it
+        """See ``dialect.Dialect``."""
+        return error_line(error)
 
     def error_body(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - it is in the header
         """A string under ``error``."""

@@ -53,11 +53,7 @@ class ResponsesCodec(SseCodec):
         return error_event(error, self._last() + 1)
 
     def _last(self) -> int:
-        digits = self._sequence.lstrip()
-        end = 0
-        while digits[end : end + 1].isdigit():
-            end += 1
-        return int(digits[:end] or b"0")
+        return _number(self._sequence)
 
     def _deltas(self, whole: bytes) -> int:
         """How many text deltas there are if there is nothing else; in place of a mould."""
@@ -123,6 +119,14 @@ def _deltas(whole: bytes) -> int:
     return joints + 1 if alike else 0
 
 
+def _number(digits: bytes) -> int:
+    digits = digits.lstrip()
+    end = 0
+    while digits[end : end + 1].isdigit():
+        end += 1
+    return int(digits[:end] or b"0")
+
+
 class ResponsesDialect:
     """``/v1/responses``."""
 
@@ -136,6 +140,15 @@ class ResponsesDialect:
     def collector(self, prepared: Prepared) -> Collector:  # noqa: ARG002 - the stream tells all
         """See ``dialect.Dialect``."""
         return ResponsesCollector()
+
+    def heartbeat(self, model: str) -> bytes:  # noqa: ARG002 - it names none
+        """See ``dialect.Dialect``."""
+        return COMMENT_HEARTBEAT
+
+    def error_event(self, error: EdgeError, request_id: str, before: bytes) -> bytes:  # noqa: ARG002 - no place for it
+        """See ``dialect.Dialect``; it has the number after the last one."""
+        _, found, digits = before.rpartition(_SEQUENCE)
+        return error_event(error, _number(digits) + 1 if found else 0)
 
     def error_body(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - it is in the header
         """OpenAI's envelope."""

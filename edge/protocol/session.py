@@ -1,9 +1,7 @@
-"""The session API's streams: named events, each with an id, of which only Edge itself is the source.
+"""The session API's streams: named events, of which only Edge itself is the source.
 
-In: canonical events. Out: events, errors and heartbeats. Must not: be relayed; no upstream speaks this.
-
-Each event that has data has an id, so a heartbeat is one line without a blank one after it: clients that never reset
-the last id would else take it for an event.
+In: canonical events. Out: events, errors and heartbeats. Must not: be relayed; no upstream speaks this; or number its
+events, as every stream of this surface can be resumed, and its readers do that.
 """
 
 import time
@@ -18,11 +16,10 @@ from edge.protocol.events import Event, Finish, Reasoning, Refusal, Text
 from edge.protocol.request import Prepared
 from edge.protocol.session_request import Wanted, ours, read
 from edge.protocol.shapes import openai_body
-from edge.protocol.sse import SSE_TYPE
+from edge.protocol.sse import COMMENT_HEARTBEAT, SSE_TYPE, encode
 from edge.protocol.surface import Surface
 from edge.protocol.transcoding import Answering, Piece
 
-_HEARTBEAT = b": ping\n"
 _RETRY = b"retry: 1000\n"
 
 
@@ -33,16 +30,12 @@ def opening(wanted: Wanted, stream_id: str) -> bytes:
     """
     if wanted.metadata:
         told: dict[str, object] = {"session_id": wanted.session_id, "model": wanted.model, "stream_id": stream_id}
-        return _RETRY + _event("metadata", told, stream_id, 1)
-    return _RETRY + _event("message", _chunk("", 1), stream_id, 1)
+        return _RETRY + encode(told, "metadata")
+    return _RETRY + encode(_chunk("", 1), "message")
 
 
 def _chunk(text: str, index: int) -> dict[str, object]:
     return {"delta": text, "done": False, "chunk_index": index}
-
-
-def _event(name: str, payload: dict[str, object], stream_id: str, number: int) -> bytes:
-    return b"event: %b\nid: %b:%d\ndata: %b\n\n" % (name.encode(), stream_id.encode(), number, orjson.dumps(payload))
 
 
 class SessionEncoder:
@@ -54,8 +47,6 @@ class SessionEncoder:
         body = orjson.loads(answering.prepared.body)
         self._wanted = read(body)
         self._accepted_at = ours(body).accepted_at
-        self._stream_id = f"st_{answering.id}"
-        self._number = 1  # of the latest event; the first was the opening
         self._chunks = 0 if self._wanted.metadata else 1
         self._spoken = False
         self._first_at: float | None = None
@@ -92,21 +83,25 @@ class SessionEncoder:
         return [("metadata", metadata), ("message", last)]
 
     def frame(self, piece: Piece) -> bytes:
-        """See ``transcoding.Encoder``; once for each piece, in order: here it gets its id."""
-        self._number += 1
-        return _event(piece[0] or "message", piece[1], self._stream_id, self._number)
+        """See ``transcoding.Encoder``."""
+        return encode(piece[1], piece[0] or "message")
 
     def heartbeat(self, *, handed_over: bool) -> bytes:  # noqa: ARG002 - a comment fits anywhere
         """See ``transcoding.Encoder``."""
-        return _HEARTBEAT
+        return COMMENT_HEARTBEAT
 
     def error_event(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - it is in the header
         """What failed, and whether a part of the answer came before."""
-        return self.frame(("error", {"message": error.message, "partial": self._spoken}))
+        return session_error(error, partial=self._spoken)
 
     def _generated(self) -> None:
         if self._first_at is None:
             self._first_at = time.monotonic()
+
+
+def session_error(error: EdgeError, *, partial: bool) -> bytes:
+    """The in-band error; ``partial``: some of the answer came before."""
+    return encode({"message": error.message, "partial": partial}, "error")
 
 
 class SessionCollector:
@@ -147,6 +142,14 @@ class SessionDialect:
     def collector(self, prepared: Prepared) -> SessionCollector:
         """See ``dialect.Dialect``."""
         return SessionCollector(ours(orjson.loads(prepared.body)).keep_bytes)
+
+    def heartbeat(self, model: str) -> bytes:  # noqa: ARG002 - it names none
+        """See ``dialect.Dialect``."""
+        return COMMENT_HEARTBEAT
+
+    def error_event(self, error: EdgeError, request_id: str, before: bytes) -> bytes:  # noqa: ARG002 - no place for it
+        """See ``dialect.Dialect``."""
+        return session_error(error, partial=b'"done":false' in before)
 
     def error_body(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - it is in the header
         """OpenAI's envelope."""

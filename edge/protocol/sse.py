@@ -15,8 +15,8 @@ import orjson
 
 # Atomic groups: without them CRLF would match as CR followed by LF, that is as a blank line. The group is the event's
 # own end; further blank lines belong to no event.
-_BOUNDARY = re.compile(rb"((?>\r\n|\n|\r)(?>\r\n|\n|\r))(?>\r\n|\n|\r)*")
-_HALF_BOUNDARY = 3  # bytes: the longest start of a boundary that may still be completed, CR LF CR
+BOUNDARY = re.compile(rb"((?>\r\n|\n|\r)(?>\r\n|\n|\r))(?>\r\n|\n|\r)*")
+_HALFBOUNDARY = 3  # bytes: the longest start of a boundary that may still be completed, CR LF CR
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"
 
@@ -72,14 +72,14 @@ class SseSplitter:
                     return data
                 whole = bytes(buffer) + data[:end]
                 buffer[:] = data[end:]
-                self._scanned = max(0, len(buffer) - _HALF_BOUNDARY)
+                self._scanned = max(0, len(buffer) - _HALFBOUNDARY)
                 return whole
         buffer += data
         end = self._last_boundary()
         whole = bytes(self._buffer[:end])
         del self._buffer[:end]
         # What is left is looked at once, not again with each read: else a large event in small reads is quadratic.
-        self._scanned = max(0, len(self._buffer) - _HALF_BOUNDARY)
+        self._scanned = max(0, len(self._buffer) - _HALFBOUNDARY)
         return whole
 
     def rest(self) -> bytes:
@@ -100,7 +100,7 @@ class SseSplitter:
 
     def _last_boundary(self) -> int:
         end = 0
-        for match in _BOUNDARY.finditer(self._buffer, self._scanned):
+        for match in BOUNDARY.finditer(self._buffer, self._scanned):
             if match.end(1) - end > self.max_event_bytes:
                 raise EventTooLarge(self.max_event_bytes, bytes(self._buffer[:end]))
             if match.end() == len(self._buffer) and self._buffer.endswith(b"\r"):
@@ -137,7 +137,7 @@ def events(whole: bytes, start: int = 0) -> Iterator[Event]:
                 yield parsed
             start = end + 2
     else:
-        for match in _BOUNDARY.finditer(whole, start):
+        for match in BOUNDARY.finditer(whole, start):
             if (parsed := _block(whole[start : match.start()], match[1], match.end())) is not None:
                 yield parsed
             start = match.end()

@@ -26,14 +26,14 @@ class _Kept:
 
     __slots__ = ("ending", "lasts", "meta", "parts", "reconnections", "size", "upstream", "waiting")
 
-    def __init__(self, meta: StreamMeta) -> None:
+    def __init__(self, meta: StreamMeta, before: int, reconnections: int) -> None:
         self.meta = meta
         self.parts: list[bytes] = []
-        self.lasts = [0]  # sequence before the first part, then the last of each
+        self.lasts = [before]  # sequence before the first part, then the last of each
         self.size = 0
         self.ending: Ending | None = None
         self.upstream: str | None = None
-        self.reconnections = 0
+        self.reconnections = reconnections
         self.waiting: set[asyncio.Future[None]] = set()
 
     @property
@@ -127,9 +127,13 @@ class MemoryStreams:
         self._bounds = settings.store
         self._shrink()
 
-    def begin(self, meta: StreamMeta) -> _Log:
-        """See ``base.StreamStore``."""
-        kept = self._live[meta.id] = _Kept(meta)
+    def begin(self, meta: StreamMeta, before: int = 0, reconnections: int = 0) -> _Log:
+        """See ``base.StreamStore``.
+
+        ``before``: sequence of the event before the first, where a stream comes from elsewhere; ``reconnections``: what
+        it brings along.
+        """
+        kept = self._live[meta.id] = _Kept(meta, before, reconnections)
         self._count(kept, _STREAM_BYTES)
         return _Log(self, kept)
 

@@ -7,7 +7,6 @@ or one of a schema that this version lacks.
 import os
 import sqlite3
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -75,18 +74,6 @@ CREATE TABLE claims (
     PRIMARY KEY (principal, session)
 ) WITHOUT ROWID;
 """
-
-
-def path_of(url: str, environ: Mapping[str, str]) -> Path:
-    """Which file ``store.url`` means: ``sqlite:PATH``, or ``sqlite:`` for the state directory's."""
-    given = url.removeprefix("sqlite:")
-    if given:
-        return Path(given)
-    service = environ.get("STATE_DIRECTORY", "").split(":")[0]  # systemd's; there may be several
-    if service:
-        return Path(service, "edge.db")
-    state = environ.get("XDG_STATE_HOME") or Path(environ.get("HOME") or Path.home(), ".local", "state")
-    return Path(state, "edge", "edge.db")
 
 
 def open_to_write(path: Path, locked_s: float) -> sqlite3.Connection:

@@ -31,7 +31,7 @@ class SqliteFile:
     """The file, as its stores (``Part``) share it within a process. Nothing is opened before it is used.
 
     Args:
-        path: See ``sqlite_file.path_of``.
+        path: See ``opening.path_of``.
         clock: Unix time.
         monotonic: See ``Lease``.
         retry_s: Between tries while the file cannot be written.

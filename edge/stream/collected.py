@@ -26,6 +26,8 @@ class Collected(BaseReader):
         headers: Called at the commit for the response headers.
     """
 
+    wants_events = False
+
     def __init__(
         self,
         generation: Generation,
@@ -37,6 +39,7 @@ class Collected(BaseReader):
         headers: Callable[[], Mapping[str, str]],
     ) -> None:
         super().__init__(generation, writer, settings, clock, changed)
+        self._generation = generation
         self._headers = headers
 
     async def run(self) -> web.StreamResponse:
@@ -54,7 +57,7 @@ class Collected(BaseReader):
             self.leave()
 
     def push(self) -> None:
-        """See ``generation.Reader``; only for what came while another reader was attached."""
+        """See ``audience.Reader``; only for what came while another reader was attached."""
         generation = self._generation
         data = generation.journal.read(self.position, generation.journal.end)
         if data:

@@ -31,10 +31,10 @@ class Either(Subscriber):
         changed: Callable[[], None],
         *,
         headers: Callable[[], Mapping[str, str]],
-        request_id: str,
         whole_headers: Callable[[], Mapping[str, str]],
     ) -> None:
-        super().__init__(generation, writer, settings, clock, changed, headers=headers, request_id=request_id)
+        super().__init__(generation, writer, settings, clock, changed, headers=headers)
+        self._generation = generation
         self._whole_headers = whole_headers
 
     async def _run(self) -> web.StreamResponse:

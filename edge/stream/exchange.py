@@ -17,18 +17,22 @@ from edge.policy.lifecycle import Happened, State
 from edge.policy.routing import printable, route
 from edge.protocol.context import Context
 from edge.protocol.dialect import Dialect
+from edge.protocol.numbering import numbering
 from edge.protocol.request import Prepared, unstreamed
 from edge.settings import Settings
+from edge.store.base import StreamMeta
 from edge.stream.calling import Terms, compose
 from edge.stream.collected import Collected
 from edge.stream.either import Either
 from edge.stream.generation import Generation
+from edge.stream.keeper import Keeper, Keeping
 from edge.stream.registry import Registry
 from edge.stream.subscriber import Subscriber
 from edge.stream.summary import summarise
 from edge.stream.ticker import Ticker
+from edge.stream.voice import Voice
 from edge.stream.writer import Writer
-from edge.telemetry.record import StreamRecord
+from edge.telemetry.record import ReturnRecord, StreamRecord
 from edge.telemetry.timeline import Phase, Timeline
 from edge.upstream.base import Call, Upload
 from edge.upstream.fleet import Fleet, Member
@@ -59,6 +63,9 @@ class Tell(Protocol):
     def ended(self, record: StreamRecord) -> None:
         """It is over on both sides."""
 
+    def returned(self, record: ReturnRecord) -> None:
+        """A reader that came back to a stream has gone."""
+
 
 @dataclass(slots=True)
 class House:
@@ -74,6 +81,7 @@ class House:
     ticker: Ticker
     tell: Tell
     clock: Callable[[], float]
+    keeper: Keeper
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +94,8 @@ class Asked:
         release: Gives the body's share of the budget back.
         accepted_at: When the request line was seen, on ``House.clock``.
         opening: What goes out at once, before the upstream has said anything; empty where the status is held.
+        resume: The client wants a stream that it can come back to.
+        session: The session that it is part of.
         ended: Called once with the generation when that has ended, whatever its reader still does.
         upload: The body, where it is passed on as it comes.
     """
@@ -99,6 +109,8 @@ class Asked:
     release: Callable[[], None]
     accepted_at: float
     opening: bytes = b""
+    resume: bool = False
+    session: str | None = None
     ended: Callable[[Generation], None] | None = None
     upload: Upload | None = None
 
@@ -125,7 +137,24 @@ class Exchange:
         self._told_at = asked.accepted_at
         self._recorded = False
         self._ended = asked.ended
-        self.generation = Generation(asked.stream_id, self.settings, house.clock, self)
+        voice = Voice(asked.dialect, prepared.model, asked.request_id)
+        resume = prepared.stream and (asked.resume or prepared.surface in self.settings.stream.resume)
+        self._numbering = numbering(asked.dialect.stream_type, asked.stream_id) if resume else None
+        self._keeping = self._keep(always=resume)
+        kept = None if self._keeping is None else self._keeping.kept
+        self.generation = Generation(asked.stream_id, self.settings, house.clock, self, voice=voice, kept=kept)
+
+    def _keep(self, *, always: bool) -> Keeping | None:
+        stream, prepared, asked, keeper = self.settings.stream, self.prepared, self.asked, self.house.keeper
+        if not always and not (prepared.stream and stream.on_disconnect == "grace"):
+            return None
+        surface, session, most = str(prepared.surface), asked.session, stream.journal_bytes
+        return keeper.begin(
+            StreamMeta(
+                asked.stream_id, asked.principal.name, surface, prepared.model, session, asked.request_id,
+                keeper.clock(), most,
+            )
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         return f"<Exchange {self.asked.request_id} {self.prepared.surface} {self.generation!r}>"
@@ -138,8 +167,11 @@ class Exchange:
         """
         reader = self.reader = self._make_reader(Writer(request))
         self.house.registry.add(self)
+        self.house.registry.streams[self.stream_id] = self
         self.house.ticker.add(self)
         try:
+            if self.asked.opening:
+                self.generation.present(self.asked.opening)
             self._begin()
             self.house.tell.started(self)
             return await reader.run()
@@ -260,6 +292,9 @@ class Exchange:
             self.asked.release()
         if self.generation.outcome is not None:
             self._free()
+            if self._keeping is not None:
+                keeping, self._keeping = self._keeping, None
+                keeping.end(self.generation, self.upstream, self.generation.reconnections)
             if self._ended is not None:
                 ended, self._ended = self._ended, None
                 ended(self.generation)
@@ -272,12 +307,12 @@ class Exchange:
         if self.prepared.stream:
             return Subscriber(
                 self.generation, writer, stream, house.clock, self.changed,
-                headers=self._stream_headers, request_id=asked.request_id, opening=asked.opening,
+                headers=self._stream_headers, numbering=self._numbering,
             )  # fmt: skip
         if asked.upload is not None:
             return Either(
                 self.generation, writer, stream, house.clock, self.changed,
-                headers=self._found_to_stream, request_id=asked.request_id, whole_headers=self.known_headers,
+                headers=self._found_to_stream, whole_headers=self.known_headers,
             )  # fmt: skip
         return Collected(self.generation, writer, stream, house.clock, self.changed, headers=self.known_headers)
 
@@ -306,6 +341,7 @@ class Exchange:
         self._recorded = True
         self.asked.release()
         self.house.registry.discard(self)
+        self.house.registry.streams.pop(self.stream_id, None)
         self.house.ticker.discard(self)
         self.timeline.enter(Phase.EDGE, self.house.clock())
         bug = self.generation.error.__cause__ if self.generation.error is not None else None

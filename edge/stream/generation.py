@@ -1,36 +1,26 @@
 """A generation: one answer being produced, from the first attempt to its one outcome.
 
-In: pushes from the upstream (it is the attempts' sink), ticks, and readers that attach and leave. Out: bytes in
-the journal, pushes to readers, one ``end``. Must not: write to a socket, choose an upstream (its owner's ``retry``
+In: pushes from the upstream (it is the attempts' sink), ticks, and readers that attach and leave. Out: events for its
+audience, the last of which tells how it ended. Must not: write to a socket, choose an upstream (its owner's ``retry``
 does), or end in any way that the lifecycle table does not know.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from edge.errors import EdgeError, InternalError, ShuttingDown, UpstreamTimeout
+from edge.errors import EdgeError, Gone, InternalError, ShuttingDown, Stopped
 from edge.policy.lifecycle import Happened, Outcome, State, step
 from edge.protocol.batch import Batch
 from edge.protocol.dialect import Codec
 from edge.settings import Settings
-from edge.stream.journal import Journal
+from edge.stream.audience import Audience, Kept
+from edge.stream.deadlines import overdue, timed_out
+from edge.stream.voice import Voice
 from edge.telemetry.gaps import Gaps
 from edge.upstream.base import JSON_TYPE, Call, Source, Upstream
 
-
-class Reader(Protocol):
-    """One who reads a generation's journal."""
-
-    position: int
-
-    def take(self, data: bytes) -> bool:
-        """Take what comes next, past the journal; False, and nothing taken, if the reader is not up to it."""
-
-    def push(self) -> None:
-        """There is more in the journal."""
-
-    def ended(self) -> None:
-        """The generation has ended; nothing more will come."""
+_ANYTHING = (Exception,)
 
 
 class Owner(Protocol):
@@ -43,41 +33,33 @@ class Owner(Protocol):
         """The state changed: time is to be booked on another phase."""
 
 
-_TIMEOUTS = {
-    Happened.CONNECT_TIMEOUT: "the upstream did not accept a connection within {} s",
-    Happened.FIRST_TOKEN_TIMEOUT: "the upstream produced no token within {} s",
-    Happened.STALL: "the upstream fell silent for {} s in the middle of the answer",
-    Happened.TOTAL_TIMEOUT: "the answer took longer than {} s",
-}
+class Generation(Audience):
+    """See the module.
 
-
-class Generation:
-    """See the module. ``id`` is the stream id, ``st_`` and 32 hex digits."""
+    Args:
+        voice: How Edge's own events look.
+        kept: If it can be come back to.
+    """
 
     __slots__ = (
         "_clock",
         "_held",
         "_held_bytes",
-        "_largest",
+        "_held_events",
+        "_left_at",
         "_others",
         "_owner",
-        "_paused",
-        "_readers",
-        "_settings",
         "_since",
         "_source",
         "_started_at",
+        "_voice",
         "clients_turn",
         "codec",
-        "error",
         "first_token_at",
         "gaps",
         "headers",
-        "id",
-        "journal",
         "last_token_at",
-        "outcome",
-        "pauses",
+        "reconnections",
         "sample",
         "sample_bytes",
         "state",
@@ -86,14 +68,20 @@ class Generation:
         "told",
         "whole",
         "whole_type",
-    )  # as attributes of a dict they would take 1.5 KB
+    )
 
-    def __init__(self, stream_id: str, settings: Settings, clock: Callable[[], float], owner: Owner) -> None:
-        self.id = stream_id
+    def __init__(
+        self,
+        stream_id: str,
+        settings: Settings,
+        clock: Callable[[], float],
+        owner: Owner,
+        *,
+        voice: Voice,
+        kept: Kept | None = None,
+    ) -> None:
+        super().__init__(stream_id, settings.stream, kept)
         self.state = State.ROUTING
-        self.outcome: Outcome | None = None
-        self.error: EdgeError | None = None
-        self.journal = Journal()
         self.codec: Codec | None = None
         self.headers: Mapping[str, str] = {}
         self.whole: bytes | None = None  # the answer, where the upstream sent one body
@@ -101,23 +89,22 @@ class Generation:
         self.clients_turn = False  # the client is to bring more of the request's body
         self.terminated = False  # the journal ends with the surface's regular end
         self.told = False  # the journal ends with the upstream's own error event
+        self.reconnections = 0  # readers that came back
         self._others = 0  # events without any
         self.token_count = 0  # events with generated content
-        self.pauses = 0  # times that all readers lagged so far that the upstream was not read
         self.first_token_at: float | None = None
         self.last_token_at: float | None = None
         self.gaps = Gaps()
         self.sample = bytearray()  # of the answer, as far as log.content_bytes asks
         self.sample_bytes = settings.log.content_bytes
-        self._settings = settings.stream
         self._clock = clock
         self._owner = owner
-        self._readers: list[Reader] = []
+        self._voice = voice
+        self._left_at: float | None = None  # when the last reader left of one that waits for others
         self._held: list[bytes] = []  # the prelude, until something has been generated
         self._held_bytes = 0
-        self._largest = 0  # of the batches handed over
+        self._held_events = 0
         self._source: Source | None = None
-        self._paused = False
         self._started_at = clock()
         self._since = self._started_at  # when the present state's clock was last reset
 
@@ -126,9 +113,9 @@ class Generation:
         return f"<Generation {self.id} {self.state}{end} {self.token_count} tokens {self.journal!r}>"
 
     @property
-    def handed_over(self) -> bool:
-        """Some event is, or was, within a reader's reach: from here on there is no other attempt."""
-        return self.journal.end > 0
+    def kept(self) -> bool:
+        """Whether it can be come back to."""
+        return self._kept is not None
 
     @property
     def events(self) -> int:
@@ -141,6 +128,11 @@ class Generation:
         if first is None or last is None or last <= first or count < 2:
             return None
         return (count - 1) / (last - first)
+
+    def present(self, opening: bytes) -> None:
+        """Begin with an event that is no part of the answer: the status goes out, yet other attempts may follow."""
+        self.begun = True
+        self.publish(opening, 1)
 
     # --- attempts -------------------------------------------------------------------------------------------------
 
@@ -176,10 +168,16 @@ class Generation:
         self.token_count += count
         journal, readers = self.journal, self._readers
         try:
-            if journal.start == journal.end and len(readers) == 1 and not self.sample_bytes and readers[0].take(data):
-                journal.skip(len(data))  # the usual case: one reader, which keeps up
+            if (
+                journal.start == journal.end
+                and len(readers) == 1
+                and self._kept is None
+                and not self.sample_bytes
+                and readers[0].take(data)
+            ):
+                journal.skip(len(data), count)  # the usual case: one reader, which keeps up
             else:
-                self._hand_over(data)
+                self._hand_over(data, count)
         except Exception as bug:  # noqa: BLE001 - a sink never raises; what went wrong is ours, not the upstream's
             self.fail(bug)
 
@@ -206,9 +204,9 @@ class Generation:
         if not batch.data:
             return
         if self.state is State.STREAMING:
-            self._hand_over(batch.data)
+            self._hand_over(batch.data, batch.events)
         else:
-            self._hold(batch.data)
+            self._hold(batch.data, batch.events)
 
     def body(self, data: bytes, content_type: str = JSON_TYPE) -> None:
         """See ``upstream.base.Sink``."""
@@ -234,123 +232,106 @@ class Generation:
         """The owner is about to open another attempt: what the last one left behind is dropped."""
         self._step(Happened.RETRY)
         self._held.clear()
-        self._held_bytes = 0
+        self._held_bytes = self._held_events = 0
         self._others = 0
         self.told = self.terminated = False
 
     # --- readers --------------------------------------------------------------------------------------------------
 
-    def attach(self, reader: Reader) -> None:
-        """A reader begins at its position."""
-        self._readers.append(reader)
+    def heartbeat(self, *, handed_over: bool) -> bytes:
+        """See ``Audience``."""
+        return (self.codec or self._voice).heartbeat(handed_over=handed_over)
 
-    def detach(self, reader: Reader, *, stalled: bool = False) -> None:
-        """A reader is gone; without readers the generation ends, unless it is to be drained."""
-        if reader not in self._readers:
-            return
-        self._readers.remove(reader)
-        if self._readers:
-            self.advanced()
-        elif self._settings.on_disconnect == "cancel":
+    def left(self, *, stalled: bool) -> None:
+        """See ``Audience``: it ends, or waits for a reader to come back, or is to be drained."""
+        policy = self._settings.on_disconnect
+        if policy == "cancel" and self.kept:
+            policy = "grace"
+        elif policy == "grace" and not self.kept:
+            policy = "cancel"
+        if policy == "cancel":
             self.stop(Happened.READER_STALLED if stalled else Happened.READER_GONE)
-        else:
-            self.journal.trim(self.journal.end)
-            self._resume()
-
-    def advanced(self) -> None:
-        """A reader has taken bytes: let go of what all have, and read on if one has caught up."""
-        if not self._readers:
             return
-        self.journal.trim(min(reader.position for reader in self._readers))
-        if self._paused:
-            furthest = max(reader.position for reader in self._readers)
-            if self.journal.end - furthest <= self._settings.buffer_bytes // 2:
-                self._resume()
+        if policy == "grace":
+            self._left_at = self._clock()
+        if not self.kept:
+            self.journal.trim(self.journal.end)
+        self.unpause()
 
-    def _hold(self, data: bytes) -> None:
+    def return_to(self) -> None:
+        """A reader has come back; it attaches at once."""
+        self.reconnections += 1
+        self._left_at = None
+
+    def hold_on(self) -> None:
+        """See ``Audience``."""
+        if self._source is not None:
+            self._source.pause()
+
+    def go_on(self) -> None:
+        """See ``Audience``."""
+        self._since = self._clock()
+        if self._source is not None:
+            self._source.resume()
+
+    def _hold(self, data: bytes, events: int) -> None:
         self._held.append(data)
         self._held_bytes += len(data)
+        self._held_events += events
         if self._held_bytes > self._settings.buffer_bytes:
             # A prelude of that size is none; what is bounded must leave.
             self._release()
 
     def _release(self) -> None:
         held, self._held = self._held, []
-        self._held_bytes = 0
+        events = self._held_events
+        self._held_bytes = self._held_events = 0
         if held:
-            self._hand_over(b"".join(held))
+            self._hand_over(b"".join(held), events)
 
-    def _hand_over(self, data: bytes) -> None:
+    def _hand_over(self, data: bytes, events: int) -> None:
         if self._held:
             self._held.append(data)
+            self._held_events += events
             self._release()
             return
         if self.sample_bytes and len(self.sample) < self.sample_bytes:
             self.sample += data
-        journal = self.journal
-        readers = self._readers
-        if journal.start == journal.end and len(readers) == 1 and readers[0].take(data):
-            journal.skip(len(data))
-            return
-        journal.append(data)
-        if not readers:
-            journal.trim(journal.end)
-            return
-        for reader in readers:
-            reader.push()
-        # The next read may bring as much as any did, and has to fit too.
-        self._largest = max(self._largest, len(data))
-        buffer_bytes = self._settings.buffer_bytes
-        room = max(buffer_bytes - self._largest, buffer_bytes // 2)
-        if not self._paused and journal.end - journal.start > room:
-            lag = journal.end - max((reader.position for reader in readers), default=journal.end)
-            if lag > room:
-                self._pause()
-
-    def _pause(self) -> None:
-        if self._source is not None:
-            self._paused = True
-            self.pauses += 1
-            self._source.pause()
-
-    def _resume(self) -> None:
-        if self._paused:
-            self._paused = False
-            self._since = self._clock()
-            if self._source is not None:
-                self._source.resume()
+        self.handed_over = True
+        self.publish(data, events)
 
     # --- the end --------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        """Look at the clocks: connect, first token, between tokens, total."""
+        """Look at the clocks: grace, connect, first token, between tokens, total."""
         settings = self._settings
-        waited = now - self._since
-        if settings.total_s and now - self._started_at > settings.total_s:
-            self._time_out(Happened.TOTAL_TIMEOUT, settings.total_s)
-        elif self.clients_turn:
-            return  # which has a clock of its own (server.body_s)
-        elif self.state is State.CONNECTING and waited > settings.connect_s:
-            self._time_out(Happened.CONNECT_TIMEOUT, settings.connect_s)
-        elif self.state is State.WAITING and waited > settings.first_token_s:
-            self._time_out(Happened.FIRST_TOKEN_TIMEOUT, settings.first_token_s)
-        elif self.state is State.STREAMING and waited > settings.inter_token_s and not self._paused:
-            self._time_out(Happened.STALL, settings.inter_token_s)
-
-    def _time_out(self, happened: Happened, limit_s: float) -> None:
-        self._abort()
-        _, outcome = step(self.state, happened)
-        error = UpstreamTimeout(_TIMEOUTS[happened].format(f"{limit_s:g}"), code=outcome)
-        if happened is Happened.TOTAL_TIMEOUT:
-            self._finish(happened, error)
-        else:
-            self.end(happened, error)
+        if self._left_at is not None and now - self._left_at > settings.grace_s:
+            self.stop(Happened.READER_GONE)
+        elif settings.total_s and now - self._started_at > settings.total_s:
+            error = timed_out(self.state, Happened.TOTAL_TIMEOUT, settings.total_s)
+            self._abort()
+            self._finish(Happened.TOTAL_TIMEOUT, error)
+        elif not self.clients_turn:  # which has a clock of its own (server.body_s)
+            late = overdue(self.state, settings, now - self._since, paused=self._paused)
+            if late is not None:
+                error = timed_out(self.state, *late)
+                self._abort()
+                self.end(late[0], error)
 
     def stop(self, happened: Happened) -> None:
         """End it from this side: the readers left or stalled, somebody stopped it, or the process is leaving."""
         self._abort()
-        shutdown = happened is Happened.SHUTDOWN
-        self._finish(happened, ShuttingDown("Edge is shutting down; send the request again") if shutdown else None)
+        self._finish(happened, self._why(happened))
+
+    def _why(self, happened: Happened) -> EdgeError | None:
+        if happened is Happened.SHUTDOWN:
+            return ShuttingDown("Edge is shutting down; send the request again")
+        if happened is Happened.STOP:
+            return Stopped("the stream was stopped")
+        if not self.kept:
+            return None  # whoever has gone is told nothing
+        waited = f"nobody has read this stream for {self._settings.grace_s:g} s, so it was stopped"
+        return Gone(f"{waited}; send the request again", code="client_gone")
 
     def fail(self, bug: BaseException) -> None:
         """A bug of ours, told like every other end."""
@@ -381,16 +362,35 @@ class Generation:
         if happened is not Happened.DONE:
             if self._held:
                 self._held.clear()
+                self._held_events = 0
                 self.told = False  # the error was held too: it becomes the HTTP status, or Edge tells it in-band
             self.terminated &= self.told  # an end that is the error itself; any other was no regular one
         self.error = error
         self.clients_turn = False
-        self._step(happened)
-        for reader in tuple(self._readers):
-            reader.ended()
+        self._left_at = None
+        state, outcome = step(self.state, happened)
+        self.clean = outcome is Outcome.COMPLETE or self.terminated
+        with contextlib.suppress(*_ANYTHING if happened is Happened.BUG else ()):  # it may be in what these go through
+            self._last_words(outcome)
+        self.state, self.outcome = state, outcome
+        self._since = self._clock()
+        self._owner.changed()
+        self.conclude()
+
+    def _last_words(self, outcome: Outcome | None) -> None:
+        """The one terminal event, unless it is there: the surface's regular end, or the error."""
+        readers = [reader for reader in self._readers if reader.wants_events]
+        if self.terminated or self.told or not (self.kept or readers):
+            return
+        speaker: Codec | Voice = self.codec or self._voice
+        words = speaker.terminator if self.clean else b""
+        if not self.clean and (self.handed_over or self.begun or any(reader.committed for reader in readers)):
+            error = self.error or InternalError(f"the stream ended as {outcome}")
+            words = speaker.error_event(error, self._voice.request_id)
+        if words:
+            self.publish(words, 1)
 
     def _step(self, happened: Happened) -> None:
-        self.state, outcome = step(self.state, happened)
-        self.outcome = self.outcome or outcome
+        self.state, _ = step(self.state, happened)
         self._since = self._clock()
         self._owner.changed()

@@ -1,6 +1,6 @@
 """What every downstream reader has in common: its lifecycle, its flow control clock and its one end.
 
-In: a generation, a writer, ticks. Out: lifecycle steps; a reader that takes no byte for too long is cut. Must not: know
+In: an audience, a writer, ticks. Out: lifecycle steps; a reader that takes no byte for too long is cut. Must not: know
 whether the answer goes out as a stream or as one body.
 """
 
@@ -12,7 +12,7 @@ from aiohttp import web
 from edge.errors import EdgeError
 from edge.policy.lifecycle import ReaderHappened, ReaderState, reader_step
 from edge.settings import Stream as StreamSettings
-from edge.stream.generation import Generation
+from edge.stream.audience import Audience
 from edge.stream.writer import Writer
 
 
@@ -21,26 +21,31 @@ class BaseReader:
 
     Args:
         changed: Called when the reader becomes blocked, is so no longer, or has ended.
+        position: Where in the journal it begins.
     """
+
+    wants_events = True
 
     def __init__(
         self,
-        generation: Generation,
+        audience: Audience,
         writer: Writer,
         settings: StreamSettings,
         clock: Callable[[], float],
         changed: Callable[[], None],
+        *,
+        position: int = 0,
     ) -> None:
         self.state = ReaderState.HELD
         self.status = 0
-        self.position = 0
+        self.position = position
         self.blocked = False
         self.stalled = False
         self.gone = False
         self.error: EdgeError | None = None  # what it was told by the status, if that was not 200
         self.peak_pending = 0
         self.heartbeats = 0
-        self._generation = generation
+        self._audience = audience
         self._writer = writer
         self._settings = settings
         self._clock = clock
@@ -49,11 +54,16 @@ class BaseReader:
         self._waiter: asyncio.Future[None] | None = None  # what the task waits with, while it does
         self._taken = 0  # what the peer had taken when it last made progress
         self._progress_at = clock()
-        generation.attach(self)
+        audience.attach(self)
 
     def __repr__(self) -> str:
         flags = " blocked" * self.blocked + " stalled" * self.stalled + " gone" * self.gone
         return f"<{type(self).__name__} {self.state} at {self.position}{flags}>"
+
+    @property
+    def committed(self) -> bool:
+        """See ``audience.Reader``."""
+        return self.state is not ReaderState.HELD
 
     @property
     def closed(self) -> bool:
@@ -71,15 +81,15 @@ class BaseReader:
         return self._writer.bytes_out
 
     def take(self, data: bytes) -> bool:
-        """See ``generation.Reader``."""
+        """See ``audience.Reader``."""
         raise NotImplementedError
 
     def push(self) -> None:
-        """See ``generation.Reader``."""
+        """See ``audience.Reader``."""
         raise NotImplementedError
 
     def ended(self) -> None:
-        """See ``generation.Reader``."""
+        """See ``audience.Reader``."""
         self._rouse()
 
     def tick(self, now: float) -> None:
@@ -96,9 +106,13 @@ class BaseReader:
             self._progress_at = now
             self._taken = taken
         elif now - self._progress_at > self._settings.client_stall_s:
-            self.stalled = True
-            self._writer.abort()
-            self._step(ReaderHappened.STALLED)
+            self._cut_off()
+
+    def _cut_off(self) -> None:
+        """It is too slow."""
+        self.stalled = True
+        self._writer.abort()
+        self._step(ReaderHappened.STALLED)
 
     def leave(self) -> None:
         """The connection is gone; idempotent, and harmless after a regular end."""
@@ -153,7 +167,7 @@ class BaseReader:
 
     def _note_lag(self) -> None:
         """What this reader has not taken is in the transport, and behind that in the journal."""
-        lag = self._writer.pending + self._generation.journal.end - self.position
+        lag = self._writer.pending + self._audience.journal.end - self.position
         self.peak_pending = max(self.peak_pending, lag)
 
     def _rouse(self) -> None:
@@ -176,6 +190,6 @@ class BaseReader:
         self.state = reader_step(self.state, happened)
         if self.state is ReaderState.CLOSED:
             self.blocked = False
-            self._generation.detach(self, stalled=self.stalled)
+            self._audience.detach(self, stalled=self.stalled)
             self._rouse()
             self._changed()

@@ -1,29 +1,29 @@
-"""Who owns the exchanges: the registry, never a handler's task.
+"""Who owns the exchanges, and the readers that came back: the registry, never a handler's task.
 
-In: exchanges that begin and end. Out: how many there are, by stream id; the drain. Must not: know HTTP.
+In: what begins and ends. Out: how many there are; the exchange of a stream id; the drain. Must not: know HTTP.
 """
 
 import asyncio
 from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:  # the exchange enters itself here
+    from edge.stream.exchange import Exchange
 
 
 class Owned(Protocol):
-    """An exchange, as the registry sees it."""
-
-    @property
-    def stream_id(self) -> str:
-        """Its id."""
+    """An exchange or another reader, as the registry sees it."""
 
     def shut_down(self) -> None:
         """End it with the truth: the process is leaving."""
 
 
 class Registry:
-    """The exchanges that are alive."""
+    """What is alive."""
 
     def __init__(self) -> None:
-        self._alive: dict[str, Owned] = {}
+        self._alive: dict[Owned, None] = {}  # in the order in which they came
+        self.streams: dict[str, Exchange] = {}  # those of them that generate, by stream id
         self._empty = asyncio.Event()
         self._empty.set()
         self.draining = False
@@ -32,16 +32,16 @@ class Registry:
         return len(self._alive)
 
     def __iter__(self) -> Iterator[Owned]:
-        return iter(tuple(self._alive.values()))
+        return iter(tuple(self._alive))
 
-    def add(self, exchange: Owned) -> None:
+    def add(self, owned: Owned) -> None:
         """Own it until ``discard``."""
-        self._alive[exchange.stream_id] = exchange
+        self._alive[owned] = None
         self._empty.clear()
 
-    def discard(self, exchange: Owned) -> None:
+    def discard(self, owned: Owned) -> None:
         """It has ended on both sides."""
-        self._alive.pop(exchange.stream_id, None)
+        self._alive.pop(owned, None)
         if not self._alive:
             self._empty.set()
 
@@ -54,8 +54,8 @@ class Registry:
         self.draining = True
         if await self._wait_empty(within_s):
             return True
-        for exchange in self:
-            exchange.shut_down()
+        for owned in self:
+            owned.shut_down()
         await self._wait_empty(flush_s)
         return False
 

@@ -5,19 +5,20 @@ not: keep half a pair, or depend on a handler to live until the end: whoever ask
 """
 
 import asyncio
+import contextlib
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from weakref import WeakValueDictionary
 
 from edge.errors import Conflict
 from edge.policy.lifecycle import Outcome
 from edge.settings import Sessions as SessionSettings
 from edge.settings import Settings
-from edge.store.base import Conversation, SessionStore, Turn
+from edge.store.base import Conversation, SessionStore, StoreDown, Turn
 from edge.stream.generation import Generation
+from edge.stream.keeper import unavailable
 
-_REMEMBERED = 4096  # ids of streams that ended complete
+_LOOK_S = 0.1  # between two looks whether another process is done with a session
 
 Key = tuple[str, str]  # principal and session
 
@@ -45,7 +46,11 @@ class Held:
         """Let the next request have the session; idempotent."""
         lock, self._lock = self._lock, None  # it lives only as long as somebody holds on to it
         if lock is not None:
-            lock.release()
+            self._sessions.let_go(self.key, lock)
+
+
+def _busy(session: str) -> Conflict:
+    return Conflict(f"the session {session!r} is being answered; send this after it", code="session_busy")
 
 
 class Sessions:
@@ -60,8 +65,7 @@ class Sessions:
         self.clock = clock
         self._store = store
         self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()  # as long as anybody wants it
-        self._settling: set[asyncio.Task[None]] = set()
-        self._complete: OrderedDict[Key, None] = OrderedDict()  # principal and stream id
+        self._running: set[asyncio.Task[None]] = set()
 
     def follow(self, settings: Settings) -> None:
         """Other settings are in force."""
@@ -72,46 +76,77 @@ class Sessions:
 
         Raises:
             Conflict: another request has it, and ``sessions.busy`` says not to wait for that.
+            StoreUnavailable: what is kept of it cannot be read now.
         """
         key = (principal, session)
         lock = self._locks.setdefault(key, asyncio.Lock())
         if lock.locked() and self._settings.busy == "conflict":
-            raise Conflict(f"the session {session!r} is being answered; send this after it", code="session_busy")
+            raise _busy(session)
         await lock.acquire()
         try:
-            found = await self._store.read(principal, session)
+            await self._claim(key)
         except BaseException:
             lock.release()
             raise
-        return Held(self, key, lock, () if found is None else found.turns)
+        held = Held(self, key, lock, ())
+        try:
+            found = await self.read(principal, session)
+        except BaseException:
+            held.release()
+            raise
+        held.turns = () if found is None else found.turns
+        return held
+
+    async def _claim(self, key: Key) -> None:
+        """Wait for other processes that share the store."""
+        try:
+            while not await self._store.claim(*key):
+                if self._settings.busy == "conflict":
+                    raise _busy(key[1])
+                await asyncio.sleep(_LOOK_S)
+        except StoreDown as down:
+            raise unavailable() from down
+
+    def let_go(self, key: Key, lock: asyncio.Lock) -> None:
+        """See ``Held.release``."""
+        self._run(self._yield_up(key, lock))
+
+    async def _yield_up(self, key: Key, lock: asyncio.Lock) -> None:
+        try:
+            with contextlib.suppress(StoreDown):  # then it lapses, or is done later
+                await self._store.yield_up(*key)
+        finally:
+            lock.release()
 
     async def read(self, principal: str, session: str) -> Conversation | None:
-        """A conversation as it is now; None if there is none."""
-        return await self._store.read(principal, session)
+        """A conversation as it is now; None if there is none.
+
+        Raises:
+            StoreUnavailable: it cannot be read now.
+        """
+        try:
+            return await self._store.read(principal, session)
+        except StoreDown as down:
+            raise unavailable() from down
 
     async def delete(self, principal: str, session: str) -> bool:
         """Forget a conversation; whether there was one.
 
         Raises:
             Conflict: see ``take``: what is being said would bring it back.
+            StoreUnavailable: see ``read``.
         """
         held = await self.take(principal, session)
         try:
             return await self._store.delete(principal, session)
+        except StoreDown as down:
+            raise unavailable() from down
         finally:
             held.release()
-
-    def ended_complete(self, principal: str, stream_id: str) -> bool:
-        """Whether this stream of this principal ended complete, lately."""
-        return (principal, stream_id) in self._complete
 
     def settle(self, held: Held, message: str, generation: Generation) -> None:
         """See ``Held.settle``."""
         complete = generation.outcome is Outcome.COMPLETE
-        if complete:
-            self._complete[held.key[0], generation.id] = None
-            if len(self._complete) > _REMEMBERED:
-                self._complete.popitem(last=False)
         said = {} if generation.codec is None else generation.codec.answer()
         text = said.get("content")
         if not isinstance(text, str) or not text:
@@ -119,15 +154,17 @@ class Sessions:
             return
         question = Turn("user", message, held.since)
         answer = Turn("assistant", text, self.clock(), partial=not complete or bool(said.get("cut")))
-        task = asyncio.get_running_loop().create_task(self._keep(held, question, answer))
-        self._settling.add(task)
-        task.add_done_callback(self._settling.discard)
+        self._run(self._keep(held, question, answer))
 
     async def close(self) -> None:
-        """Wait until everything that ended is kept, then close the store."""
-        if self._settling:
-            await asyncio.wait(self._settling)
-        await self._store.close()
+        """Wait until everything that ended is kept."""
+        while self._running:  # what is kept is then let go of
+            await asyncio.wait(self._running)
+
+    def _run(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
 
     async def _keep(self, held: Held, question: Turn, answer: Turn) -> None:
         try:

@@ -1,8 +1,9 @@
-"""A subscriber: one downstream connection that gets a generation as a stream.
+"""A subscriber: one downstream connection that gets events as a stream.
 
-In: the journal. Out: bytes through the writer, heartbeats in silences, and exactly one terminal signal. Must not:
-change an event, keep anything the journal has, or run a task of its own: it lives in the handler's, which wakes only
-when the status goes out, when the reader is slow, and at the end; in between, ``take`` writes on each upstream read.
+In: the journal. Out: bytes through the writer, heartbeats in silences, and an end that is clean or cannot be mistaken
+for one. Must not: change an event (but for an id before it), keep anything the journal has, or run a task of its own:
+it lives in the handler's, which wakes only when the status goes out, when the reader is slow, and at the end; in
+between, ``take`` writes on each upstream read.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,9 +12,10 @@ from aiohttp import web
 
 from edge.errors import EdgeError, InternalError
 from edge.policy.lifecycle import Outcome, ReaderHappened, ReaderState
-from edge.protocol.dialect import Codec
+from edge.protocol.numbering import Numbering
 from edge.settings import Stream as StreamSettings
-from edge.stream.generation import Generation
+from edge.stream.audience import Audience
+from edge.stream.journal import Expired
 from edge.stream.reader import BaseReader
 from edge.stream.writer import Writer
 
@@ -26,26 +28,24 @@ class Subscriber(BaseReader):
 
     Args:
         headers: Called at the commit for the response headers, so that they can tell what is known by then.
-        request_id: Goes into in-band errors where the surface has a place for it.
-        opening: What goes out at once, with the status. It is no part of the answer: other attempts may still follow.
+        numbering: Puts ids on the events, for a reader that may come back.
     """
 
     def __init__(
         self,
-        generation: Generation,
+        audience: Audience,
         writer: Writer,
         settings: StreamSettings,
         clock: Callable[[], float],
         changed: Callable[[], None],
         *,
         headers: Callable[[], Mapping[str, str]],
-        request_id: str,
-        opening: bytes = b"",
+        numbering: Numbering | None = None,
+        position: int = 0,
     ) -> None:
-        super().__init__(generation, writer, settings, clock, changed)
+        super().__init__(audience, writer, settings, clock, changed, position=position)
         self._headers = headers
-        self._request_id = request_id
-        self._opening = opening
+        self._numbering = numbering
         self._accepted_at = clock()
         self._commit_due = False
         self._written_at = self._accepted_at
@@ -81,24 +81,25 @@ class Subscriber(BaseReader):
         response = await self._writer.open(200, self._headers())
         self._ready = True
         self._written_at = self._clock()
-        if self._opening:
-            self._writer.write_nowait(self._opening)
         try:
             await self._stream()
         except ConnectionError:
             raise
+        except Expired:
+            self._cut_off()  # it is further behind than anything is kept
         except Exception as bug:  # noqa: BLE001 - a bug of ours is told in-band like every other end
-            self._generation.fail(bug)
+            self._audience.fail(bug)
             if self.state is ReaderState.OPEN:
-                await self._end()
+                await self._stream()
         return response
 
     def take(self, data: bytes) -> bool:
         """Write at once, if nothing waits before it."""
         if not self._flowing:
             return False
+        numbering = self._numbering
         try:
-            blocked = self._writer.write_nowait(data)
+            blocked = self._writer.write_nowait(data if numbering is None else numbering.number(data))
         except ConnectionError:
             self._rouse()  # the handler's task finds out by itself
             return False
@@ -113,7 +114,7 @@ class Subscriber(BaseReader):
         if self._flowing:
             try:
                 self._pump()
-            except ConnectionError:
+            except (ConnectionError, Expired):
                 self._rouse()  # the handler's task finds out by itself
                 return
             if self._writer.blocked:
@@ -142,27 +143,27 @@ class Subscriber(BaseReader):
         super()._rouse()
 
     def _decided(self) -> bool:
-        generation = self._generation
-        return generation.handed_over or generation.outcome is not None or self._commit_due or bool(self._opening)
+        audience = self._audience
+        return audience.handed_over or audience.outcome is not None or self._commit_due or audience.begun
 
     def _failed_early(self) -> EdgeError | None:
-        generation = self._generation
-        if generation.handed_over or generation.outcome in (None, Outcome.COMPLETE):
+        audience = self._audience
+        if audience.handed_over or audience.outcome in (None, Outcome.COMPLETE):
             return None
-        return generation.error or InternalError(f"the stream ended as {generation.outcome}")
+        return audience.error or InternalError(f"the stream ended as {audience.outcome}")
 
     async def _woken(self) -> None:
         self._flowing = self._ready and not self._awake
         await self._sleep()
 
     async def _stream(self) -> None:
-        generation = self._generation
+        audience = self._audience
         while self.state is ReaderState.OPEN:
             self._awake = False
             self._pump()
             if self._writer.blocked:
                 await self._drain()
-            elif generation.outcome is not None:
+            elif audience.outcome is not None:
                 break
             else:
                 await self._woken()
@@ -170,24 +171,26 @@ class Subscriber(BaseReader):
             await self._end()
 
     def _pump(self) -> None:
-        journal = self._generation.journal
+        journal, numbering = self._audience.journal, self._numbering
         while not self._writer.blocked:
             data = journal.read(self.position, _WRITE_BYTES)
             if not data:
                 break
             self.position += len(data)
-            self._writer.write_nowait(data)
+            self._writer.write_nowait(data if numbering is None else numbering.number(data))
             self._wrote = True
-        self._generation.advanced()
+        self._audience.advanced()
 
     def _beat(self, now: float) -> None:
         """A heartbeat, only ever between whole events, and only if the connection is idle."""
-        codec = self._generation.codec
-        behind = self.blocked or self._writer.pending or self.position < self._generation.journal.end
-        if codec is None or not self._ready or behind:
+        behind = self.blocked or self._writer.pending or self.position < self._audience.journal.end
+        if not self._ready or behind:
+            return
+        beat = self._audience.heartbeat(handed_over=self.position > 0)
+        if not beat:
             return
         try:
-            self._writer.write_nowait(codec.heartbeat(handed_over=self.position > 0))
+            self._writer.write_nowait(beat if self._numbering is None else self._numbering.safe(beat))
         except ConnectionError:
             self._rouse()
             return
@@ -195,22 +198,11 @@ class Subscriber(BaseReader):
         self._written_at = now
 
     async def _end(self) -> None:
-        """The one terminal signal."""
-        generation = self._generation
-        codec = generation.codec
+        """The one terminal signal; the terminal event has gone out by now."""
         self._step(ReaderHappened.END)
-        if generation.outcome is Outcome.COMPLETE or generation.terminated:
-            if not generation.terminated and codec is not None:
-                self._writer.write_nowait(codec.terminator)
+        if self._audience.clean:
             await self._finish()
         else:
-            if not generation.told:
-                self._write_error(codec)
             await self._writer.flush(self._settings.flush_s)
             self._writer.abort()
         self._step(ReaderHappened.FLUSHED)
-
-    def _write_error(self, codec: Codec | None) -> None:
-        error = self._generation.error or InternalError(f"the stream ended as {self._generation.outcome}")
-        if codec is not None:
-            self._writer.write_nowait(codec.error_event(error, self._request_id))

@@ -75,6 +75,8 @@ def summarise(exchange: "Exchange") -> StreamRecord:
         dropped=", ".join(map(printable, exchange.dropped)) or None,
         stalls=int(generation.outcome in _STALLS),
         http10=reader.http10,
+        session=asked.session,
+        reconnections=generation.reconnections,
         request_text=_text(exchange.request_text, generation.sample_bytes),
         answer_text=_text(bytes(generation.sample), generation.sample_bytes),
     )

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import asdict, fields
 from functools import cache
 from operator import attrgetter
 from typing import Any, TextIO
@@ -19,7 +19,7 @@ import orjson
 
 from edge.policy.lifecycle import Outcome
 from edge.settings import Log
-from edge.telemetry.record import StreamRecord
+from edge.telemetry.record import ReturnRecord, StreamRecord
 
 _rich = "rich" in sys.modules
 if not _rich:
@@ -51,7 +51,8 @@ _SECRET_NAMES = frozenset(
 _BEARER = re.compile(r'(?i)(\bbearer\s+)[^\s"\\]+')
 # What could end a line, move a cursor or not be encoded: C0, DEL, C1, the Unicode line ends, lone surrogates.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_OWN = frozenset({"exchange", "start", "progress"})  # their fields are all named in here, and none is a secret
+# Their fields are all named in here, or in a record, and none is a secret.
+_OWN = frozenset({"exchange", "start", "progress", "returned"})
 _FIELDS = tuple(field.name for field in fields(StreamRecord))
 _values = attrgetter(*_FIELDS)
 _BARE = re.compile(r"[^\s\"'=\\]+")  # values that need no quotes in key=value
@@ -106,6 +107,13 @@ def record_event(record: StreamRecord) -> dict[str, object]:
     if record.model is not None:
         event["model"] = _bounded(record.model)
     return event
+
+
+def emit_return(record: ReturnRecord) -> None:
+    """The line of a reader that came back to a stream, and has gone."""
+    event = {name: round(value, 6) if type(value) is float else value for name, value in asdict(record).items()}
+    event["model"] = _bounded(record.model)
+    _bound_logger().info("returned", **_given(**event))
 
 
 def start(

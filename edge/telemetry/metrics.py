@@ -26,7 +26,9 @@ from prometheus_client import (
 from edge import __version__
 from edge.policy.lifecycle import Outcome
 from edge.protocol.surface import Surface
-from edge.telemetry.record import StreamRecord
+from edge.store.base import StoreStatistics
+from edge.telemetry.record import ReturnRecord, StreamRecord
+from edge.telemetry.store_metrics import StoreCollector
 
 # The format that every scraper reads; newer ones differ only in names that are not used here.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -94,9 +96,15 @@ class Metrics:
     Args:
         active: How many exchanges are running.
         known_models: The models that the upstreams serve; any other is told as ``other``.
+        store: How the store is; None where there is none.
     """
 
-    def __init__(self, active: Callable[[], int], known_models: Callable[[], Container[str]]) -> None:
+    def __init__(
+        self,
+        active: Callable[[], int],
+        known_models: Callable[[], Container[str]],
+        store: Callable[[], StoreStatistics | None] = lambda: None,
+    ) -> None:
         self._known_models = known_models
         self._registry = registry = CollectorRegistry()
         self._bound: dict[tuple[object, tuple[str, ...]], Any] = {}  # as many as there are series
@@ -106,6 +114,7 @@ class Metrics:
         Gauge("edge_streams_active", "Exchanges running now.", registry=registry).set_function(active)
         self._observe_model(registry)
         self._observe_edge(registry)
+        registry.register(StoreCollector(store))
 
     def _observe_model(self, registry: CollectorRegistry) -> None:
         self._duration = Histogram(
@@ -159,6 +168,12 @@ class Metrics:
             registry=registry,
         )
         self._http10 = Counter("edge_http10", "Exchanges with an HTTP/1.0 reader.", registry=registry)
+        self._returned = Counter(
+            "edge_reconnections",
+            "Readers that came back to a stream, and from where they were served.",
+            ["surface", "source"],
+            registry=registry,
+        )
 
     def observe(self, record: StreamRecord) -> None:
         """Count an exchange that has ended."""
@@ -183,6 +198,12 @@ class Metrics:
         ):
             if amount:
                 counter.inc(amount)
+
+    def observe_return(self, record: ReturnRecord) -> None:
+        """Count a reader that came back."""
+        self._series(self._returned, record.surface, record.source).inc()
+        if record.heartbeats:
+            self._heartbeats.inc(record.heartbeats)
 
     def _series(self, metric: M, *labels: str) -> M:
         """``metric.labels(*labels)``, which checks and locks anew each time: 1.5 µs, against 0.3."""

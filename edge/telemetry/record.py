@@ -1,6 +1,7 @@
 """The StreamRecord: everything that is told about one exchange, made once, when it has ended.
 
-In: the exchange, at its end. Out: one frozen value, from which the log line and all metrics are made.
+In: the exchange, or a reader that came back, at its end. Out: one frozen value, from which the log line and all metrics
+are made.
 Must not: hold text of prompts or answers beyond what ``log.content_bytes`` asked for, or any key.
 """
 
@@ -55,5 +56,31 @@ class StreamRecord:
     dropped: str | None  # fields of the request that the upstream had no place for
     stalls: int  # silences over the limit, on either side
     http10: bool
+    session: str | None  # the session that it is part of
+    reconnections: int  # readers that came back to it while it ran
     request_text: str | None = None  # only if log.content_bytes asks for it
     answer_text: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReturnRecord:
+    """A reader that came back to a stream, made once, when it has gone.
+
+    ``reconnections``: how many of the stream's readers had come back by then, it among them.
+    """
+
+    request_id: str
+    stream_id: str
+    surface: str
+    model: str | None
+    session: str | None
+    principal: str
+    client: str | None
+    after: int
+    source: str  # live: generated here; store: read from there
+    status: int
+    reader: str  # finished, gone, stalled
+    reconnections: int
+    bytes_out: int
+    heartbeats: int
+    total_s: float

@@ -47,6 +47,8 @@ _ORDINARY = {
     "dropped": None,
     "pauses": 0,
     "http10": False,
+    "session": None,
+    "reconnections": 0,
 }
 
 

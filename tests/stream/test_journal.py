@@ -11,7 +11,7 @@ from edge.stream.journal import Expired, Journal, JournalStatistics
 def journal_of(*batches: bytes) -> Journal:
     journal = Journal()
     for batch in batches:
-        journal.append(batch)
+        journal.append(batch, 1)
     return journal
 
 
@@ -52,7 +52,7 @@ def test_what_all_have_taken_is_let_go_of() -> None:
     assert journal.start == 3, "what is gone stays gone, and nothing else goes with it"
     journal.trim(6)
     assert (journal.start, journal.read(6, 1)) == (6, b"")
-    journal.append(b"g")
+    journal.append(b"g", 1)
     assert journal.read(6, 1) == b"g"
     with pytest.raises(Expired):
         journal.read(0, 1)
@@ -62,7 +62,7 @@ def test_the_statistics_remember_the_peak() -> None:
     journal = journal_of(b"abc", b"de")
     assert journal.statistics() == JournalStatistics(held=5, peak=5, end=5)
     journal.trim(5)
-    journal.append(b"f")
+    journal.append(b"f", 1)
     assert journal.statistics() == JournalStatistics(held=1, peak=5, end=6)
     assert Journal().statistics() == JournalStatistics(0, 0, 0)
 
@@ -81,7 +81,7 @@ def test_readers_of_any_pace_get_every_byte(steps: list[tuple[bytes, int, bool]]
     written, taken = b"", [b"", b""]
     for batch, most, who in [*steps, *[(b"", 10**6, who) for who in (False, True)]]:
         if batch:
-            journal.append(batch)
+            journal.append(batch, 1)
             written += batch
         data = journal.read(len(taken[who]), most)
         assert data or len(taken[who]) == len(written)

@@ -20,6 +20,7 @@ from edge.stream.collected import Collected
 from edge.stream.generation import Generation
 from edge.stream.reader import BaseReader
 from edge.stream.subscriber import Subscriber
+from edge.stream.voice import Voice
 from edge.upstream.base import Call
 
 TOKEN = b'data: {"choices":[{"index":0,"delta":{"content":"tok"},"finish_reason":null}]}\n\n'
@@ -144,12 +145,12 @@ class Scene:
         self.clock = Clock()
         self.connection = Connection()
         self.model = Model()
-        self.generation = Generation("st_1", self.settings, self.clock, Owner())
+        self.generation = Generation("st_1", self.settings, self.clock, Owner(), voice=Voice(CHAT, "m", "req_1"))
 
     async def begin(self, *, stream: bool = True) -> None:
         shared: list[Any] = [self.generation, self.connection, self.settings.stream, self.clock, lambda: None]
         if stream:
-            self.reader = Subscriber(*shared, headers=dict, request_id="req_1")
+            self.reader = Subscriber(*shared, headers=dict)
         else:
             self.reader = Collected(*shared, headers=dict)
         self.codec = CHAT.codec(PREPARED, 1 << 20, frozenset())
@@ -283,7 +284,7 @@ async def test_the_last_bytes_are_under_the_same_clock(scene: Scene) -> None:
     await scene.token()
     scene.connection.window = scene.connection.bytes_out
     await scene.end()
-    assert scene.reader.state is ReaderState.ENDING
+    assert scene.reader.blocked
     await scene.after(1)
     await scene.after(61)
     assert (scene.reader.state, scene.reader.stalled) == (ReaderState.CLOSED, True)

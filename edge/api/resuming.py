@@ -1,0 +1,94 @@
+"""Coming back to a stream: what a request says of it, and the answer.
+
+In: requests of any surface. Out: the rest of a stream, where one is asked for. Must not: generate anything.
+"""
+
+from aiohttp import web
+
+from edge.api.context import CONTEXT, Context
+from edge.errors import BadRequest, InternalError
+from edge.policy.routing import printable
+from edge.protocol.dialects import DIALECTS
+from edge.protocol.numbering import parse_cursor
+from edge.protocol.surface import Surface
+from edge.stream.attachment import Returned, come_back
+from edge.stream.exchange import House
+
+_FLAGS = {"1": True, "true": True, "0": False, "false": False}
+
+
+def last_event_id(request: web.Request) -> str | None:
+    """What a reader says that comes back; an ``EventSource`` that has seen no id may send an empty one."""
+    return request.headers.get("Last-Event-ID", "").strip() or None
+
+
+def wants_resume(request: web.Request) -> bool:
+    """Whether the client asks for a stream that it can come back to.
+
+    Raises:
+        BadRequest: it is not clear.
+    """
+    for name, text in (
+        ("x-edge-resume", request.headers.get("x-edge-resume")),
+        ("resume", request.query.get("resume")),
+    ):
+        if text is not None:
+            wanted = _FLAGS.get(text.strip().lower())
+            if wanted is None:
+                raise BadRequest(f"{name}: must be 1 or 0, not {printable(text)!r}", param=name)
+            return wanted
+    return False
+
+
+async def resume(
+    request: web.Request, house: House, surface: Surface | None, last: str, stream_id: str | None = None
+) -> web.StreamResponse:
+    """Read on after the event with the id ``last``.
+
+    ``surface``: whose route it is, None for any; ``stream_id``: what the path names, if it does.
+
+    Raises:
+        EdgeError: see ``stream.attachment.come_back``.
+    """
+    cursor = parse_cursor(last)
+    if cursor is None or stream_id not in (None, cursor[0]):
+        form = f"{stream_id or 'st_…'}:NUMBER"
+        raise BadRequest(
+            f"Last-Event-ID: must be the id of an event of this stream, {form}, not {printable(last)!r}; "
+            "leave it out to begin anew",
+            param="Last-Event-ID",
+        )
+    return await resume_after(request, house, surface, *cursor)
+
+
+async def resume_after(
+    request: web.Request, house: House, surface: Surface | None, stream_id: str, after: int
+) -> web.StreamResponse:
+    """Read on after the event of this sequence; 204 if the stream ended with it.
+
+    Raises:
+        EdgeError: see ``stream.attachment.come_back``.
+    """
+    context = request[CONTEXT]
+    returned = Returned(
+        request_id=context.request_id,
+        stream_id=stream_id,
+        principal=caller(context),
+        client=context.client,
+        after=after,
+        accepted_at=context.accepted_at,
+    )
+    context.stream_id = stream_id
+    attachment = await come_back(house, returned, surface)
+    if attachment is None:
+        return web.Response(status=204, headers={"x-stream-id": stream_id})
+    context.dialect = DIALECTS[attachment.surface]
+    context.exchanged = True
+    return await attachment.run(request)
+
+
+def caller(context: Context) -> str:
+    """The name of who calls."""
+    if context.principal is None:
+        raise InternalError("a request got past the face without a principal")
+    return context.principal.name

@@ -1,0 +1,131 @@
+"""Streams by their ids: read on where a reader was, list, stop.
+
+In: ``GET`` and ``DELETE /v1/streams/{id}``, ``GET /v1/streams``. Out: what was missed and what follows, or what is
+known. Must not: generate anything.
+"""
+
+import orjson
+from aiohttp import web
+
+from edge.api.context import CONTEXT
+from edge.api.resuming import caller, last_event_id, resume, resume_after
+from edge.errors import BadRequest
+from edge.policy.lifecycle import Happened
+from edge.policy.routing import printable
+from edge.protocol.numbering import is_stream
+from edge.store.base import StreamState
+from edge.stream.attachment import unknown
+from edge.stream.exchange import Exchange, House
+
+_MOST_LISTED = 1000
+_DIGITS = 16
+_STOP_S = 2.0  # for the word of a stop to reach the process that generates, and for that to be told
+
+
+def routes(house: House) -> list[web.RouteDef]:
+    """All routes for streams by their ids."""
+
+    async def read(request: web.Request) -> web.StreamResponse:
+        stream_id = _stream_id(request)
+        last = last_event_id(request)
+        if last is not None:
+            return await resume(request, house, None, last, stream_id)
+        return await resume_after(request, house, None, stream_id, _starting_after(request))
+
+    async def show_all(request: web.Request) -> web.Response:
+        return await _listed(house, caller(request[CONTEXT]))
+
+    async def stop(request: web.Request) -> web.Response:
+        return await _stopped(house, caller(request[CONTEXT]), _stream_id(request))
+
+    return [
+        web.get("/v1/streams", show_all),
+        web.get("/v1/streams/{id}", read, allow_head=False),
+        web.delete("/v1/streams/{id}", stop),
+    ]
+
+
+def _starting_after(request: web.Request) -> int:
+    asked = request.query.get("starting_after", "0")
+    if not (asked.isascii() and asked.isdigit() and len(asked) < _DIGITS):
+        raise BadRequest(
+            f"starting_after: must be the number of the last event that was seen, not {printable(asked)!r}",
+            param="starting_after",
+        )
+    return int(asked)
+
+
+async def _listed(house: House, principal: str) -> web.Response:
+    shown = {state.meta.id: _stored(house, state) for state in await house.keeper.streams(principal, _MOST_LISTED)}
+    for exchange in house.registry.streams.values():
+        if exchange.asked.principal.name == principal:
+            shown[exchange.stream_id] = _live(house, exchange)
+    data = sorted(shown.values(), key=lambda stream: float(str(stream["created"])), reverse=True)
+    return _json({"object": "list", "data": data[:_MOST_LISTED]})
+
+
+async def _stopped(house: House, principal: str, stream_id: str) -> web.Response:
+    exchange = house.registry.streams.get(stream_id)
+    if exchange is not None:
+        if exchange.asked.principal.name != principal:
+            raise unknown(stream_id)
+        exchange.generation.stop(Happened.STOP)
+        return _json(_live(house, exchange))
+    state = await house.keeper.stop(principal, stream_id, _STOP_S)
+    if state is None:
+        raise unknown(stream_id)
+    return _json(_stored(house, state), 202 if state.ending is None else 200)
+
+
+def _stream_id(request: web.Request) -> str:
+    stream_id = request.match_info["id"]
+    if not is_stream(stream_id):
+        raise unknown(printable(stream_id))
+    return stream_id
+
+
+def _live(house: House, exchange: Exchange) -> dict[str, object]:
+    generation, asked, journal = exchange.generation, exchange.asked, exchange.generation.journal
+    age = exchange.elapsed_s
+    return {
+        "id": exchange.stream_id,
+        "object": "stream",
+        "state": "live" if generation.outcome is None else "ended",
+        "outcome": generation.outcome,
+        "surface": str(exchange.prepared.surface),
+        "model": exchange.prepared.model,
+        "upstream": exchange.upstream,
+        "session": asked.session,
+        "resumable": generation.kept,
+        "first": journal.before + 1,
+        "last": journal.last,
+        "created": round(house.keeper.clock() - age, 3),
+        "age_s": round(age, 3),
+        "readers": generation.readers,
+        "reconnections": generation.reconnections,
+    }
+
+
+def _stored(house: House, state: StreamState) -> dict[str, object]:
+    meta, ending = state.meta, state.ending
+    return {
+        "id": meta.id,
+        "object": "stream",
+        "state": "live" if ending is None else "ended",
+        "outcome": None if ending is None else ending.outcome,
+        "surface": meta.surface,
+        "model": meta.model,
+        "upstream": state.upstream,
+        "session": meta.session,
+        "resumable": True,
+        "first": state.first,
+        "last": state.last,
+        "created": round(meta.created, 3),
+        "age_s": round(house.keeper.clock() - meta.created, 3),
+        "readers": None,
+        "reconnections": state.reconnections,
+    }
+
+
+def _json(told: dict[str, object], status: int = 200) -> web.Response:
+    return web.Response(body=orjson.dumps(told), status=status, content_type="application/json")

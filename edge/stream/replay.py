@@ -1,0 +1,153 @@
+"""A stream out of a store, for one reader: what was missed, then, if it is generated elsewhere, what comes.
+
+In: a store's stretches, by a task of its own, which waits while its reader lags. Out: events for that reader, and the
+same end as the stream's. Must not: generate anything, or be read by a second reader.
+"""
+
+import asyncio
+
+from edge.errors import EdgeError, Gone, InternalError
+from edge.policy.lifecycle import Outcome
+from edge.protocol.numbering import Numbering
+from edge.settings import Stream as StreamSettings
+from edge.store.base import LOST, Dropped, Ending, StoreDown, Stretch
+from edge.stream.audience import Audience
+from edge.stream.keeper import Found, unavailable
+from edge.stream.voice import Voice
+
+_PAGE_BYTES = 64 * 1024  # read at once
+_LOOK_S = 1.0  # a store tells of changes by itself; this is for one whose word was lost
+
+
+def _told(ending: Ending) -> EdgeError:
+    """The error of a stream that has ended, as it was told then."""
+    message, code, kind = ending.error or (f"the stream ended as {ending.outcome}", ending.outcome, "server_error")
+    error = EdgeError(message, code=code)
+    error.status, error.type = ending.status, kind
+    return error
+
+
+class Replay(Audience):
+    """See the module.
+
+    Args:
+        after: Sequence of the event that the reader has seen last.
+        numbering: Knows where events end.
+        voice: How an error looks that is not among the events.
+    """
+
+    __slots__ = ("_found", "_last", "_numbering", "_room", "_task", "_voice")
+
+    def __init__(
+        self, found: Found, settings: StreamSettings, after: int, *, numbering: Numbering, voice: Voice
+    ) -> None:
+        super().__init__(found.state.meta.id, settings)
+        self._found = found
+        self._last = after
+        self._numbering = numbering
+        self._voice = voice
+        self._room = asyncio.Event()
+        self._room.set()
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def __repr__(self) -> str:
+        end = f" {self.outcome}" if self.outcome else " paused" * self._paused
+        return f"<Replay {self.id}{end} at {self._last} {self.journal!r}>"
+
+    def heartbeat(self, *, handed_over: bool) -> bytes:
+        """See ``Audience``."""
+        return self._voice.heartbeat(handed_over=handed_over)
+
+    def fail(self, bug: BaseException) -> None:
+        """See ``Audience``."""
+        error = InternalError("Edge failed while replaying the stream")
+        error.__cause__ = bug
+        self._end(Outcome.INTERNAL_ERROR, error)
+
+    def break_off(self, error: EdgeError) -> None:
+        """See ``Audience``: this reader is told, the stream itself goes on."""
+        self._end(Outcome.REJECTED, error)
+
+    def left(self, *, stalled: bool) -> None:  # noqa: ARG002 - the stream itself goes on either way
+        """See ``Audience``."""
+        self._task.cancel()
+
+    def hold_on(self) -> None:
+        """See ``Audience``."""
+        self._room.clear()
+
+    def go_on(self) -> None:
+        """See ``Audience``."""
+        self._room.set()
+
+    async def closed(self) -> None:
+        """Wait until nothing of it runs any more."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        try:
+            await self._follow()
+        except Dropped:
+            self.break_off(gone(self.id, self._last))
+        except StoreDown:
+            self.break_off(unavailable())
+        except Exception as bug:  # noqa: BLE001 - told like every other end
+            self.fail(bug)
+
+    async def _follow(self) -> None:
+        store, state = self._found.store, self._found.state
+        while True:
+            await self._room.wait()
+            stretches = await store.read(self.id, self._last, _PAGE_BYTES)
+            for stretch in stretches:
+                self._hand_on(stretch)
+            if stretches:
+                continue
+            if state.ending is not None and state.last <= self._last:
+                self._conclude(state.ending)
+                return
+            if state.ending is None:
+                await store.changed(self.id, self._last, _LOOK_S)
+            found = await store.find(self.id)
+            if found is None:
+                raise Dropped(f"{self.id} has expired")
+            state = found
+
+    def _hand_on(self, stretch: Stretch) -> None:
+        seen = self._last - (stretch.last - stretch.count)
+        data = stretch.data[self._numbering.cut(stretch.data, seen) :] if seen > 0 else stretch.data
+        count = stretch.last - self._last
+        self._last = stretch.last
+        self.handed_over = True
+        self._voice.before = data
+        self.publish(data, count)
+
+    def _conclude(self, ending: Ending) -> None:
+        if ending.clean:
+            self.clean = True
+            self._end(Outcome(ending.outcome), None)
+        elif ending.error == LOST:
+            self._end(Outcome(ending.outcome), _told(ending))
+        else:
+            self._finish(Outcome(ending.outcome), _told(ending))  # which is among the events
+
+    def _end(self, outcome: Outcome, error: EdgeError | None) -> None:
+        committed = self.handed_over or any(reader.committed for reader in self._readers)
+        if error is not None and self.outcome is None and committed:
+            self.publish(self._voice.error_event(error, self._voice.request_id), 1)
+        self._finish(outcome, error)
+
+    def _finish(self, outcome: Outcome, error: EdgeError | None) -> None:
+        if self.outcome is None:
+            self.outcome, self.error = outcome, error
+            self.conclude()
+
+
+def gone(stream_id: str, after: int) -> Gone:
+    """What is told where events are asked for that are not kept any more."""
+    return Gone(
+        f"what follows event {after} of stream {stream_id} is not kept any more (stream.journal_bytes, store.keep_s); "
+        "send the request again",
+        code="stream_gone",
+    )
