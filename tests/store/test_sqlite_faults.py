@@ -29,7 +29,8 @@ from support.sqlite import a_file, renew, some_streams
 
 from edge.settings import Sessions, Settings, Store
 from edge.store.base import LEASE_S, Dropped, StoreDown, Unusable
-from edge.store.sqlite_file import SCHEMA, path_of
+from edge.store.opening import path_of
+from edge.store.sqlite_file import SCHEMA
 from edge.store.sqlite_rounds import SqliteFile
 from edge.store.sqlite_sessions import SqliteSessions
 from edge.store.sqlite_streams import SqliteStreams
