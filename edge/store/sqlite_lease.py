@@ -51,8 +51,13 @@ class Lease:
         return time.monotonic() - self._renewed >= RENEW_S
 
     def renew(self, connection: sqlite3.Connection, now: float) -> None:
-        """Renew it, in a transaction."""
+        """Renew it, in a transaction. If it had lapsed, and streams were ended for that, they have not."""
+        before = connection.execute("SELECT renewed FROM owners WHERE id = ?", (self.owner,)).fetchone()
         connection.execute("INSERT OR REPLACE INTO owners (id, renewed) VALUES (?, ?)", (self.owner, now))
+        if before is None or abs(now - before[0]) > LEASE_S:
+            connection.execute(
+                "UPDATE streams SET ended = NULL, ending = NULL, lost = 0 WHERE owner = ? AND lost = 1", (self.owner,)
+            )
         self._renewed = time.monotonic()
 
     def lost(self) -> None:

@@ -7,6 +7,7 @@ or wait.
 import asyncio
 import json
 import sqlite3
+from array import array
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -21,12 +22,24 @@ _ROW_BYTES = 65536  # that a batch's events of a stream are joined into
 _MARKS = 16  # of what is kept of a stream, this part goes at once
 
 
-class Row:
-    """Events that become one row; ``parts`` until it is written."""
+class Mark:
+    """A part of what is kept, which goes at once: its last sequence, its size, and its rows in the file."""
 
-    __slots__ = ("count", "last", "parts", "size")
+    __slots__ = ("last", "rows", "size")
 
     def __init__(self) -> None:
+        self.last = 0
+        self.size = 0
+        self.rows = array("Q")
+
+
+class Row:
+    """Events that become one row."""
+
+    __slots__ = ("count", "last", "mark", "parts", "size")
+
+    def __init__(self, mark: Mark) -> None:
+        self.mark = mark
         self.parts: list[bytes] = []
         self.last = 0
         self.count = 0
@@ -35,7 +48,14 @@ class Row:
 
 @dataclass(slots=True)
 class Piece:
-    """What is to be written of a stream in one batch; all as of then. ``number`` is set once it has one."""
+    """What is to be written of a stream in one batch; all as of then.
+
+    Attributes:
+        number: In the file; set once it has one.
+        tail: Its last row in the file; after the batch, as it is then.
+        gone: Rows that are no longer kept.
+        ids: Of the rows; set by the batch.
+    """
 
     log: "Log"
     number: int | None
@@ -43,9 +63,11 @@ class Piece:
     first: int
     last: int
     size: int
+    tail: int
     ending: str | None
     at: float | None
-    trimmed: bool
+    gone: "array[int]"
+    ids: range = range(0)
 
 
 class Owner(Protocol):
@@ -79,12 +101,12 @@ class Log:
         self.waiting: set[asyncio.Future[None]] = set()
         self._owner = owner
         self._row_bytes = min(_ROW_BYTES, meta.keep_bytes // _MARKS)
-        # Of what is kept: the last sequence and the size, so coarse that they are few.
-        self._marks: deque[list[int]] = deque()
+        self._marks: deque[Mark] = deque()
+        self._tail = 0
         self._row: Row | None = None  # the last of those to be written, while it may grow
         self._rows: list[Row] = []
         self._writing: list[Row] = []
-        self._trimmed = False
+        self._gone = array("Q")
 
     def append(self, data: bytes, count: int) -> None:
         """See ``base.StreamLog``."""
@@ -95,15 +117,16 @@ class Log:
             self.first, self.size = self.last + 1, 0
             self.wake()
             return
-        marks = self._marks
-        if not marks or marks[-1][1] + size > self._row_bytes:
-            marks.append([0, 0])
+        mark = self._marks[-1] if self._marks else None
+        if mark is None or mark.size + size > self._row_bytes:
+            mark = Mark()
+            self._marks.append(mark)
             self._row = None
-        marks[-1][0] = self.last
-        marks[-1][1] += size
+        mark.last = self.last
+        mark.size += size
         row = self._row
         if row is None:
-            row = self._row = Row()
+            row = self._row = Row(mark)
             self._rows.append(row)
         row.parts.append(data)
         row.last = self.last
@@ -163,18 +186,20 @@ class Log:
             at += 1
         return taken
 
-    def lose(self) -> None:
-        """Give up keeping it."""
+    def lose(self) -> "array[int]":
+        """Give up keeping it; rows that are still in the file, but are not its any more."""
         self.lost = True
         self.first, self.size = self.last + 1, 0
         self._marks.clear()
         self._drop(len(self._writing), len(self._rows))
+        gone, self._gone = self._gone, array("Q")
+        return gone
 
     def take(self) -> Piece:
         """What is to be written now; ``wrote`` or ``failed`` follows."""
         self.dirty = False
         self._writing, self._rows, self._row = self._rows, [], None
-        trimmed, self._trimmed = self._trimmed, False
+        gone, self._gone = self._gone, array("Q")
         ending = self.ending
         return Piece(
             self,
@@ -183,21 +208,25 @@ class Log:
             self.first,
             self.last,
             self.size,
+            self._tail,
             None if ending is None else ending_text(ending, self.upstream),
             None if ending is None else ending.at,
-            trimmed,
+            gone,
         )
 
-    def wrote(self, number: int) -> None:
+    def wrote(self, piece: Piece) -> None:
         """A piece is in the file."""
-        self.number = number
+        self.number = piece.number
+        self._tail = piece.tail
+        for row, row_id in zip(piece.rows, piece.ids, strict=True):
+            (row.mark.rows if row.last >= self.first else self._gone).append(row_id)
         self._drop(len(self._writing), 0)
 
-    def failed(self) -> None:
+    def failed(self, piece: Piece) -> None:
         """A piece is not in the file; so it is for the next."""
         self._rows = self._writing + self._rows
         self._writing = []
-        self._trimmed = True
+        self._gone = piece.gone + self._gone
         if not self.dirty:
             self._now_dirty()
 
@@ -209,12 +238,12 @@ class Log:
         """Let go of the oldest events over the bound."""
         marks = self._marks
         while self.size > self.meta.keep_bytes and len(marks) > 1:
-            last, size = marks.popleft()
-            self.first = last + 1
-            self.size -= size
-        # Rows end where marks do. What is being written stays: the batch that follows takes it away again.
+            mark = marks.popleft()
+            self.first = mark.last + 1
+            self.size -= mark.size
+            self._gone += mark.rows
+        # Rows end where marks do. Those that are being written go with the batch after.
         self._drop(0, bisect_right(self._rows, self.first - 1, key=lambda row: row.last))
-        self._trimmed = True
 
     def _drop(self, writing: int, rows: int) -> None:
         size = sum(row.size for row in self._writing[:writing]) + sum(row.size for row in self._rows[:rows])
@@ -227,7 +256,7 @@ class Log:
 
 
 class Batch:
-    """The pieces of all streams in one round: a ``sqlite_threads.Errand``. Written twice is as written once."""
+    """The pieces of all streams in one round: a ``sqlite_threads.Errand``."""
 
     def __init__(self, owner: str, pieces: Sequence[Piece], told: Callable[["Batch"], None]) -> None:
         self.pieces = pieces
@@ -254,24 +283,34 @@ class Batch:
         for piece in self.pieces:
             if piece.number is None:
                 piece.number = self._insert(connection, piece.log.meta)
-        states = [(p.number, p.log.meta.id, p.first, p.last, p.size, p.at, p.ending) for p in self.pieces]
-        self.kept = {number for (number,) in connection.execute(_UPDATE, (_json(states),)).fetchall()}
+        self._put(connection)
+        states = [(p.number, p.log.meta.id, p.first, p.last, p.size, p.tail) for p in self.pieces]
+        updated = connection.execute(_UPDATE, (_json(states),))
+        self.kept = {piece.number for piece in self.pieces if piece.number is not None}
+        if updated.rowcount < len(self.pieces):  # somebody deleted one, or the file
+            self.kept &= {number for (number,) in connection.execute(_THERE, (_json(states),)).fetchall()}
+        endings = [(p.at, p.ending, p.number, p.log.meta.id) for p in self.pieces if p.ending is not None]
+        connection.executemany(_END, endings)
+        gone = [row for piece in self.pieces for row in piece.gone]
+        if gone:
+            connection.execute("DELETE FROM events WHERE id IN (SELECT value FROM json_each(?))", (_json(gone),))
+
+    def _put(self, connection: sqlite3.Connection) -> None:
+        """Write the rows."""
+        (following,) = connection.execute("SELECT ifnull(max(id), 0) + 1 FROM events").fetchone()
         data: list[bytes] = []
-        rows: list[tuple[int, int, int, int]] = []
+        rows: list[tuple[int, int, int, int, int, int]] = []
         at = 1
         for piece in self.pieces:
-            if piece.number in self.kept:
-                for row in piece.rows:
-                    data += row.parts
-                    rows.append((key(piece.number, row.last), row.count, at, row.size))
-                    at += row.size
+            piece.ids = range(following, following + len(piece.rows))
+            for row_id, row in zip(piece.ids, piece.rows, strict=True):
+                data += row.parts
+                rows.append((row_id, piece.tail, row.last, row.count, at, row.size))
+                at += row.size
+                piece.tail = row_id
+            following = piece.ids.stop
         if rows:
             connection.execute(_INSERT_EVENTS, (b"".join(data), _json(rows)))
-        trims = [(p.number, p.first) for p in self.pieces if p.trimmed and p.number is not None]
-        connection.executemany(
-            "DELETE FROM events WHERE key >= ? AND key < ?",
-            [(key(number, 0), key(number, first)) for number, first in trims],
-        )
 
     def _insert(self, connection: sqlite3.Connection, meta: StreamMeta) -> int | None:
         values = (meta.id, meta.principal, meta.surface, meta.model, meta.session, meta.request_id, meta.created)
@@ -280,11 +319,6 @@ class Batch:
         except UnicodeEncodeError:  # what is no text cannot be kept; the others are not to suffer
             return None
         return rows[0][0] if rows else None
-
-
-def key(number: int, last: int) -> int:
-    """Where events of a stream are; see the schema."""
-    return number << 32 | last
 
 
 def ending_text(ending: Ending, upstream: str | None) -> str:
@@ -310,11 +344,16 @@ ON CONFLICT (id) DO UPDATE SET owner = excluded.owner WHERE owner = excluded.own
 """
 _UPDATE = """
 UPDATE streams SET first = json_extract(value, '$[2]'), last = json_extract(value, '$[3]'),
-    size = json_extract(value, '$[4]'), ended = json_extract(value, '$[5]'), ending = json_extract(value, '$[6]')
+    size = json_extract(value, '$[4]'), tail = json_extract(value, '$[5]')
 FROM json_each(?) WHERE streams.number = json_extract(value, '$[0]') AND streams.id = json_extract(value, '$[1]')
-RETURNING number
 """
+_THERE = """
+SELECT number FROM streams, json_each(?)
+WHERE streams.number = json_extract(value, '$[0]') AND streams.id = json_extract(value, '$[1]')
+"""
+_END = "UPDATE streams SET ended = ?, ending = ?, lost = 0 WHERE number = ? AND id = ?"
 _INSERT_EVENTS = """
-INSERT OR REPLACE INTO events (key, count, data) SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'),
-    substr(?1, json_extract(value, '$[2]'), json_extract(value, '$[3]')) FROM json_each(?2)
+INSERT INTO events (id, before, last, count, data) SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'),
+    json_extract(value, '$[2]'), json_extract(value, '$[3]'),
+    substr(?1, json_extract(value, '$[4]'), json_extract(value, '$[5]')) FROM json_each(?2)
 """

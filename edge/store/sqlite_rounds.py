@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from edge.store.base import Hear, StoreDown, Unusable
 from edge.store.sqlite_lease import Lease
-from edge.store.sqlite_threads import FAULTS, Errand, Part, Reader, Seen, Writer
+from edge.store.sqlite_threads import FAULTS, Errand, Part, Reader, Round, Writer
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ class SqliteFile:
         self._chores: list[Callable[[sqlite3.Connection], None]] = []
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
-        self._round: asyncio.Future[Seen] | None = None
+        self._round: asyncio.Future[Round] | None = None
         self._writer = Writer(path, locked_s, self.lease, self._parts)
         self._reader = Reader(path, locked_s, self._writer)
         self._writing = ThreadPoolExecutor(1, "edge-store-write")
@@ -220,23 +220,26 @@ class SqliteFile:
 
     def _finish(
         self,
-        round_: asyncio.Future[Seen],
+        round_: asyncio.Future[Round],
         errands: list[Errand],
         chores: list[Callable[[sqlite3.Connection], None]],
     ) -> None:
         self._round = None
         try:
-            seen = round_.result()
+            done = round_.result()
         except Exception as error:  # noqa: BLE001 - whatever it is, what is streamed goes on
             self._chores[:0] = chores
             self._failed(error)
             for errand in errands:
                 errand.failed()
         else:
-            self._recovered()
+            if done.fault is None:
+                self._recovered()
+            else:
+                self._failed(done.fault)
             for errand in errands:
                 errand.done()
-            for tell in seen:
+            for tell in done.seen:
                 tell()
         self._arm()
 

@@ -98,9 +98,9 @@ class SqliteStreams:
         log.settle(kept=False)
 
     def _lose(self, log: Log) -> None:
-        log.lose()
+        gone = log.lose()
         if not self._closed:
-            self._file.chore(lambda connection: self._tables.discard(connection, log.meta.id))
+            self._file.chore(lambda connection: self._tables.discard(connection, log.meta.id, gone))
 
     def _told(self, batch: Batch) -> None:
         """A batch is written, or it is not."""
@@ -110,11 +110,11 @@ class SqliteStreams:
             log = piece.log
             if not log.lost:
                 if batch.written and piece.number in batch.kept:
-                    log.wrote(piece.number)
+                    log.wrote(piece)
                 elif batch.written or piece.ending is not None:  # deleted by somebody; or not to be kept in time
                     self._lose(log)
                 else:
-                    log.failed()
+                    log.failed(piece)
             if piece.ending is not None:
                 self._logs.pop(log.meta.id, None)
                 log.settle(kept=not log.lost)

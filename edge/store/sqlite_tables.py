@@ -13,15 +13,16 @@ import orjson
 
 from edge.store.base import LEASE_S, Dropped, StreamMeta, StreamState, Stretch, lost
 from edge.store.sqlite_lease import Lease
-from edge.store.sqlite_log import ending_of, ending_text, key
+from edge.store.sqlite_log import ending_of, ending_text
 
 # What one transaction deletes, at most: others wait for it.
 _CHUNK_STREAMS = 500
 _CHUNK_BYTES = 64 * 2**20
 
+_SIZES = "SELECT number, tail, first, size FROM streams"
 _STREAM = """
 SELECT id, principal, surface, model, session, request_id, created, keep_bytes,
-    number, owner, first, last, size, reconnections, ended, ending,
+    number, owner, tail, first, last, size, reconnections, ended, ending,
     (SELECT renewed FROM owners WHERE owners.id = owner)
 FROM streams
 """
@@ -29,9 +30,10 @@ FROM streams
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A stream in the file."""
+    """A stream in the file; ``tail`` is its last row of events."""
 
     number: int
+    tail: int
     state: StreamState
 
 
@@ -70,12 +72,11 @@ class Tables:
         if after >= found.state.last:
             return []
         # Joined by SQLite: see ``Batch.write`` on what a row costs. As hexadecimal digits, since it joins only text.
-        above, end = key(found.number, max(after, 0)), key(found.number + 1, 0)
-        (upto,) = connection.execute(_UPTO, (above, end, most)).fetchone()
-        digits, count = connection.execute(_JOINED, (above, upto)).fetchone()
+        after = max(after, found.state.first - 1)
+        digits, count, last = connection.execute(_JOINED, (found.tail, after, most)).fetchone()
         if not digits:
             raise _dropped(stream_id, after)
-        return [Stretch(bytes.fromhex(digits), upto - key(found.number, 0), count)]
+        return [Stretch(bytes.fromhex(digits), last, count)]
 
     def lasts(self, connection: sqlite3.Connection, stream_ids: set[str]) -> dict[str, float]:
         """The last sequence of each that is there; infinite if it has ended."""
@@ -91,15 +92,16 @@ class Tables:
         found = self.find(connection, stream_id, keep_s)
         if found is None or found.state.ending is None:
             return False
-        _delete(connection, [found.number])
+        _delete(connection, [(found.number, found.tail, found.state.first)])
         return True
 
-    def discard(self, connection: sqlite3.Connection, stream_id: str) -> None:
-        """Delete a stream of this process, live or not."""
-        numbers = connection.execute(
-            "SELECT number FROM streams WHERE id = ? AND owner = ?", (stream_id, self._lease.owner)
-        ).fetchall()
-        _delete(connection, [number for (number,) in numbers])
+    def discard(self, connection: sqlite3.Connection, stream_id: str, rows_besides: Iterable[int]) -> None:
+        """Delete a stream of this process, live or not, and rows that are not its any more."""
+        connection.executemany("DELETE FROM events WHERE id = ?", [(row,) for row in rows_besides])
+        rows = connection.execute(
+            "SELECT number, tail, first FROM streams WHERE id = ? AND owner = ?", (stream_id, self._lease.owner)
+        )
+        _delete(connection, rows.fetchall())
 
     def came_back(self, connection: sqlite3.Connection, stream_id: str, keep_s: float) -> int:
         """See ``base.StreamStore``."""
@@ -125,14 +127,15 @@ class Tables:
         """End the live streams of these owners, each as of then."""
         for owner, at in gone.items():
             connection.execute(
-                "UPDATE streams SET ended = ?, ending = ? WHERE owner = ? AND ended IS NULL",
+                "UPDATE streams SET ended = ?, ending = ?, lost = 1 WHERE owner = ? AND ended IS NULL",
                 (at, ending_text(lost(at), None), owner),
             )
 
     def delete_ended(self, connection: sqlite3.Connection, before: float) -> tuple[int, bool]:
         """Delete some of what ended before; how many, and whether there may be more."""
         rows = connection.execute(
-            "SELECT number, size FROM streams WHERE ended < ? ORDER BY ended LIMIT ?", (before, _CHUNK_STREAMS)
+            f"{_SIZES} WHERE ended < ? ORDER BY ended LIMIT ?",
+            (before, _CHUNK_STREAMS),
         )
         return _delete_some(connection, rows, _CHUNK_BYTES)
 
@@ -142,7 +145,8 @@ class Tables:
         if total <= most_bytes:
             return False
         rows = connection.execute(
-            "SELECT number, size FROM streams WHERE ended IS NOT NULL ORDER BY ended LIMIT ?", (_CHUNK_STREAMS,)
+            f"{_SIZES} WHERE ended IS NOT NULL ORDER BY ended LIMIT ?",
+            (_CHUNK_STREAMS,),
         )
         _, more = _delete_some(connection, rows, min(total - most_bytes, _CHUNK_BYTES))
         return more and total - most_bytes > _CHUNK_BYTES
@@ -165,7 +169,7 @@ class Tables:
         return owner != self._lease.owner and self._lease.lapsed(renewed, now)
 
     def _found(self, row: tuple[Any, ...], now: float, keep_s: float) -> Found | None:
-        number, owner, first, last, size, reconnections, ended, text, renewed = row[8:]
+        number, owner, tail, first, last, size, reconnections, ended, text, renewed = row[8:]
         ending, upstream = (None, None) if ended is None else ending_of(text)
         if ending is None and self._is_gone(owner, renewed, now):
             ending = lost(now if renewed is None else renewed + LEASE_S)
@@ -173,37 +177,50 @@ class Tables:
             return None
         here = owner == self._lease.owner
         meta = StreamMeta(*row[:8])
-        return Found(number, StreamState(meta, first, last, size, here, ending, upstream, reconnections))
+        return Found(number, tail, StreamState(meta, first, last, size, here, ending, upstream, reconnections))
 
 
-def _delete_some(connection: sqlite3.Connection, rows: Iterable[tuple[int, int]], enough: int) -> tuple[int, bool]:
-    """Delete streams of ``rows`` (number and size) until that was enough; how many, and whether it was."""
-    numbers: list[int] = []
+def _delete_some(
+    connection: sqlite3.Connection, rows: Iterable[tuple[int, int, int, int]], enough: int
+) -> tuple[int, bool]:
+    """Delete streams of ``rows`` (as for ``_delete``, and the size) until that was enough; how many, and if it was."""
+    streams: list[tuple[int, int, int]] = []
     size = 0
-    for number, bytes_ in rows:
-        numbers.append(number)
+    for *stream, bytes_ in rows:
+        streams.append((stream[0], stream[1], stream[2]))
         size += bytes_
         if size >= enough:
             break
-    _delete(connection, numbers)
-    return len(numbers), size >= enough or len(numbers) == _CHUNK_STREAMS
+    _delete(connection, streams)
+    return len(streams), size >= enough or len(streams) == _CHUNK_STREAMS
 
 
-def _delete(connection: sqlite3.Connection, numbers: list[int]) -> None:
-    connection.executemany(
-        "DELETE FROM events WHERE key >= ? AND key < ?", [(key(number, 0), key(number + 1, 0)) for number in numbers]
-    )
-    connection.executemany("DELETE FROM streams WHERE number = ?", [(number,) for number in numbers])
+def _delete(connection: sqlite3.Connection, streams: list[tuple[int, int, int]]) -> None:
+    """Delete streams: number, tail and first event."""
+    connection.executemany(_DELETE_EVENTS, [(tail, first - 1) for _, tail, first in streams])
+    connection.executemany("DELETE FROM streams WHERE number = ?", [(number,) for number, _, _ in streams])
 
 
 def _dropped(stream_id: str, after: int) -> Dropped:
     return Dropped(f"what follows event {after} of {stream_id} is not kept any more")
 
 
-# The key of the last row of those that follow ?1 and are before ?2, that begins within ?3 bytes.
-_UPTO = """
-SELECT max(key) FROM (
-    SELECT key, sum(length(data)) OVER (ORDER BY key) - length(data) AS before FROM events WHERE key > ?1 AND key < ?2
-) WHERE before < ?3
+# The rows from ?1 back to that which holds what follows event ?2.
+_CHAIN = """
+WITH RECURSIVE chain (id, before, last, count, size) AS (
+    SELECT id, before, last, count, length(data) FROM events WHERE id = ?1
+    UNION ALL
+    SELECT events.id, events.before, events.last, events.count, length(events.data)
+    FROM chain JOIN events ON events.id = chain.before WHERE chain.last - chain.count > ?2
+)
 """
-_JOINED = "SELECT group_concat(hex(data), ''), sum(count) FROM events WHERE key > ? AND key <= ?"
+# The first of them: those that begin within ?3 bytes.
+_JOINED = f"""
+{_CHAIN}
+SELECT group_concat(hex(data), ''), sum(count), max(last) FROM (
+    SELECT events.data, events.count, events.last
+    FROM (SELECT id, sum(size) OVER (ORDER BY id) - size AS skipped FROM chain) AS w JOIN events ON events.id = w.id
+    WHERE w.skipped < ?3 ORDER BY w.id
+)
+"""  # noqa: S608 - of constants
+_DELETE_EVENTS = f"{_CHAIN} DELETE FROM events WHERE id IN (SELECT id FROM chain)"  # noqa: S608 - likewise

@@ -8,7 +8,8 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -17,8 +18,6 @@ from edge.store.sqlite_file import open_to_read, open_to_write
 from edge.store.sqlite_lease import Lease
 
 T = TypeVar("T")
-Seen = list[Callable[[], None]]  # what is to be called on the loop
-
 FAULTS = (sqlite3.Error, OSError, Unusable)
 _SWEEP_S = 30.0
 _PROBE_BYTES = 65536  # written to see whether there is room again
@@ -61,6 +60,14 @@ class Part(Protocol):
         """In the writer's thread, in a transaction, at the end: what this process had is nobody's."""
 
 
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What came of a round: what is to be called on the loop, and what went wrong after all was written."""
+
+    seen: Sequence[Callable[[], None]] = ()
+    fault: Exception | None = None
+
+
 class Writer:
     """The thread that writes, and looks what other processes wrote.
 
@@ -89,10 +96,10 @@ class Writer:
             self.sweep_at = time.monotonic() + 1
         return self._connection
 
-    def go(self, errands: list[Errand], chores: list[Callable[[sqlite3.Connection], None]], *, active: bool) -> Seen:
-        """A round."""
+    def go(self, errands: list[Errand], chores: list[Callable[[sqlite3.Connection], None]], *, active: bool) -> Round:
+        """A round. What is raised is raised before anything is written."""
         if not (errands or chores or active or self._stuck or self._connection):
-            return []
+            return Round()
         try:
             connection = self.opened()
             now = self._lease.now()
@@ -110,13 +117,16 @@ class Writer:
                         chore(connection)
                     for errand in errands:
                         errand.write(connection, now)
-            self._sweep(connection, now)
-            seen = self._look(connection)
         except BaseException as error:
             self._give_up(error)
             raise
         self._stuck = None
-        return seen
+        try:
+            self._sweep(connection, now)
+            return Round(self._look(connection))
+        except FAULTS as error:
+            self._give_up(error)
+            return Round(fault=error)
 
     def change(self, do: Callable[[sqlite3.Connection], T]) -> T:
         """Something in a transaction of its own."""
@@ -130,7 +140,7 @@ class Writer:
             self._give_up(error)
             raise
 
-    def _look(self, connection: sqlite3.Connection) -> Seen:
+    def _look(self, connection: sqlite3.Connection) -> list[Callable[[], None]]:
         """See whether another process has written anything."""
         (version,) = connection.execute("PRAGMA data_version").fetchone()
         if version == self._version:
@@ -170,9 +180,9 @@ class Writer:
         with contextlib.suppress(sqlite3.Error):
             self._sweep(connection, now)
         with _transaction(connection):
-            connection.execute("INSERT OR REPLACE INTO events VALUES (0, 0, zeroblob(?))", (_PROBE_BYTES,))
+            connection.execute("INSERT OR REPLACE INTO events VALUES (0, 0, 0, 0, zeroblob(?))", (_PROBE_BYTES,))
         with _transaction(connection):
-            connection.execute("DELETE FROM events WHERE key = 0")
+            connection.execute("DELETE FROM events WHERE id = 0")
 
     def end(self, part: Part) -> None:
         """Leave nothing behind that is this process's, and close."""

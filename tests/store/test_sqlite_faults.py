@@ -29,7 +29,8 @@ from support.sqlite import a_file, renew, some_streams
 
 from edge.settings import Sessions, Settings, Store
 from edge.store.base import LEASE_S, Dropped, StoreDown, Unusable
-from edge.store.sqlite_file import SCHEMA, path_of
+from edge.store.opening import path_of
+from edge.store.sqlite_file import SCHEMA
 from edge.store.sqlite_rounds import SqliteFile
 from edge.store.sqlite_sessions import SqliteSessions
 from edge.store.sqlite_streams import SqliteStreams
@@ -120,7 +121,7 @@ async def test_a_held_lock_does_not_hold_whoever_appends(tmp_path: Path) -> None
         log.append(b"%d " % number, 1)
         await asyncio.sleep(0.002)
         longest = max(longest, time.monotonic() - before)
-    assert longest < 0.15
+    assert longest < 0.5  # whoever waited for the lock would do so for a second
     assert (await state_of(store, meta.id)).last == 100
     assert joined(await everything(store, meta.id)) == b"".join(b"%d " % number for number in range(100))
     assert store.statistics().backlog_bytes == 290
