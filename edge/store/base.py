@@ -206,7 +206,8 @@ class StreamStore(Protocol):
         """A stream, whoever's it is; None if there is none (any more). What was appended here before is in it.
 
         A live stream whose process is gone is found ended, as ``shutdown``: not clean, status 503, with the error that
-        ``lost`` gives; its last event is the last that was written.
+        ``lost`` gives; its last event is the last that was written. One that had to go, for its age or for room, is
+        found for a while with ``size`` 0 and ``first`` after ``last``: it is gone, and not unknown.
         """
 
     async def read(self, stream_id: str, after: int, most: int) -> list[Stretch]:

@@ -5,7 +5,7 @@ anybody else.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from aiohttp import web
@@ -19,7 +19,7 @@ from edge.stream.audience import Audience
 from edge.stream.exchange import STREAM_HEADERS, Exchange, House
 from edge.stream.journal import Expired
 from edge.stream.keeper import Found
-from edge.stream.replay import Replay, gone
+from edge.stream.replay import Replay, gone, no_event, past_the_end
 from edge.stream.subscriber import Subscriber
 from edge.stream.voice import Voice
 from edge.stream.writer import Writer
@@ -60,11 +60,6 @@ class Attachment:
         self._position = position
         self._reader: Subscriber | None = None
         self._recorded = False
-
-    @property
-    def surface(self) -> Surface:
-        """The stream's."""
-        return self._described.surface
 
     def __repr__(self) -> str:
         return f"<Attachment {self.returned.request_id} {self._audience!r}>"
@@ -149,10 +144,13 @@ class Described:
     reconnections: int
 
 
-async def come_back(house: House, returned: Returned, surface: Surface | None) -> Attachment | None:
+async def come_back(
+    house: House, returned: Returned, surface: Surface | None, speak: Callable[[Surface], None]
+) -> Attachment | None:
     """What answers a reader that came back; None if it has seen all there is, and was.
 
-    ``surface``: whose route it came by; None for the one that is every surface's.
+    ``surface``: whose route it came by; None for the one that is every surface's. ``speak``: told the stream's, as soon
+    as it is known that the reader may know of it.
 
     Raises:
         NotFound: there is no such stream, or it is somebody else's.
@@ -163,11 +161,13 @@ async def come_back(house: House, returned: Returned, surface: Surface | None) -
     exchange = house.registry.streams.get(returned.stream_id)
     if exchange is not None and exchange.asked.principal.name == returned.principal:
         _check_surface(surface, exchange.prepared.surface)
+        speak(exchange.prepared.surface)
         return _to_live(house, returned, exchange)
     found = None if exchange is not None else await house.keeper.find(returned.principal, returned.stream_id)
     if found is None:
         raise unknown(returned.stream_id)
     _check_surface(surface, Surface(found.state.meta.surface))
+    speak(Surface(found.state.meta.surface))
     return await _to_stored(house, returned, found)
 
 
@@ -194,7 +194,7 @@ def _to_live(house: House, returned: Returned, exchange: Exchange) -> Attachment
             code="stream_not_kept",
         )
     if after > generation.journal.last:
-        raise _beyond(after, generation.journal.last)
+        raise no_event(after, generation.journal.last)
     if generation.outcome is not None and after == generation.journal.last > 0:
         return None
     cut = numbering(exchange.asked.dialect.stream_type, returned.stream_id).cut
@@ -215,9 +215,9 @@ async def _to_stored(house: House, returned: Returned, found: Found) -> Attachme
     meta = state.meta
     if after < state.first - 1:
         raise gone(meta.id, after)
-    if state.ending is not None and after >= state.last > 0 and state.ending.error != LOST:
-        if after > state.last:
-            raise _beyond(after, state.last)
+    if state.ending is not None and after > state.last:
+        raise past_the_end(state, after)
+    if state.ending is not None and after == state.last > 0 and state.ending.error != LOST:
         return None
     with contextlib.suppress(StoreDown):
         state = replace(state, reconnections=await found.store.came_back(meta.id))
@@ -228,11 +228,3 @@ async def _to_stored(house: House, returned: Returned, found: Found) -> Attachme
     described = Described(surface, meta.model, meta.session, state.upstream, state.reconnections)
     replay = Replay(Found(found.store, state), house.settings.stream, after, numbering=marks, voice=voice)
     return Attachment(house, returned, described, replay)
-
-
-def _beyond(after: int, last: int) -> BadRequest:
-    return BadRequest(
-        f"there is no event {after} of this stream, the last is {last}; ask for what follows one that there is",
-        param="starting_after",
-        code="no_such_event",
-    )

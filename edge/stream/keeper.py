@@ -45,6 +45,7 @@ class Keeping:
         keeper, meta, journal = self._keeper, self._meta, stream.journal
         ending = self._ending(stream)
         if not self._durable:
+            keeper.memory.returned(meta.id, reconnections)
             self._log.end(ending, upstream, _unneeded)
             return
         copy = keeper.memory.begin(meta, journal.before, reconnections)
@@ -107,14 +108,17 @@ class Keeper:
         return None if found is None or found.state.meta.principal != principal else found
 
     async def _find(self, stream_id: str) -> Found | None:
+        found: Found | None = None
         for store in self._stores():
             try:
                 state = await store.find(stream_id)
             except StoreDown as down:
                 raise unavailable() from down
             if state is not None:
-                return Found(store, state)
-        return None
+                found = Found(store, state)
+                if state.size or not state.last:
+                    break  # else another store may still have its events
+        return found
 
     async def streams(self, principal: str, most: int) -> list[StreamState]:
         """The latest streams of this principal, those that run here among them; the latest first.

@@ -1,17 +1,19 @@
 """Conversations and their requests: one request at a time on each, and what is kept of it when it has ended.
 
-In: requests that want a session; generations that have ended. Out: the conversation so far; turns for the store. Must
-not: keep half a pair, or depend on a handler to live until the end: whoever asked may be gone.
+In: requests that want a session; generations that have ended, or that nobody reads. Out: the conversation so far; turns
+for the store; a stop for what nobody reads while somebody waits. Must not: keep half a pair, or depend on a handler to
+live until the end: whoever asked may be gone.
 """
 
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from weakref import WeakValueDictionary
 
 from edge.errors import Conflict
-from edge.policy.lifecycle import Outcome
+from edge.policy.lifecycle import Happened, Outcome
 from edge.settings import Sessions as SessionSettings
 from edge.settings import Settings
 from edge.store.base import Conversation, SessionStore, StoreDown, Turn
@@ -29,14 +31,33 @@ class Held:
     Attributes:
         turns: Of the conversation so far.
         since: Unix time when it was taken.
+        generation: What is being said, once it is.
     """
 
     def __init__(self, sessions: "Sessions", key: Key, lock: asyncio.Lock, turns: tuple[Turn, ...]) -> None:
         self.key = key
         self.turns = turns
         self.since = sessions.clock()
+        self.generation: Generation | None = None
         self._sessions = sessions
         self._lock: asyncio.Lock | None = lock
+
+    @property
+    def speaking(self) -> bool:
+        """It is not just that what was said is still to be kept."""
+        return self.generation is None or self.generation.outcome is None
+
+    def forsaken(self) -> None:
+        """The last reader has left, and another may come back to it; unless somebody waits for the session."""
+        if self._sessions.wanted(self.key):
+            self.give_up()
+
+    def give_up(self) -> bool:
+        """Stop what nobody reads; whether there was such a thing. What came of it is kept, as it is of any stop."""
+        if self.generation is None or not self.generation.forsaken:
+            return False
+        self.generation.stop(Happened.STOP)
+        return True
 
     def settle(self, message: str, generation: Generation) -> None:
         """The generation has ended: keep what was said, if anything was, and let the next request have the session."""
@@ -65,6 +86,8 @@ class Sessions:
         self.clock = clock
         self._store = store
         self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()  # as long as anybody wants it
+        self._held: dict[Key, Held] = {}
+        self._waiting: Counter[Key] = Counter()
         self._running: set[asyncio.Task[None]] = set()
 
     def follow(self, settings: Settings) -> None:
@@ -72,7 +95,7 @@ class Sessions:
         self._settings = settings.sessions
 
     async def take(self, principal: str, session: str) -> Held:
-        """Have a session to oneself.
+        """Have a session to oneself. What is said on it that nobody reads is stopped for that.
 
         Raises:
             Conflict: another request has it, and ``sessions.busy`` says not to wait for that.
@@ -80,15 +103,23 @@ class Sessions:
         """
         key = (principal, session)
         lock = self._locks.setdefault(key, asyncio.Lock())
-        if lock.locked() and self._settings.busy == "conflict":
+        holder = self._held.get(key)
+        given_up = holder is not None and holder.give_up()
+        if holder is not None and holder.speaking and self._settings.busy == "conflict" and not given_up:
             raise _busy(session)
-        await lock.acquire()
+        self._waiting[key] += 1
+        try:
+            await lock.acquire()
+        finally:
+            self._waiting[key] -= 1
+            if not self._waiting[key]:
+                del self._waiting[key]
         try:
             await self._claim(key)
         except BaseException:
             lock.release()
             raise
-        held = Held(self, key, lock, ())
+        held = self._held[key] = Held(self, key, lock, ())
         try:
             found = await self.read(principal, session)
         except BaseException:
@@ -107,8 +138,13 @@ class Sessions:
         except StoreDown as down:
             raise unavailable() from down
 
+    def wanted(self, key: Key) -> bool:
+        """Whether somebody waits for this session."""
+        return key in self._waiting
+
     def let_go(self, key: Key, lock: asyncio.Lock) -> None:
         """See ``Held.release``."""
+        del self._held[key]
         self._run(self._yield_up(key, lock))
 
     async def _yield_up(self, key: Key, lock: asyncio.Lock) -> None:

@@ -58,6 +58,12 @@ class Running:
         """The canonical line of the exchange that ended as number ``index``."""
         return (await self.lines.wait("exchange", index + 1, timeout_s))[index]
 
+    async def wait(self, happened: Callable[[], bool], timeout_s: float = LIMIT_S) -> None:
+        """Wait for what no line tells of."""
+        async with asyncio.timeout(timeout_s):
+            while not happened():
+                await asyncio.sleep(0.002)
+
     @property
     def records(self) -> list[Line]:
         return self.lines.of("exchange")
