@@ -72,6 +72,13 @@ class SessionStore(Protocol):
         """Let go of files and connections."""
 
 
+class Durable(SessionStore, Protocol):
+    """A session store that takes other settings."""
+
+    def follow(self, settings: Settings) -> None:
+        """Other settings are in force."""
+
+
 def within(turns: tuple[Turn, ...], bounds: SessionSettings, now: float) -> tuple[Turn, ...]:
     """The latest turns that the bounds allow; the oldest go in pairs, so that a question always comes first."""
     size = sum(len(turn.content.encode()) for turn in turns)

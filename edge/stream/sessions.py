@@ -6,17 +6,21 @@ live until the end: whoever asked may be gone.
 """
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from weakref import WeakValueDictionary
 
 from edge.errors import Conflict
 from edge.policy.lifecycle import Happened, Outcome
 from edge.settings import Sessions as SessionSettings
 from edge.settings import Settings
-from edge.store.base import Conversation, SessionStore, Turn
+from edge.store.base import Conversation, SessionStore, StoreDown, Turn
 from edge.stream.generation import Generation
+from edge.stream.keeper import unavailable
+
+_LOOK_S = 0.1  # between two looks whether another process is done with a session
 
 Key = tuple[str, str]  # principal and session
 
@@ -38,6 +42,11 @@ class Held:
         self._sessions = sessions
         self._lock: asyncio.Lock | None = lock
 
+    @property
+    def speaking(self) -> bool:
+        """It is not just that what was said is still to be kept."""
+        return self.generation is None or self.generation.outcome is None
+
     def forsaken(self) -> None:
         """The last reader has left, and another may come back to it; unless somebody waits for the session."""
         if self._sessions.wanted(self.key):
@@ -58,8 +67,11 @@ class Held:
         """Let the next request have the session; idempotent."""
         lock, self._lock = self._lock, None  # it lives only as long as somebody holds on to it
         if lock is not None:
-            self._sessions.free(self.key)
-            lock.release()
+            self._sessions.let_go(self.key, lock)
+
+
+def _busy(session: str) -> Conflict:
+    return Conflict(f"the session {session!r} is being answered; send this after it", code="session_busy")
 
 
 class Sessions:
@@ -76,7 +88,7 @@ class Sessions:
         self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()  # as long as anybody wants it
         self._held: dict[Key, Held] = {}
         self._waiting: Counter[Key] = Counter()
-        self._settling: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[None]] = set()
 
     def follow(self, settings: Settings) -> None:
         """Other settings are in force."""
@@ -87,13 +99,14 @@ class Sessions:
 
         Raises:
             Conflict: another request has it, and ``sessions.busy`` says not to wait for that.
+            StoreUnavailable: what is kept of it cannot be read now.
         """
         key = (principal, session)
         lock = self._locks.setdefault(key, asyncio.Lock())
         holder = self._held.get(key)
         given_up = holder is not None and holder.give_up()
-        if lock.locked() and self._settings.busy == "conflict" and not given_up:
-            raise Conflict(f"the session {session!r} is being answered; send this after it", code="session_busy")
+        if holder is not None and holder.speaking and self._settings.busy == "conflict" and not given_up:
+            raise _busy(session)
         self._waiting[key] += 1
         try:
             await lock.acquire()
@@ -102,34 +115,68 @@ class Sessions:
             if not self._waiting[key]:
                 del self._waiting[key]
         try:
-            found = await self._store.read(principal, session)
+            await self._claim(key)
         except BaseException:
             lock.release()
             raise
-        held = self._held[key] = Held(self, key, lock, () if found is None else found.turns)
+        held = self._held[key] = Held(self, key, lock, ())
+        try:
+            found = await self.read(principal, session)
+        except BaseException:
+            held.release()
+            raise
+        held.turns = () if found is None else found.turns
         return held
+
+    async def _claim(self, key: Key) -> None:
+        """Wait for other processes that share the store."""
+        try:
+            while not await self._store.claim(*key):
+                if self._settings.busy == "conflict":
+                    raise _busy(key[1])
+                await asyncio.sleep(_LOOK_S)
+        except StoreDown as down:
+            raise unavailable() from down
 
     def wanted(self, key: Key) -> bool:
         """Whether somebody waits for this session."""
         return key in self._waiting
 
-    def free(self, key: Key) -> None:
-        """Nobody has it just now."""
+    def let_go(self, key: Key, lock: asyncio.Lock) -> None:
+        """See ``Held.release``."""
         del self._held[key]
+        self._run(self._yield_up(key, lock))
+
+    async def _yield_up(self, key: Key, lock: asyncio.Lock) -> None:
+        try:
+            with contextlib.suppress(StoreDown):  # then it lapses, or is done later
+                await self._store.yield_up(*key)
+        finally:
+            lock.release()
 
     async def read(self, principal: str, session: str) -> Conversation | None:
-        """A conversation as it is now; None if there is none."""
-        return await self._store.read(principal, session)
+        """A conversation as it is now; None if there is none.
+
+        Raises:
+            StoreUnavailable: it cannot be read now.
+        """
+        try:
+            return await self._store.read(principal, session)
+        except StoreDown as down:
+            raise unavailable() from down
 
     async def delete(self, principal: str, session: str) -> bool:
         """Forget a conversation; whether there was one.
 
         Raises:
             Conflict: see ``take``: what is being said would bring it back.
+            StoreUnavailable: see ``read``.
         """
         held = await self.take(principal, session)
         try:
             return await self._store.delete(principal, session)
+        except StoreDown as down:
+            raise unavailable() from down
         finally:
             held.release()
 
@@ -143,15 +190,17 @@ class Sessions:
             return
         question = Turn("user", message, held.since)
         answer = Turn("assistant", text, self.clock(), partial=not complete or bool(said.get("cut")))
-        task = asyncio.get_running_loop().create_task(self._keep(held, question, answer))
-        self._settling.add(task)
-        task.add_done_callback(self._settling.discard)
+        self._run(self._keep(held, question, answer))
 
     async def close(self) -> None:
-        """Wait until everything that ended is kept, then close the store."""
-        if self._settling:
-            await asyncio.wait(self._settling)
-        await self._store.close()
+        """Wait until everything that ended is kept."""
+        while self._running:  # what is kept is then let go of
+            await asyncio.wait(self._running)
+
+    def _run(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
 
     async def _keep(self, held: Held, question: Turn, answer: Turn) -> None:
         try:
