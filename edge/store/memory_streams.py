@@ -231,10 +231,9 @@ class MemoryStreams:
 
     def discard(self, stream_id: str) -> bool:
         """``forget`` at once."""
-        gone = self._gone.pop(stream_id, None)
-        if gone is not None:
+        if self._gone.pop(stream_id, None) is not None:
             self._bytes -= _GONE_BYTES
-        return self._let_go(stream_id) is not None or gone is not None
+        return self._let_go(stream_id) is not None
 
     async def purge(self, before: float) -> int:
         """See ``base.StreamStore``."""
