@@ -162,6 +162,11 @@ class StreamState:
     upstream: str | None = None
     reconnections: int = 0
 
+    @property
+    def gone(self) -> bool:
+        """None of its events is kept any more; only that it was there."""
+        return self.ending is not None and self.first > self.last > 0
+
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
@@ -206,8 +211,8 @@ class StreamStore(Protocol):
         """A stream, whoever's it is; None if there is none (any more). What was appended here before is in it.
 
         A live stream whose process is gone is found ended, as ``shutdown``: not clean, status 503, with the error that
-        ``lost`` gives; its last event is the last that was written. One that had to go, for its age or for room, is
-        found for a while with ``size`` 0 and ``first`` after ``last``: it is gone, and not unknown.
+        ``lost`` gives; its last event is the last that was written. One that had to go, for its age or for room, may
+        be found for a while as ``gone``, and is not unknown then.
         """
 
     async def read(self, stream_id: str, after: int, most: int) -> list[Stretch]:

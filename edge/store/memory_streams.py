@@ -18,7 +18,8 @@ from edge.store.base import Dropped, Ending, Sizes, StreamMeta, StreamState, Str
 # What a stretch takes beside its bytes: the object, a number, and their places in lists.
 _STRETCH_BYTES = 120
 _STREAM_BYTES = 2000  # what a stream takes beside its stretches
-_MOST_GONE = 4096  # streams that are remembered without their events, of about 1 KB each
+_GONE_BYTES = 1000  # what one takes that is remembered without its events
+_GONE_SHARE = 16  # they may take this part of the memory
 _JOINED_BYTES = 16 * 1024  # of a finished stream, whose stretches are not the single tokens any more
 
 
@@ -121,6 +122,7 @@ class MemoryStreams:
         self._clock = clock
         self._live: dict[str, _Kept] = {}
         self._ended: OrderedDict[str, _Kept] = OrderedDict()  # the one that ended first is first
+        self._ended_of: dict[str, OrderedDict[str, _Kept]] = {}  # the same by principal
         self._gone: OrderedDict[str, StreamState] = OrderedDict()  # those that had to go, the oldest first
         self._bytes = 0
         self._of: Counter[str] = Counter()  # bytes by principal
@@ -131,7 +133,7 @@ class MemoryStreams:
     def follow(self, settings: Settings) -> None:
         """See ``base.StreamStore``."""
         self._bounds = settings.store
-        self._shrink()
+        self._shrink(*self._of)
 
     def begin(self, meta: StreamMeta, before: int = 0, reconnections: int = 0) -> _Log:
         """See ``base.StreamStore``.
@@ -151,7 +153,7 @@ class MemoryStreams:
             kept.trim()
             self._count(kept, kept.weight - before)
         if self._bytes > self._bounds.memory_bytes or self._of[kept.meta.principal] > self._bounds.principal_bytes:
-            self._shrink()
+            self._shrink(kept.meta.principal)
 
     def ended(self, kept: _Kept, ending: Ending) -> None:
         """A live stream has ended."""
@@ -161,8 +163,9 @@ class MemoryStreams:
         self._count(kept, kept.weight - before)
         if self._live.pop(kept.meta.id, None) is not None:
             self._ended[kept.meta.id] = kept
+            self._ended_of.setdefault(kept.meta.principal, OrderedDict())[kept.meta.id] = kept
         kept.wake()
-        self._shrink()
+        self._shrink(kept.meta.principal)
 
     async def find(self, stream_id: str) -> StreamState | None:
         """See ``base.StreamStore``."""
@@ -228,8 +231,9 @@ class MemoryStreams:
 
     def discard(self, stream_id: str) -> bool:
         """``forget`` at once."""
-        gone = self._gone.pop(stream_id, None)
-        return self._let_go(stream_id) is not None or gone is not None
+        if self._gone.pop(stream_id, None) is not None:
+            self._bytes -= _GONE_BYTES
+        return self._let_go(stream_id) is not None
 
     async def purge(self, before: float) -> int:
         """See ``base.StreamStore``."""
@@ -246,6 +250,7 @@ class MemoryStreams:
         """See ``base.StreamStore``."""
         self._live.clear()
         self._ended.clear()
+        self._ended_of.clear()
         self._gone.clear()
         self._of.clear()
         self._bytes = 0
@@ -262,16 +267,14 @@ class MemoryStreams:
                 return
             self._make_room(stream_id)
 
-    def _shrink(self) -> None:
-        """Make room: of the principals that are over their share, then of all."""
+    def _shrink(self, *principals: str) -> None:
+        """Make room: of those principals that are over their share, then of all."""
         self._expire()
-        share = self._bounds.principal_bytes
-        over = {principal for principal, size in self._of.items() if size > share}
-        if over:
-            for stream_id, kept in tuple(self._ended.items()):
-                if kept.meta.principal in over and self._of[kept.meta.principal] > share:
-                    self._make_room(stream_id)
-        while self._ended and self._bytes > self._bounds.memory_bytes:
+        share, whole = self._bounds.principal_bytes, self._bounds.memory_bytes
+        for principal in principals:
+            while self._of[principal] > share and principal in self._ended_of:
+                self._make_room(next(iter(self._ended_of[principal])))
+        while self._ended and self._bytes > whole:
             self._make_room(next(iter(self._ended)))
 
     def _make_room(self, stream_id: str) -> None:
@@ -280,12 +283,18 @@ class MemoryStreams:
         if kept is not None:
             kept.drop()
             self._gone[stream_id] = kept.state()
-            if len(self._gone) > _MOST_GONE:
+            self._bytes += _GONE_BYTES
+            if len(self._gone) * _GONE_BYTES * _GONE_SHARE > self._bounds.memory_bytes:
                 self._gone.popitem(last=False)
+                self._bytes -= _GONE_BYTES
 
     def _let_go(self, stream_id: str) -> _Kept | None:
         kept = self._ended.pop(stream_id, None)
         if kept is not None:
+            principal = kept.meta.principal
+            del self._ended_of[principal][stream_id]
+            if not self._ended_of[principal]:
+                del self._ended_of[principal]
             self._count(kept, -kept.weight)
         return kept
 

@@ -116,7 +116,7 @@ class Keeper:
                 raise unavailable() from down
             if state is not None:
                 found = Found(store, state)
-                if state.size or not state.last:
+                if not state.gone:
                     break  # else another store may still have its events
         return found
 

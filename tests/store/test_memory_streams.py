@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 from contract.session_store_contract import Clock
-from contract.stream_store_contract import Heard, Opened, StreamStoreContract, a_meta, finished
+from contract.stream_store_contract import Heard, Opened, StreamStoreContract, a_meta, finished, is_gone
 
 from edge.settings import Store
 from edge.store.base import StreamStore
@@ -22,16 +22,19 @@ class TestMemoryStreams(StreamStoreContract):
         return make
 
     async def test_the_finished_make_room_those_that_ended_first_go_first(self) -> None:
-        store = MemoryStreams(Store(memory_bytes=20_000, principal_bytes=20_000), Clock())
+        store = MemoryStreams(Store(memory_bytes=21_000, principal_bytes=20_000), Clock())
         live = store.begin(a_meta())
         live.append(b"x" * 5000, 1)
         streams = [await finished(store, a_meta("abc"[number]), b"x" * 4000) for number in range(3)]
-        found = [await store.find(stream) is not None for stream in streams]
-        assert found == [False, True, True]
+        assert [await is_gone(store, stream) for stream in streams] == [True, False, False]
         assert repr(store).startswith("<MemoryStreams 1 live, 2 ended")
 
     async def test_a_principal_over_its_share_makes_room_itself(self) -> None:
         store = MemoryStreams(Store(memory_bytes=2**20, principal_bytes=10_000), Clock())
         other = await finished(store, a_meta("b"), b"x" * 4000)
         mine = [await finished(store, a_meta("a"), b"x" * 4000) for _ in range(2)]
-        assert [await store.find(stream) is not None for stream in (other, *mine)] == [True, False, True]
+        assert [await is_gone(store, stream) for stream in (other, *mine)] == [False, True, False]
+        state = await store.find(mine[0])
+        assert state is not None, "that it was there is remembered"
+        assert (state.first, state.last, state.size, await store.forget(mine[0])) == (2, 1, 0, False)
+        assert await store.find(mine[0]) is None
