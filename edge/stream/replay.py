@@ -15,7 +15,7 @@ from edge.stream.audience import Audience
 from edge.stream.keeper import Found, unavailable
 from edge.stream.voice import Voice
 
-_PAGE_BYTES = 64 * 1024  # read at once
+_PAGE_BYTES = 64 * 1024  # read at once, where a reader may lag so far
 _LOOK_S = 1.0  # a store tells of changes by itself; this is for one whose word was lost
 
 
@@ -33,19 +33,24 @@ class Replay(Audience):
     Args:
         after: Sequence of the event that the reader has seen last.
         numbering: Knows where events end.
-        voice: How an error looks that is not among the events.
+        voice: How an error looks that is not among the events; None where the reader tells of it by itself.
+
+    Attributes:
+        broken: What kept the stream from being read to its end.
     """
 
-    __slots__ = ("_found", "_last", "_numbering", "_room", "_task", "_voice")
+    __slots__ = ("_found", "_last", "_numbering", "_page_bytes", "_room", "_task", "_voice", "broken")
 
     def __init__(
-        self, found: Found, settings: StreamSettings, after: int, *, numbering: Numbering, voice: Voice
+        self, found: Found, settings: StreamSettings, after: int, *, numbering: Numbering, voice: Voice | None
     ) -> None:
         super().__init__(found.state.meta.id, settings)
         self._found = found
         self._last = after
         self._numbering = numbering
         self._voice = voice
+        self._page_bytes = min(_PAGE_BYTES, settings.buffer_bytes)
+        self.broken: EdgeError | None = None
         self._room = asyncio.Event()
         self._room.set()
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -56,16 +61,18 @@ class Replay(Audience):
 
     def heartbeat(self, *, handed_over: bool) -> bytes:
         """See ``Audience``."""
-        return self._voice.heartbeat(handed_over=handed_over)
+        return b"" if self._voice is None else self._voice.heartbeat(handed_over=handed_over)
 
     def fail(self, bug: BaseException) -> None:
         """See ``Audience``."""
         error = InternalError("Edge failed while replaying the stream")
         error.__cause__ = bug
+        self.broken = error
         self._end(Outcome.INTERNAL_ERROR, error)
 
     def break_off(self, error: EdgeError) -> None:
         """See ``Audience``: this reader is told, the stream itself goes on."""
+        self.broken = error
         self._end(Outcome.REJECTED, error)
 
     def left(self, *, stalled: bool) -> None:  # noqa: ARG002 - the stream itself goes on either way
@@ -99,7 +106,7 @@ class Replay(Audience):
         store, state = self._found.store, self._found.state
         while True:
             await self._room.wait()
-            stretches = await store.read(self.id, self._last, _PAGE_BYTES)
+            stretches = await store.read(self.id, self._last, self._page_bytes)
             for stretch in stretches:
                 self._hand_on(stretch)
             if stretches:
@@ -120,7 +127,8 @@ class Replay(Audience):
         count = stretch.last - self._last
         self._last = stretch.last
         self.handed_over = True
-        self._voice.before = data
+        if self._voice is not None:
+            self._voice.before = data
         self.publish(data, count)
 
     def _conclude(self, ending: Ending) -> None:
@@ -133,9 +141,9 @@ class Replay(Audience):
             self._finish(Outcome(ending.outcome), _told(ending))  # which is among the events
 
     def _end(self, outcome: Outcome, error: EdgeError | None) -> None:
-        committed = self.handed_over or any(reader.committed for reader in self._readers)
-        if error is not None and self.outcome is None and committed:
-            self.publish(self._voice.error_event(error, self._voice.request_id), 1)
+        voice, committed = self._voice, self.handed_over or any(reader.committed for reader in self._readers)
+        if error is not None and self.outcome is None and committed and voice is not None:
+            self.publish(voice.error_event(error, voice.request_id), 1)
         self._finish(outcome, error)
 
     def _finish(self, outcome: Outcome, error: EdgeError | None) -> None:
