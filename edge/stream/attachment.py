@@ -110,6 +110,9 @@ class Attachment:
         house.registry.discard(self)
         house.ticker.discard(self)
         house.tell.returned(record(house, self.returned, self._described, reader))
+        broken = self._audience.broken if isinstance(self._audience, Replay) else None
+        if broken is not None and broken.__cause__ is not None:
+            house.tell.failed(self.returned.request_id, self.returned.stream_id, broken.__cause__)
 
 
 def record(house: House, returned: Returned, described: Described, reader: Subscriber) -> ReturnRecord:

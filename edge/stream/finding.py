@@ -90,13 +90,13 @@ def check(place: Place, after: int) -> None:
                 code="stream_not_kept",
             )
         if after > place.generation.journal.last:
-            raise _beyond(after, place.generation.journal.last)
+            raise _beyond(place.stream_id, after, place.generation.journal.last)
         _position(place, after)
         return
     if after < place.state.first - 1:
         raise gone(place.state.meta.id, after)
     if seen_all(place, after) and after > place.state.last:
-        raise _beyond(after, place.state.last)
+        raise _beyond(place.state.meta.id, after, place.state.last)
 
 
 def seen_all(place: Place, after: int) -> bool:
@@ -156,9 +156,9 @@ def _position(exchange: Exchange, after: int) -> int:
         raise gone(exchange.stream_id, after) from None
 
 
-def _beyond(after: int, last: int) -> BadRequest:
+def _beyond(stream_id: str, after: int, last: int) -> BadRequest:
     return BadRequest(
-        f"there is no event {after} of this stream, the last is {last}; ask for what follows one that there is",
+        f"there is no event {after} of stream {stream_id}, the last is {last}; ask for what follows one that there is",
         param="starting_after",
         code="no_such_event",
     )

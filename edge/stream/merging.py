@@ -4,14 +4,13 @@ In: stream ids and a cursor. Out: a response, and what is told of it for each st
 end a stream for anybody else.
 """
 
-import asyncio
 import dataclasses
 from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 from msgspec.structs import replace
 
-from edge.errors import EdgeError, Gone, NotFound, ShuttingDown
+from edge.errors import BadRequest, EdgeError, Gone, NotFound, ShuttingDown
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.merged import ENDED, Marks, Tags
 from edge.protocol.sse import SSE_TYPE
@@ -129,8 +128,7 @@ class Merging:
             house.tell.returned(dataclasses.replace(told, bytes_out=source.bytes_out, heartbeats=heartbeats))
             heartbeats = 0  # which are no single stream's, and counted once
         if error is not None and error.__cause__ is not None:
-            bug = {"message": f"{self!r} failed", "exception": error.__cause__}
-            asyncio.get_running_loop().call_exception_handler(bug)
+            house.tell.failed(wanted.request_id, None, error.__cause__)
 
 
 async def merge(house: House, wanted: Wanted) -> Merging | None:
@@ -153,6 +151,9 @@ async def merge(house: House, wanted: Wanted) -> Merging | None:
             check(place, seen.get(stream_id, 0))
         except Gone as gone:
             lost[stream_id] = gone
+        except BadRequest as error:
+            error.param = "cursor"
+            raise
         except NotFound as unknown:
             if stream_id not in seen:
                 raise
