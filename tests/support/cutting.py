@@ -7,7 +7,7 @@ Must not: understand HTTP, beyond where a head ends.
 import asyncio
 import contextlib
 from collections.abc import Coroutine, Sequence
-from typing import Self
+from typing import Self, cast
 
 from edge.stream.writer import reset
 
@@ -85,7 +85,7 @@ class CuttingProxy:
         What is then missing, such as the type, is a reason for them never to come back.
         """
         if self._carried % 2 or _HEAD_END not in answered:
-            reset(writer.transport)
+            reset(cast("asyncio.Transport", writer.transport))
         else:
             writer.close()
 

@@ -26,7 +26,7 @@ class Merged:
 
     last_id: str = ""
     data: dict[str, list[tuple[str | None, str]]] = field(default_factory=lambda: defaultdict(list))
-    ends: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ends: dict[str | None, dict[str, Any]] = field(default_factory=dict)
     errors: dict[str | None, dict[str, Any]] = field(default_factory=dict)
     done: int = 0
 
@@ -42,13 +42,11 @@ class Merged:
             elif event.type == "done":
                 self.done += 1
             else:
-                assert self._kind(event.type).setdefault(told["stream"], told) is told, "told twice"
+                kind = self.ends if event.type == "end" else self.errors
+                assert kind.setdefault(told["stream"], told) is told, "told twice"
 
     def texts(self, stream: str) -> list[str]:
         return [data for _, data in self.data[stream]]
-
-    def _kind(self, kind: str) -> dict[Any, dict[str, Any]]:
-        return {"end": self.ends, "error": self.errors}[kind]
 
 
 def path_of(streams: Sequence[str], more: str = "") -> str:
