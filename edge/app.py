@@ -4,6 +4,7 @@ In: settings. Out: a service that can be started and stopped. Must not: decide a
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -19,10 +20,11 @@ from edge.api.server import Listener, connection_limit
 from edge.api.tls import Certificate
 from edge.config import Listen, parse_listen, reconciled
 from edge.errors import EdgeError
+from edge.policy.lifecycle import Happened
 from edge.settings import Auth, Settings
 from edge.settings import Upstream as UpstreamSettings
-from edge.store.memory import MemorySessions
 from edge.store.memory_streams import MemoryStreams
+from edge.store.opening import Stores
 from edge.stream.exchange import Exchange, House
 from edge.stream.keeper import Keeper
 from edge.stream.registry import Registry
@@ -66,12 +68,16 @@ class Edge:
         self.fleet = Fleet(settings, _upstream, log=self.log, own_ports=own_ports)
         self.registry = Registry()
         self.ticker = Ticker(interval_for(settings.stream), clock)
-        self.metrics = Metrics(active=lambda: len(self.registry), known_models=lambda: self.fleet.known_models)
+        self._stores = stores = Stores(settings, Ear(self.registry), os.environ)
+        self.metrics = Metrics(
+            active=lambda: len(self.registry),
+            known_models=lambda: self.fleet.known_models,
+            store=stores.statistics,
+        )
         self.bodies = Bodies(settings.server)
-        store = MemorySessions(settings.sessions)
-        self.sessions = Sessions(store, settings.sessions)
         tell = Teller(self.metrics)
-        self.keeper = Keeper(MemoryStreams(settings.store), None)
+        self.sessions = Sessions(stores.sessions, settings.sessions)
+        self.keeper = Keeper(MemoryStreams(settings.store), stores)
         self._house = House(settings, self.fleet, self.registry, self.ticker, tell, clock, self.keeper)
         self.face = Face(settings, clock, tell)
         app = make_app(self._house, self.face, self.bodies, self.sessions, self.metrics)
@@ -79,7 +85,8 @@ class Edge:
         self._admin_face = Face(for_operators(settings), clock, tell)
         admin = make_admin_app(self._house, self._admin_face, self.metrics)
         self.admin_listener = Listener(admin, settings.server, _ADMIN_CONNECTIONS)
-        self._followers: tuple[Follower, ...] = (self.face, self.bodies, self.sessions, store, self.keeper, self.ticker)
+        kept = (self.sessions, stores, self.keeper)
+        self._followers: tuple[Follower, ...] = (self.face, self.bodies, *kept, self.ticker)
 
     async def start(self, adopted: Mapping[str, Sequence[int]] | None = None) -> None:
         """Listen, then look for upstreams: a client that is early is told that none is known yet.
@@ -91,7 +98,9 @@ class Edge:
 
         Raises:
             OSError: an address cannot be listened on, or the certificate cannot be used.
+            Unusable: the store cannot be used until somebody mends it.
         """
+        await self._stores.start()
         held = adopted or any(listen.kind == "systemd" for listen in self._listens)
         if held:
             await self.fleet.start()
@@ -187,6 +196,28 @@ class Edge:
         loop = asyncio.get_running_loop()
         until = loop.time() + _FIRST_WORDS_S
         await _while(lambda: self.listener.connections > len(self.registry) and loop.time() < until)
+
+
+class Ear:
+    """``store.base.Hear``: what happens in the store, in log lines; and who is to be stopped."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._log = log.get_logger()
+
+    def stop_asked(self, stream_id: str) -> None:
+        """See ``store.base.Hear``."""
+        exchange = self._registry.streams.get(stream_id)
+        if exchange is not None:
+            exchange.generation.stop(Happened.STOP)
+
+    def store_failed(self, why: str) -> None:
+        """See ``store.base.Hear``."""
+        self._log.error("store down", why=why, effect="streams go on and are kept in memory until it is back")
+
+    def store_recovered(self, after_s: float) -> None:
+        """See ``store.base.Hear``."""
+        self._log.info("store back", after_s=round(after_s, 3))
 
 
 class Teller:

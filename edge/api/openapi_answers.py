@@ -16,10 +16,10 @@ FAILURES: dict[str, str] = {
     "400": "The request is malformed, or cannot be told to the upstream; the field is named.",
     "401": "No API key, or not a valid one.",
     "403": "This Host or Origin is not allowed, or the operator does not allow this.",
-    "404": "There is no such model, session or route.",
+    "404": "There is no such model, session, stream or route.",
     "408": "The request body did not arrive within server.body_s.",
-    "409": "The session is busy, and sessions.busy is conflict.",
-    "410": "The stream of Last-Event-ID cannot be resumed.",
+    "409": "The session is busy, and sessions.busy is conflict; or the stream was stopped before it brought anything.",
+    "410": "What is asked for of the stream is not kept any more, or never was.",
     "413": "The request body is over server.max_body_bytes.",
     "415": "The request body is not declared as application/json, or is encoded.",
     "500": "A bug in Edge.",
@@ -102,6 +102,8 @@ def schemas() -> dict[str, Schema]:
              "updated": count},
             "id", "turns", "created", "updated",
         ),
+        "Stream": _stream(said, count),
+        "Streams": record({"object": word("list", needed=True), "data": items(ref("Stream"), needed=True)}, "data"),
         "Health": record({"status": word("ok", needed=True)}, "status"),
         "Ready": record(
             {"ready": {"type": "boolean"}, "upstreams": record({}, about="By name."), "reason": text()}, "ready"
@@ -112,3 +114,14 @@ def schemas() -> dict[str, Schema]:
         "RelayedAnswer": record({}, about="As the server has it."),
         "Document": record({"openapi": said}, "openapi"),
     }  # fmt: skip
+
+
+def _stream(said: Schema, count: Schema) -> Schema:
+    number = {"type": "number"}
+    return record(
+        {"id": said, "object": word("stream", needed=True), "state": word("live", "ended", needed=True),
+         "outcome": text(), "surface": said, "model": text(), "upstream": text(), "session": text(),
+         "resumable": flag(), "first": count, "last": count, "created": number, "age_s": number, "readers": whole(),
+         "reconnections": count},
+        "id", "state", "surface", "first", "last", "created",
+    )  # fmt: skip

@@ -10,7 +10,7 @@ from edge import __version__
 from edge.api import openapi_answers, openapi_ollama, openapi_requests
 from edge.api.openapi_answers import failure, headers_of
 from edge.api.openapi_operations import Operation, operations
-from edge.api.openapi_schema import ref, text
+from edge.api.openapi_schema import ref, text, whole, word
 
 _ABOUT = """\
 What Edge answers, whichever model server is behind it. Request schemas name the fields that Edge reads and how it reads
@@ -100,6 +100,9 @@ def _answers(one: Operation) -> dict[str, Any]:
     return told
 
 
+_EVENT_ID = "st_[0-9a-f]{32}:(0|[1-9][0-9]{0,9})"
+
+
 def _parameters() -> dict[str, Any]:
     session = openapi_requests.session_fields("prompt")
     query = {name: {**schema, "type": "string"} for name, schema in session.items()}
@@ -114,7 +117,23 @@ def _parameters() -> dict[str, Any]:
         "QuerySystem": _parameter("query", "system", query["system"]),
         "QueryMetadata": _parameter("query", "metadata", query["metadata"]),
         "RequestId": _parameter("header", "x-request-id", text(needed=True)),
-        "LastEventId": _parameter("header", "Last-Event-ID", text("Sent by a reader that comes back.", needed=True)),
+        "LastEventId": _parameter(
+            "header", "Last-Event-ID", text("Sent by a reader that comes back.", needed=True, pattern=f"^{_EVENT_ID}$")
+        ),
+        "LastEventIds": _parameter(
+            "header",
+            "Last-Event-ID",
+            text("The same, of several.", needed=True, pattern=f"^{_EVENT_ID}(,{_EVENT_ID})*$"),
+        ),
+        "StreamId": _parameter("path", "id", text(needed=True, pattern="^st_[0-9a-f]{32}$")),
+        "StartingAfter": _parameter(
+            "query", "starting_after", whole(0, about="Number of the last event that was seen.")
+        ),
+        "Ids": _parameter("query", "ids", text("Of streams, separated by commas.", needed=True)),
+        "Follow": _parameter("query", "follow", word("0", "1", about="1: read them, over this one connection.")),
+        "Cursor": _parameter("query", "cursor", text("As Last-Event-ID, for the first request.", needed=True)),
+        "Resume": _parameter("header", "x-edge-resume", word("0", "1", about="1: the stream can be come back to.")),
+        "QueryResume": _parameter("query", "resume", word("0", "1", about="The same.")),
         "AnthropicVersion": _parameter("header", "anthropic-version", text("Passed on.", needed=True)),
         "AnthropicBeta": _parameter("header", "anthropic-beta", text("Passed on.", needed=True)),
         "OpenAIBeta": _parameter("header", "openai-beta", text("Passed on.", needed=True)),

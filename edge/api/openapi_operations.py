@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from edge.api.openapi_answers import EVENTS, JSON, LINES, TEXT, Family
-from edge.protocol.surface import RELAYED, SESSION_PATHS, UPLOADS, UPSTREAM_PATHS, Surface
+from edge.protocol.surface import GENERATING, RELAYED, SESSION_PATHS, UPLOADS, UPSTREAM_PATHS, Surface
 
 _BODY = (400, 408, 413, 415)  # of whoever reads one; 503 where there is no room for it
 _ROUTED = (404, 501, 503)
 _ASKED = (*_BODY, *_ROUTED, 502, 504)
+_AGAIN = {204: "The stream of Last-Event-ID has ended with that event: there is nothing to come back for."}
 _TRACED = ("x-stream-id", "x-edge-upstream", "x-edge-dropped-params", "Server-Timing")
 
 
@@ -55,6 +56,7 @@ def operations() -> Iterator[Operation]:
     yield from _relayed()
     yield from _management()
     yield from _sessions()
+    yield from _streams()
     yield from _operator()
 
 
@@ -64,10 +66,15 @@ def _asked(
     """A request that an upstream answers."""
     path = UPSTREAM_PATHS[surface]
     family: Family = "Ollama" if path.startswith("/api/") else "Anthropic" if "messages" in path else "OpenAI"
-    return Operation(
+    asked = Operation(
         "post", path, name, about, family, answers, request,
         fails=_ASKED, passes=True, parameters=parameters, headers=_TRACED,
     )  # fmt: skip
+    if surface not in GENERATING:
+        return asked
+    return replace(
+        asked, fails=(*_ASKED, 409, 410), parameters=(*parameters, "Resume", "QueryResume", "LastEventId"), also=_AGAIN
+    )
 
 
 def _openai() -> Iterator[Operation]:
@@ -159,7 +166,6 @@ def _management() -> Iterator[Operation]:
 
 
 def _sessions() -> Iterator[Operation]:
-    again = {204: "The stream of Last-Event-ID has ended complete: there is nothing to come back for."}
     for number, path in enumerate(SESSION_PATHS):
         for method, name in (("get", "listen"), ("post", "say")):
             reads = method == "post"
@@ -168,7 +174,7 @@ def _sessions() -> Iterator[Operation]:
                 method, path, f"{name}{'Alias' * bool(number)}", "A message to a conversation that Edge remembers.",
                 "OpenAI", {EVENTS: "Events"}, "SessionRequest" if reads else None,
                 fails=tuple(sorted({400, 409, 410, *_ROUTED, *(_BODY if reads else ())})),
-                parameters=(*query, "LastEventId"), headers=_TRACED, also=again,
+                parameters=(*query, "LastEventId"), headers=_TRACED, also=_AGAIN,
             )  # fmt: skip
     path, key = "/v1/sessions/{id}", ("SessionId",)
     about = "What is kept of a conversation."
@@ -176,6 +182,26 @@ def _sessions() -> Iterator[Operation]:
     yield Operation(
         "delete", path, "deleteSession", "Forget it.", "OpenAI", {},
         fails=(404,), parameters=key, also={204: "It is forgotten."},
+    )  # fmt: skip
+
+
+def _streams() -> Iterator[Operation]:
+    """Errors are in the shape of the stream's surface."""
+    path, key = "/v1/streams/{id}", ("StreamId",)
+    listed = Operation(
+        "get", "/v1/streams", "listStreams", "The caller's streams, the latest first; with follow=1 several in one.",
+        "OpenAI", {JSON: "Streams", EVENTS: "Events"},
+        fails=(400, 404, 410, 503), parameters=("Ids", "Follow", "Cursor", "LastEventIds"), also=_AGAIN,
+    )  # fmt: skip
+    yield listed
+    yield Operation(
+        "get", path, "readStream", "What was missed of a stream, and what follows.", "OpenAI",
+        {EVENTS: "Events", LINES: "Events"}, fails=(400, 404, 409, 410, 502, 503, 504), passes=True,
+        parameters=(*key, "StartingAfter", "LastEventId"), headers=_TRACED, also=_AGAIN,
+    )  # fmt: skip
+    yield Operation(
+        "delete", path, "stopStream", "Stop the model.", "OpenAI", {JSON: "Stream"},
+        fails=(404, 503), parameters=key, also={202: "Whoever generates it has been told."},
     )  # fmt: skip
 
 

@@ -83,10 +83,13 @@ async def resume_after(
         accepted_at=context.accepted_at,
     )
     context.stream_id = stream_id
-    attachment = await come_back(house, returned, surface)
+
+    def speak(surface: Surface) -> None:
+        context.dialect = DIALECTS[surface]
+
+    attachment = await come_back(house, returned, surface, speak)
     if attachment is None:
         return web.Response(status=204, headers={"x-stream-id": stream_id})
-    context.dialect = DIALECTS[attachment.surface]
     context.exchanged = True
     return await attachment.run(request)
 

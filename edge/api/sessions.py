@@ -132,10 +132,13 @@ def _exchange(house: House, context: Context, wanted: Wanted, held: Held, share:
         resume=True,
         session=wanted.session_id,
         ended=ended,
+        forsaken=held.forsaken,
     )
     keep_bytes = house.settings.sessions.max_bytes - len(wanted.message.encode())
     turns = [(turn.role, turn.content) for turn in held.turns]
-    return Exchange(house, asked, prepared(wanted, turns, keep_bytes, context.accepted_at))
+    exchange = Exchange(house, asked, prepared(wanted, turns, keep_bytes, context.accepted_at))
+    held.generation = exchange.generation
+    return exchange
 
 
 def _shown(turn: Turn) -> dict[str, object]:

@@ -4,7 +4,6 @@ In: ``GET`` and ``DELETE /v1/streams/{id}``, ``GET /v1/streams``. Out: what was 
 known. Must not: generate anything.
 """
 
-import contextlib
 from collections.abc import Sequence
 
 import orjson
@@ -19,7 +18,7 @@ from edge.policy.routing import printable
 from edge.protocol.numbering import is_stream
 from edge.store.base import StreamState
 from edge.stream.exchange import Exchange, House
-from edge.stream.finding import find, unknown
+from edge.stream.finding import find_all, unknown
 
 _MOST_LISTED = 1000
 _DIGITS = 16
@@ -75,9 +74,8 @@ async def _listed(house: House, principal: str) -> web.Response:
 async def _chosen(house: House, principal: str, asked: Sequence[str]) -> web.Response:
     """Of these, those that there are."""
     data: list[dict[str, object]] = []
-    for stream_id in filter(is_stream, asked):
-        with contextlib.suppress(NotFound):
-            place = await find(house, principal, stream_id)
+    for _, place in await find_all(house, principal, list(filter(is_stream, asked))):
+        if not isinstance(place, NotFound):
             data.append(_live(house, place) if isinstance(place, Exchange) else _stored(house, place.state))
     return _json({"object": "list", "data": data})
 

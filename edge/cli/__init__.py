@@ -1,4 +1,4 @@
-"""The command line: ``edge serve`` and what belongs to it, ``edge check``, ``health``, ``demo`` and ``bench``.
+"""The command line: ``edge serve`` and all that belongs to it.
 
 In: arguments. Out: one command's module, run. Must not: import what the named command does not need.
 """
@@ -11,7 +11,7 @@ from edge import __version__
 class _Lazy(click.Group):
     """Imports a command's module only when that command is named."""
 
-    _modules = ("serve", "check", "reload", "upgrade", "health", "service", "demo", "bench")
+    _modules = ("serve", "check", "reload", "upgrade", "health", "store", "service", "demo", "bench")
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """See click."""

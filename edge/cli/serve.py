@@ -17,6 +17,7 @@ from edge.service.attend import Attendant, status_line
 from edge.service.handover import Predecessor, adopt
 from edge.service.notify import Notifier, watchdog_s
 from edge.service.pidfile import PidFile, path_in
+from edge.store.base import Unusable
 from edge.telemetry import log
 
 # Objects made before a look for cycles. An exchange makes some hundred, nearly all without cycles: with the default of
@@ -82,8 +83,8 @@ async def _serve(first: Loaded, load_again: Callable[[], Loaded], predecessor: P
         gc.freeze()  # what has been made so far stays; looking through it again and again would find nothing
         gc.set_threshold(_GC_THRESHOLD)
         await process.until_the_end(edge, attendant)
-    except OSError as error:
-        _fail(f"edge: {error.strerror or error}", predecessor)
+    except (OSError, Unusable) as error:
+        _fail(f"edge: {getattr(error, 'strerror', None) or error}", predecessor)
         return 1
     finally:
         if not process.replaced:  # else the service goes on, by another process

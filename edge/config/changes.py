@@ -18,6 +18,7 @@ AT_START = {
     "server": (
         "listen", "admin_listen", "unix_mode", "unix_group", "tls_cert", "tls_key", "max_connections", "keepalive_s",
     ),
+    "store": ("url",),
 }  # fmt: skip
 _RESTART = "cannot be changed without a restart, and together with the rest of what is configured now: "
 

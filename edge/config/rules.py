@@ -195,11 +195,36 @@ def _headers(place: str, upstream: Upstream) -> Iterator[Conflict]:
             yield Conflict((key,), f"the value of header {n} has a line end or another control character")
 
 
+def _store(settings: Settings) -> Iterator[Conflict]:
+    url = settings.store.url
+    kind = url.partition(":")[0]
+    if url != "memory:" and not url.startswith(("sqlite:", "redis://", "rediss://")):
+        yield Conflict(("store.url",), "must be memory:, sqlite:, sqlite:PATH or redis://HOST:PORT/DB")
+    elif kind in ("redis", "rediss"):
+        try:
+            parts = urlsplit(url)
+            database = parts.path.strip("/")
+            fine = is_host(parts.hostname or "") and parts.port != 0 and (not database or database.isdecimal())
+        except ValueError:
+            fine = False
+        if not fine:
+            yield Conflict(("store.url",), "must be redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], or rediss://… for TLS")
+        elif find_spec("redis") is None:
+            message = "needs the Python package redis, which is not installed: pip install 'edge-relay[redis]'"
+            yield Conflict(("store.url",), message)
+    if settings.store.principal_bytes > settings.store.memory_bytes:
+        yield Conflict(
+            ("store.principal_bytes", "store.memory_bytes"),
+            "one principal may not have more than store.memory_bytes, which is for all of them",
+        )
+
+
 _RULES: tuple[Callable[[Settings], Iterator[Conflict]], ...] = (
     listening,
     _browsers,
     _bodies,
     _keys,
     _discovery,
+    _store,
     _upstreams,
 )

@@ -38,6 +38,10 @@ class Numbering(Protocol):
         """A heartbeat as this reader gets it."""
 
     @staticmethod
+    def aside(event: bytes) -> bytes:
+        """An event that is none of the stream's, as this reader gets it: without a number, or not at all."""
+
+    @staticmethod
     def cut(run: bytes, count: int) -> int:
         """Where the first ``count`` events of a run end."""
 
@@ -69,6 +73,11 @@ class EventIds:
         return _SAFE_HEARTBEAT if heartbeat == COMMENT_HEARTBEAT else heartbeat
 
     @staticmethod
+    def aside(event: bytes) -> bytes:
+        """See ``Numbering``: the reader's last id stays what it was."""
+        return event
+
+    @staticmethod
     def cut(run: bytes, count: int) -> int:
         """See ``Numbering``."""
         ends = islice(BOUNDARY.finditer(run), count)
@@ -89,6 +98,11 @@ class LineCount:
     def safe(self, heartbeat: bytes) -> bytes:
         """See ``Numbering``."""
         return heartbeat[: heartbeat.rindex(b"}")] + b',"heartbeat":true}\n' if heartbeat else heartbeat
+
+    @staticmethod
+    def aside(event: bytes) -> bytes:  # noqa: ARG004 - whoever counts lines would count it
+        """See ``Numbering``: the cut alone has to say it."""
+        return b""
 
     @staticmethod
     def cut(run: bytes, count: int) -> int:

@@ -270,8 +270,10 @@ class Transcoder:
             parts += self._encode(self._encoder.end(self._source.usage))
             tail = self._encoder.terminator
         self._ends = self._encoder.text_ends() if self._collector is None and batch.tokens else None
+        if tail:
+            parts.append(tail)  # an event like the others to whoever counts them
         terminated = (batch.terminated and batch.error is None) or finished
-        return Batch(b"".join(parts) + tail, len(parts), batch.tokens, terminated=terminated, error=batch.error)
+        return Batch(b"".join(parts), len(parts), batch.tokens, terminated=terminated, error=batch.error)
 
     def _encode(self, pieces: list[Piece]) -> list[bytes]:
         if self._collector is not None:

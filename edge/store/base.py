@@ -72,6 +72,13 @@ class SessionStore(Protocol):
         """Let go of files and connections."""
 
 
+class Durable(SessionStore, Protocol):
+    """A session store that takes other settings."""
+
+    def follow(self, settings: Settings) -> None:
+        """Other settings are in force."""
+
+
 def within(turns: tuple[Turn, ...], bounds: SessionSettings, now: float) -> tuple[Turn, ...]:
     """The latest turns that the bounds allow; the oldest go in pairs, so that a question always comes first."""
     size = sum(len(turn.content.encode()) for turn in turns)
@@ -199,7 +206,8 @@ class StreamStore(Protocol):
         """A stream, whoever's it is; None if there is none (any more). What was appended here before is in it.
 
         A live stream whose process is gone is found ended, as ``shutdown``: not clean, status 503, with the error that
-        ``lost`` gives; its last event is the last that was written.
+        ``lost`` gives; its last event is the last that was written. One that had to go, for its age or for room, is
+        found for a while with ``size`` 0 and ``first`` after ``last``: it is gone, and not unknown.
         """
 
     async def read(self, stream_id: str, after: int, most: int) -> list[Stretch]:

@@ -1,7 +1,7 @@
 """Streams in this process's memory: bounded, and gone when it ends.
 
 In: events. Out: what ``base.StreamStore`` promises. Must not: drop a stream that is still being generated; the finished
-ones make room, those that ended first go first.
+ones make room, those that ended first go first, and leave behind that they were there.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from edge.store.base import Dropped, Ending, Sizes, StreamMeta, StreamState, Str
 # What a stretch takes beside its bytes: the object, a number, and their places in lists.
 _STRETCH_BYTES = 120
 _STREAM_BYTES = 2000  # what a stream takes beside its stretches
+_MOST_GONE = 4096  # streams that are remembered without their events, of about 1 KB each
 _JOINED_BYTES = 16 * 1024  # of a finished stream, whose stretches are not the single tokens any more
 
 
@@ -50,6 +51,10 @@ class _Kept:
         if first:
             del self.parts[:first], self.lasts[:first]
             self.size = size
+
+    def drop(self) -> None:
+        """Let go of all parts."""
+        self.parts, self.lasts, self.size = [], self.lasts[-1:], 0
 
     def join(self) -> None:
         """Make few parts out of many."""
@@ -116,6 +121,7 @@ class MemoryStreams:
         self._clock = clock
         self._live: dict[str, _Kept] = {}
         self._ended: OrderedDict[str, _Kept] = OrderedDict()  # the one that ended first is first
+        self._gone: OrderedDict[str, StreamState] = OrderedDict()  # those that had to go, the oldest first
         self._bytes = 0
         self._of: Counter[str] = Counter()  # bytes by principal
 
@@ -161,7 +167,7 @@ class MemoryStreams:
     async def find(self, stream_id: str) -> StreamState | None:
         """See ``base.StreamStore``."""
         kept = self._found(stream_id)
-        return None if kept is None else kept.state()
+        return self._gone.get(stream_id) if kept is None else kept.state()
 
     async def read(self, stream_id: str, after: int, most: int) -> list[Stretch]:
         """See ``base.StreamStore``."""
@@ -202,6 +208,12 @@ class MemoryStreams:
     async def stop(self, stream_id: str) -> None:
         """See ``base.StreamStore``; whoever could be asked is this process itself, which knows its streams."""
 
+    def returned(self, stream_id: str, reconnections: int) -> None:
+        """So many readers came back to a live stream, past the store."""
+        kept = self._live.get(stream_id)
+        if kept is not None:
+            kept.reconnections = reconnections
+
     async def came_back(self, stream_id: str) -> int:
         """See ``base.StreamStore``."""
         kept = self._found(stream_id)
@@ -216,10 +228,8 @@ class MemoryStreams:
 
     def discard(self, stream_id: str) -> bool:
         """``forget`` at once."""
-        kept = self._ended.pop(stream_id, None)
-        if kept is not None:
-            self._count(kept, -kept.weight)
-        return kept is not None
+        gone = self._gone.pop(stream_id, None)
+        return self._let_go(stream_id) is not None or gone is not None
 
     async def purge(self, before: float) -> int:
         """See ``base.StreamStore``."""
@@ -236,6 +246,7 @@ class MemoryStreams:
         """See ``base.StreamStore``."""
         self._live.clear()
         self._ended.clear()
+        self._gone.clear()
         self._of.clear()
         self._bytes = 0
 
@@ -249,7 +260,7 @@ class MemoryStreams:
             stream_id, kept = next(iter(self._ended.items()))
             if kept.ending is None or kept.ending.at >= before:
                 return
-            self.discard(stream_id)
+            self._make_room(stream_id)
 
     def _shrink(self) -> None:
         """Make room: of the principals that are over their share, then of all."""
@@ -259,9 +270,24 @@ class MemoryStreams:
         if over:
             for stream_id, kept in tuple(self._ended.items()):
                 if kept.meta.principal in over and self._of[kept.meta.principal] > share:
-                    self.discard(stream_id)
+                    self._make_room(stream_id)
         while self._ended and self._bytes > self._bounds.memory_bytes:
-            self.discard(next(iter(self._ended)))
+            self._make_room(next(iter(self._ended)))
+
+    def _make_room(self, stream_id: str) -> None:
+        """Let go of a stream, but not of what it was: whoever asks for it is told that it is gone."""
+        kept = self._let_go(stream_id)
+        if kept is not None:
+            kept.drop()
+            self._gone[stream_id] = kept.state()
+            if len(self._gone) > _MOST_GONE:
+                self._gone.popitem(last=False)
+
+    def _let_go(self, stream_id: str) -> _Kept | None:
+        kept = self._ended.pop(stream_id, None)
+        if kept is not None:
+            self._count(kept, -kept.weight)
+        return kept
 
     def _count(self, kept: _Kept, size: int) -> None:
         principal = kept.meta.principal

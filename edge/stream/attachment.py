@@ -4,7 +4,7 @@ In: where the reader was. Out: a response, and what is told of it. Must not: gen
 anybody else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -52,11 +52,6 @@ class Attachment:
         self._position = beginning.position
         self._reader: Subscriber | None = None
         self._recorded = False
-
-    @property
-    def surface(self) -> Surface:
-        """The stream's."""
-        return self._described.surface
 
     def __repr__(self) -> str:
         return f"<Attachment {self.returned.request_id} {self._audience!r}>"
@@ -136,10 +131,13 @@ def record(house: House, returned: Returned, described: Described, reader: Subsc
     )
 
 
-async def come_back(house: House, returned: Returned, surface: Surface | None) -> Attachment | None:
+async def come_back(
+    house: House, returned: Returned, surface: Surface | None, speak: Callable[[Surface], None]
+) -> Attachment | None:
     """What answers a reader that came back; None if it has seen all there is, and was.
 
-    ``surface``: whose route it came by; None for the one that is every surface's.
+    ``surface``: whose route it came by; None for the one that is every surface's. ``speak``: told the stream's, as soon
+    as it is known that the reader may know of it.
 
     Raises:
         NotFound: there is no such stream, or it is somebody else's.
@@ -155,6 +153,7 @@ async def come_back(house: House, returned: Returned, surface: Surface | None) -
             param="Last-Event-ID",
             code="wrong_surface",
         )
+    speak(surface_of(place))
     check(place, returned.after)
     if seen_all(place, returned.after):
         return None

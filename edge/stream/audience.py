@@ -57,6 +57,7 @@ class Audience:
         clean: It ended, and the journal ends with the surface's regular end: nothing has to be cut off.
         handed_over: Some event of the answer is, or was, within a reader's reach.
         begun: The status may go out though nothing is handed over: there is something to be said before.
+        parting: What readers are told beside the journal, last of all, if it did not end well.
         pauses: Times that all readers lagged so far that its maker was to wait.
     """
 
@@ -73,6 +74,7 @@ class Audience:
         "id",
         "journal",
         "outcome",
+        "parting",
         "pauses",
     )  # as attributes of a dict they would take 1.5 KB
 
@@ -84,6 +86,7 @@ class Audience:
         self.clean = False
         self.handed_over = False
         self.begun = False
+        self.parting = b""
         self.pauses = 0
         self._kept = kept
         self._settings = settings

@@ -97,6 +97,7 @@ class Asked:
         resume: The client wants a stream that it can come back to.
         session: The session that it is part of.
         ended: Called once with the generation when that has ended, whatever its reader still does.
+        forsaken: Called each time that nobody reads it any more, and it goes on for one that may come back.
         upload: The body, where it is passed on as it comes.
     """
 
@@ -112,6 +113,7 @@ class Asked:
     resume: bool = False
     session: str | None = None
     ended: Callable[[Generation], None] | None = None
+    forsaken: Callable[[], None] | None = None
     upload: Upload | None = None
 
 
@@ -300,6 +302,11 @@ class Exchange:
                 ended(self.generation)
             if reader is not None and reader.closed:
                 self._record()
+
+    def forsaken(self) -> None:
+        """See ``generation.Owner``."""
+        if self.asked.forsaken is not None:
+            self.asked.forsaken()
 
     def _make_reader(self, writer: Writer) -> Subscriber | Collected:
         house, asked = self.house, self.asked

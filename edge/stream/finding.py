@@ -4,10 +4,12 @@ In: a stream's id, who asks, and the event seen last. Out: what to attach to: th
 else a replay out of a store. Must not: answer anybody, or generate anything.
 """
 
+import asyncio
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from edge.errors import BadRequest, Gone, NotFound
+from edge.errors import Gone, NotFound
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.numbering import numbering
 from edge.protocol.surface import Surface
@@ -17,7 +19,7 @@ from edge.stream.audience import Audience
 from edge.stream.exchange import Exchange, House
 from edge.stream.journal import Expired
 from edge.stream.keeper import Found
-from edge.stream.replay import Replay, gone
+from edge.stream.replay import Replay, gone, no_event, past_the_end
 from edge.stream.voice import Voice
 
 Place = Exchange | Found  # it runs here, or is in a store
@@ -65,6 +67,21 @@ async def find(house: House, principal: str, stream_id: str) -> Place:
     return found
 
 
+async def find_all(house: House, principal: str, streams: Sequence[str]) -> list[tuple[str, Place | NotFound]]:
+    """Where each of these streams of this principal is, or that there is no such stream; looked for at the same time.
+
+    Raises:
+        StoreUnavailable: one may be in a store that cannot be asked now.
+    """
+    found = await asyncio.gather(*(find(house, principal, stream_id) for stream_id in streams), return_exceptions=True)
+    places: list[tuple[str, Place | NotFound]] = []
+    for stream_id, place in zip(streams, found, strict=True):
+        if isinstance(place, BaseException) and not isinstance(place, NotFound):
+            raise place
+        places.append((stream_id, place))
+    return places
+
+
 def unknown(stream_id: str) -> NotFound:
     """What is told of a stream that there is not, and in the same words of somebody else's."""
     return NotFound(f"there is no stream {stream_id!r}", code="stream_not_found")
@@ -90,13 +107,13 @@ def check(place: Place, after: int) -> None:
                 code="stream_not_kept",
             )
         if after > place.generation.journal.last:
-            raise _beyond(place.stream_id, after, place.generation.journal.last)
+            raise no_event(after, place.generation.journal.last)
         _position(place, after)
         return
     if after < place.state.first - 1:
         raise gone(place.state.meta.id, after)
-    if seen_all(place, after) and after > place.state.last:
-        raise _beyond(place.state.meta.id, after, place.state.last)
+    if place.state.ending is not None and after > place.state.last:
+        raise past_the_end(place.state, after)
 
 
 def seen_all(place: Place, after: int) -> bool:
@@ -104,7 +121,7 @@ def seen_all(place: Place, after: int) -> bool:
     if isinstance(place, Exchange):
         return place.generation.outcome is not None and after == place.generation.journal.last > 0
     ending, last = place.state.ending, place.state.last
-    return ending is not None and after >= last > 0 and ending.error != LOST
+    return ending is not None and after == last > 0 and ending.error != LOST
 
 
 async def count(place: Place) -> Place:
@@ -154,11 +171,3 @@ def _position(exchange: Exchange, after: int) -> int:
         return exchange.generation.journal.after(after, cut)
     except Expired:
         raise gone(exchange.stream_id, after) from None
-
-
-def _beyond(stream_id: str, after: int, last: int) -> BadRequest:
-    return BadRequest(
-        f"there is no event {after} of stream {stream_id}, the last is {last}; ask for what follows one that there is",
-        param="starting_after",
-        code="no_such_event",
-    )

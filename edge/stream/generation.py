@@ -9,13 +9,13 @@ import contextlib
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from edge.errors import EdgeError, Gone, InternalError, ShuttingDown, Stopped
+from edge.errors import EdgeError, InternalError
 from edge.policy.lifecycle import Happened, Outcome, State, step
 from edge.protocol.batch import Batch
 from edge.protocol.dialect import Codec
 from edge.settings import Settings
 from edge.stream.audience import Audience, Kept
-from edge.stream.deadlines import overdue, timed_out
+from edge.stream.deadlines import ended_here, overdue, timed_out
 from edge.stream.voice import Voice
 from edge.telemetry.gaps import Gaps
 from edge.upstream.base import JSON_TYPE, Call, Source, Upstream
@@ -31,6 +31,9 @@ class Owner(Protocol):
 
     def changed(self) -> None:
         """The state changed: time is to be booked on another phase."""
+
+    def forsaken(self) -> None:
+        """The last reader has left, and it goes on for one that may come back."""
 
 
 class Generation(Audience):
@@ -116,6 +119,11 @@ class Generation(Audience):
     def kept(self) -> bool:
         """Whether it can be come back to."""
         return self._kept is not None
+
+    @property
+    def forsaken(self) -> bool:
+        """Nobody reads it, and it goes on for one that may come back."""
+        return self._left_at is not None
 
     @property
     def events(self) -> int:
@@ -257,6 +265,8 @@ class Generation(Audience):
         if not self.kept:
             self.journal.trim(self.journal.end)
         self.unpause()
+        if self.forsaken:
+            self._owner.forsaken()
 
     def return_to(self) -> None:
         """A reader has come back; it attaches at once."""
@@ -321,17 +331,7 @@ class Generation(Audience):
     def stop(self, happened: Happened) -> None:
         """End it from this side: the readers left or stalled, somebody stopped it, or the process is leaving."""
         self._abort()
-        self._finish(happened, self._why(happened))
-
-    def _why(self, happened: Happened) -> EdgeError | None:
-        if happened is Happened.SHUTDOWN:
-            return ShuttingDown("Edge is shutting down; send the request again")
-        if happened is Happened.STOP:
-            return Stopped("the stream was stopped")
-        if not self.kept:
-            return None  # whoever has gone is told nothing
-        waited = f"nobody has read this stream for {self._settings.grace_s:g} s, so it was stopped"
-        return Gone(f"{waited}; send the request again", code="client_gone")
+        self._finish(happened, ended_here(happened, self._settings, kept=self.kept))
 
     def fail(self, bug: BaseException) -> None:
         """A bug of ours, told like every other end."""

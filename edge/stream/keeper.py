@@ -5,6 +5,7 @@ reader, or let a stream wait for a store, or fail with one: what a store has not
 goes.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,11 @@ from edge.policy.lifecycle import Outcome
 from edge.settings import Settings
 from edge.store.base import Ending, StoreDown, StreamLog, StreamMeta, StreamState, StreamStore
 from edge.store.memory_streams import MemoryStreams
+from edge.store.opening import Stores
 from edge.stream.audience import Audience, Kept
+
+_LATE_S = 0.25  # by which every process has written that it began a stream
+_LOOKS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +33,8 @@ class Found:
 class Keeping:
     """One stream that is being kept."""
 
-    def __init__(self, keeper: "Keeper", meta: StreamMeta, log: StreamLog) -> None:
+    def __init__(self, keeper: "Keeper", meta: StreamMeta, log: StreamLog, *, durable: bool) -> None:
+        self._durable = durable
         self._keeper = keeper
         self._meta = meta
         self._log = log
@@ -38,7 +44,8 @@ class Keeping:
         """It has ended, with all its events in its journal; it stays in memory until the other store has all of it."""
         keeper, meta, journal = self._keeper, self._meta, stream.journal
         ending = self._ending(stream)
-        if keeper.durable is None:
+        if not self._durable:
+            keeper.memory.returned(meta.id, reconnections)
             self._log.end(ending, upstream, _unneeded)
             return
         copy = keeper.memory.begin(meta, journal.before, reconnections)
@@ -68,25 +75,23 @@ class Keeper:
 
     Args:
         memory: Has what the other store has not, or all if there is none.
-        durable: A file, or a server.
+        stores: Where the other one is, if there is one: a file, or a server.
         clock: Unix time.
     """
 
-    def __init__(
-        self, memory: MemoryStreams, durable: StreamStore | None, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, memory: MemoryStreams, stores: Stores, clock: Callable[[], float] = time.time) -> None:
         self.memory = memory
-        self.durable = durable
+        self.stores = stores
         self.clock = clock
 
     def follow(self, settings: Settings) -> None:
         """Other settings are in force."""
-        for store in self._stores():
-            store.follow(settings)
+        self.memory.follow(settings)
 
     def begin(self, meta: StreamMeta) -> Keeping:
         """Keep a stream that begins now."""
-        return Keeping(self, meta, (self.durable or self.memory).begin(meta))
+        durable = self.stores.streams()
+        return Keeping(self, meta, (durable or self.memory).begin(meta), durable=durable is not None)
 
     async def find(self, principal: str, stream_id: str) -> Found | None:
         """A stream of this principal, other than those that run here.
@@ -94,14 +99,26 @@ class Keeper:
         Raises:
             StoreUnavailable: it may be in a store that cannot be asked now.
         """
+        found = await self._find(stream_id)
+        if found is None and self.stores.shared:
+            # Another process may have begun it a moment ago; it writes in batches.
+            for _ in range(_LOOKS):  # all of them, found or not: how long it takes tells nothing of others' streams
+                await asyncio.sleep(_LATE_S / _LOOKS)
+                found = found or await self._find(stream_id)
+        return None if found is None or found.state.meta.principal != principal else found
+
+    async def _find(self, stream_id: str) -> Found | None:
+        found: Found | None = None
         for store in self._stores():
             try:
                 state = await store.find(stream_id)
             except StoreDown as down:
                 raise unavailable() from down
             if state is not None:
-                return Found(store, state) if state.meta.principal == principal else None
-        return None
+                found = Found(store, state)
+                if state.size or not state.last:
+                    break  # else another store may still have its events
+        return found
 
     async def streams(self, principal: str, most: int) -> list[StreamState]:
         """The latest streams of this principal, those that run here among them; the latest first.
@@ -135,11 +152,12 @@ class Keeper:
 
     async def close(self) -> None:
         """Write what is to be written, and let go."""
-        for store in reversed(self._stores()):  # what cannot be written any more ends in memory
-            await store.close()
+        await self.stores.close()  # what cannot be written any more ends in memory
+        await self.memory.close()
 
     def _stores(self) -> list[StreamStore]:
-        return [self.memory] if self.durable is None else [self.memory, self.durable]
+        durable = self.stores.streams()
+        return [self.memory] if durable is None else [self.memory, durable]
 
 
 async def _stop(found: Found, within_s: float) -> StreamState | None:

@@ -16,7 +16,7 @@ from edge.protocol.merged import ENDED, Marks, Tags
 from edge.protocol.sse import SSE_TYPE
 from edge.stream.attachment import Returned, record
 from edge.stream.exchange import STREAM_HEADERS, House
-from edge.stream.finding import Beginning, Place, begin, check, count, find
+from edge.stream.finding import Beginning, Place, begin, check, count, find_all
 from edge.stream.mux import Mux, Source
 from edge.stream.subscriber import Subscriber
 from edge.stream.writer import Writer
@@ -145,19 +145,19 @@ async def merge(house: House, wanted: Wanted) -> Merging | None:
     left = [stream_id for stream_id in wanted.order if seen.get(stream_id) != ENDED]
     if not left and wanted.marks.done:
         return None
-    for stream_id in left:
+    for stream_id, place in await find_all(house, wanted.principal, left):
+        if isinstance(place, NotFound):
+            if stream_id not in seen:
+                raise place
+            lost[stream_id] = place  # the reader had it, so it has expired: the others go on
+            continue
         try:
-            place = await find(house, wanted.principal, stream_id)
             check(place, seen.get(stream_id, 0))
         except Gone as gone:
             lost[stream_id] = gone
         except BadRequest as error:
-            error.param = "cursor"
+            error.param, error.message = "cursor", f"{stream_id}: {error.message}"
             raise
-        except NotFound as unknown:
-            if stream_id not in seen:
-                raise
-            lost[stream_id] = unknown  # the reader had it, so it has expired: the others go on
         else:
             places[stream_id] = place
     counted = {stream_id: await count(place) for stream_id, place in places.items()}

@@ -6,11 +6,11 @@ same end as the stream's. Must not: generate anything, or be read by a second re
 
 import asyncio
 
-from edge.errors import EdgeError, Gone, InternalError
+from edge.errors import BadRequest, EdgeError, Gone, InternalError
 from edge.policy.lifecycle import Outcome
 from edge.protocol.numbering import Numbering
 from edge.settings import Stream as StreamSettings
-from edge.store.base import LOST, Dropped, Ending, StoreDown, Stretch
+from edge.store.base import LOST, Dropped, Ending, StoreDown, StreamState, Stretch
 from edge.stream.audience import Audience
 from edge.stream.keeper import Found, unavailable
 from edge.stream.voice import Voice
@@ -67,13 +67,11 @@ class Replay(Audience):
         """See ``Audience``."""
         error = InternalError("Edge failed while replaying the stream")
         error.__cause__ = bug
-        self.broken = error
-        self._end(Outcome.INTERNAL_ERROR, error)
+        self._part(Outcome.INTERNAL_ERROR, error)
 
     def break_off(self, error: EdgeError) -> None:
         """See ``Audience``: this reader is told, the stream itself goes on."""
-        self.broken = error
-        self._end(Outcome.REJECTED, error)
+        self._part(Outcome.REJECTED, error)
 
     def left(self, *, stalled: bool) -> None:  # noqa: ARG002 - the stream itself goes on either way
         """See ``Audience``."""
@@ -112,7 +110,7 @@ class Replay(Audience):
             if stretches:
                 continue
             if state.ending is not None and state.last <= self._last:
-                self._conclude(state.ending)
+                self._conclude(state, state.ending)
                 return
             if state.ending is None:
                 await store.changed(self.id, self._last, _LOOK_S)
@@ -131,20 +129,29 @@ class Replay(Audience):
             self._voice.before = data
         self.publish(data, count)
 
-    def _conclude(self, ending: Ending) -> None:
-        if ending.clean:
+    def _conclude(self, state: StreamState, ending: Ending) -> None:
+        outcome = Outcome(ending.outcome)
+        if state.last < self._last:
+            self.break_off(past_the_end(state, self._last))
+        elif ending.clean:
             self.clean = True
-            self._end(Outcome(ending.outcome), None)
-        elif ending.error == LOST:
-            self._end(Outcome(ending.outcome), _told(ending))
+            self._finish(outcome, None)
         else:
-            self._finish(Outcome(ending.outcome), _told(ending))  # which is among the events
+            error = _told(ending)
+            if ending.error == LOST and (words := self._words(error)):
+                self.publish(words, 1)
+            self._finish(outcome, error)  # any other is among the events
 
-    def _end(self, outcome: Outcome, error: EdgeError | None) -> None:
-        voice, committed = self._voice, self.handed_over or any(reader.committed for reader in self._readers)
-        if error is not None and self.outcome is None and committed and voice is not None:
-            self.publish(voice.error_event(error, voice.request_id), 1)
+    def _part(self, outcome: Outcome, error: EdgeError) -> None:
+        """End for this reader: the error is no event of the stream, which may have another in its place."""
+        if self.outcome is None:
+            self.broken, self.parting = error, self._words(error)
         self._finish(outcome, error)
+
+    def _words(self, error: EdgeError) -> bytes:
+        """An error as an event; empty where the status can tell it, or the reader does."""
+        voice, committed = self._voice, self.handed_over or any(reader.committed for reader in self._readers)
+        return b"" if voice is None or not committed else voice.error_event(error, voice.request_id)
 
     def _finish(self, outcome: Outcome, error: EdgeError | None) -> None:
         if self.outcome is None:
@@ -158,4 +165,21 @@ def gone(stream_id: str, after: int) -> Gone:
         f"what follows event {after} of stream {stream_id} is not kept any more (stream.journal_bytes, store.keep_s); "
         "send the request again",
         code="stream_gone",
+    )
+
+
+def past_the_end(state: StreamState, after: int) -> EdgeError:
+    """What is told who has seen more than there is of a stream that has ended."""
+    if state.ending is not None and state.ending.error == LOST:
+        message, code, _ = LOST
+        return Gone(message, code=code)  # it may well have been there
+    return no_event(after, state.last)
+
+
+def no_event(after: int, last: int) -> BadRequest:
+    """What is told where something is asked for that follows an event which there is not."""
+    return BadRequest(
+        f"there is no event {after} of this stream, the last is {last}; ask for what follows one that there is",
+        param="starting_after",
+        code="no_such_event",
     )

@@ -1,20 +1,26 @@
 """Conversations and their requests: one request at a time on each, and what is kept of it when it has ended.
 
-In: requests that want a session; generations that have ended. Out: the conversation so far; turns for the store. Must
-not: keep half a pair, or depend on a handler to live until the end: whoever asked may be gone.
+In: requests that want a session; generations that have ended, or that nobody reads. Out: the conversation so far; turns
+for the store; a stop for what nobody reads while somebody waits. Must not: keep half a pair, or depend on a handler to
+live until the end: whoever asked may be gone.
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Coroutine
 from weakref import WeakValueDictionary
 
 from edge.errors import Conflict
-from edge.policy.lifecycle import Outcome
+from edge.policy.lifecycle import Happened, Outcome
 from edge.settings import Sessions as SessionSettings
 from edge.settings import Settings
-from edge.store.base import Conversation, SessionStore, Turn
+from edge.store.base import Conversation, SessionStore, StoreDown, Turn
 from edge.stream.generation import Generation
+from edge.stream.keeper import unavailable
+
+_LOOK_S = 0.1  # between two looks whether another process is done with a session
 
 Key = tuple[str, str]  # principal and session
 
@@ -25,14 +31,33 @@ class Held:
     Attributes:
         turns: Of the conversation so far.
         since: Unix time when it was taken.
+        generation: What is being said, once it is.
     """
 
     def __init__(self, sessions: "Sessions", key: Key, lock: asyncio.Lock, turns: tuple[Turn, ...]) -> None:
         self.key = key
         self.turns = turns
         self.since = sessions.clock()
+        self.generation: Generation | None = None
         self._sessions = sessions
         self._lock: asyncio.Lock | None = lock
+
+    @property
+    def speaking(self) -> bool:
+        """It is not just that what was said is still to be kept."""
+        return self.generation is None or self.generation.outcome is None
+
+    def forsaken(self) -> None:
+        """The last reader has left, and another may come back to it; unless somebody waits for the session."""
+        if self._sessions.wanted(self.key):
+            self.give_up()
+
+    def give_up(self) -> bool:
+        """Stop what nobody reads; whether there was such a thing. What came of it is kept, as it is of any stop."""
+        if self.generation is None or not self.generation.forsaken:
+            return False
+        self.generation.stop(Happened.STOP)
+        return True
 
     def settle(self, message: str, generation: Generation) -> None:
         """The generation has ended: keep what was said, if anything was, and let the next request have the session."""
@@ -42,7 +67,11 @@ class Held:
         """Let the next request have the session; idempotent."""
         lock, self._lock = self._lock, None  # it lives only as long as somebody holds on to it
         if lock is not None:
-            lock.release()
+            self._sessions.let_go(self.key, lock)
+
+
+def _busy(session: str) -> Conflict:
+    return Conflict(f"the session {session!r} is being answered; send this after it", code="session_busy")
 
 
 class Sessions:
@@ -57,43 +86,97 @@ class Sessions:
         self.clock = clock
         self._store = store
         self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()  # as long as anybody wants it
-        self._settling: set[asyncio.Task[None]] = set()
+        self._held: dict[Key, Held] = {}
+        self._waiting: Counter[Key] = Counter()
+        self._running: set[asyncio.Task[None]] = set()
 
     def follow(self, settings: Settings) -> None:
         """Other settings are in force."""
         self._settings = settings.sessions
 
     async def take(self, principal: str, session: str) -> Held:
-        """Have a session to oneself.
+        """Have a session to oneself. What is said on it that nobody reads is stopped for that.
 
         Raises:
             Conflict: another request has it, and ``sessions.busy`` says not to wait for that.
+            StoreUnavailable: what is kept of it cannot be read now.
         """
         key = (principal, session)
         lock = self._locks.setdefault(key, asyncio.Lock())
-        if lock.locked() and self._settings.busy == "conflict":
-            raise Conflict(f"the session {session!r} is being answered; send this after it", code="session_busy")
-        await lock.acquire()
+        holder = self._held.get(key)
+        given_up = holder is not None and holder.give_up()
+        if holder is not None and holder.speaking and self._settings.busy == "conflict" and not given_up:
+            raise _busy(session)
+        self._waiting[key] += 1
         try:
-            found = await self._store.read(principal, session)
+            await lock.acquire()
+        finally:
+            self._waiting[key] -= 1
+            if not self._waiting[key]:
+                del self._waiting[key]
+        try:
+            await self._claim(key)
         except BaseException:
             lock.release()
             raise
-        return Held(self, key, lock, () if found is None else found.turns)
+        held = self._held[key] = Held(self, key, lock, ())
+        try:
+            found = await self.read(principal, session)
+        except BaseException:
+            held.release()
+            raise
+        held.turns = () if found is None else found.turns
+        return held
+
+    async def _claim(self, key: Key) -> None:
+        """Wait for other processes that share the store."""
+        try:
+            while not await self._store.claim(*key):
+                if self._settings.busy == "conflict":
+                    raise _busy(key[1])
+                await asyncio.sleep(_LOOK_S)
+        except StoreDown as down:
+            raise unavailable() from down
+
+    def wanted(self, key: Key) -> bool:
+        """Whether somebody waits for this session."""
+        return key in self._waiting
+
+    def let_go(self, key: Key, lock: asyncio.Lock) -> None:
+        """See ``Held.release``."""
+        del self._held[key]
+        self._run(self._yield_up(key, lock))
+
+    async def _yield_up(self, key: Key, lock: asyncio.Lock) -> None:
+        try:
+            with contextlib.suppress(StoreDown):  # then it lapses, or is done later
+                await self._store.yield_up(*key)
+        finally:
+            lock.release()
 
     async def read(self, principal: str, session: str) -> Conversation | None:
-        """A conversation as it is now; None if there is none."""
-        return await self._store.read(principal, session)
+        """A conversation as it is now; None if there is none.
+
+        Raises:
+            StoreUnavailable: it cannot be read now.
+        """
+        try:
+            return await self._store.read(principal, session)
+        except StoreDown as down:
+            raise unavailable() from down
 
     async def delete(self, principal: str, session: str) -> bool:
         """Forget a conversation; whether there was one.
 
         Raises:
             Conflict: see ``take``: what is being said would bring it back.
+            StoreUnavailable: see ``read``.
         """
         held = await self.take(principal, session)
         try:
             return await self._store.delete(principal, session)
+        except StoreDown as down:
+            raise unavailable() from down
         finally:
             held.release()
 
@@ -107,15 +190,17 @@ class Sessions:
             return
         question = Turn("user", message, held.since)
         answer = Turn("assistant", text, self.clock(), partial=not complete or bool(said.get("cut")))
-        task = asyncio.get_running_loop().create_task(self._keep(held, question, answer))
-        self._settling.add(task)
-        task.add_done_callback(self._settling.discard)
+        self._run(self._keep(held, question, answer))
 
     async def close(self) -> None:
-        """Wait until everything that ended is kept, then close the store."""
-        if self._settling:
-            await asyncio.wait(self._settling)
-        await self._store.close()
+        """Wait until everything that ended is kept."""
+        while self._running:  # what is kept is then let go of
+            await asyncio.wait(self._running)
+
+    def _run(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
 
     async def _keep(self, held: Held, question: Turn, answer: Turn) -> None:
         try:

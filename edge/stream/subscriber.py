@@ -203,6 +203,11 @@ class Subscriber(BaseReader):
         if self._audience.clean:
             await self._finish()
         else:
+            parting = self._audience.parting
+            if self._numbering is not None:
+                parting = self._numbering.aside(parting)
+            if parting:
+                self._writer.write_nowait(parting)
             await self._writer.flush(self._settings.flush_s)
             self._writer.abort()
         self._step(ReaderHappened.FLUSHED)

@@ -26,7 +26,9 @@ from prometheus_client import (
 from edge import __version__
 from edge.policy.lifecycle import Outcome
 from edge.protocol.surface import Surface
+from edge.store.base import StoreStatistics
 from edge.telemetry.record import ReturnRecord, StreamRecord
+from edge.telemetry.store_metrics import StoreCollector
 
 # The format that every scraper reads; newer ones differ only in names that are not used here.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -94,9 +96,15 @@ class Metrics:
     Args:
         active: How many exchanges are running.
         known_models: The models that the upstreams serve; any other is told as ``other``.
+        store: How the store is; None where there is none.
     """
 
-    def __init__(self, active: Callable[[], int], known_models: Callable[[], Container[str]]) -> None:
+    def __init__(
+        self,
+        active: Callable[[], int],
+        known_models: Callable[[], Container[str]],
+        store: Callable[[], StoreStatistics | None] = lambda: None,
+    ) -> None:
         self._known_models = known_models
         self._registry = registry = CollectorRegistry()
         self._bound: dict[tuple[object, tuple[str, ...]], Any] = {}  # as many as there are series
@@ -106,6 +114,7 @@ class Metrics:
         Gauge("edge_streams_active", "Exchanges running now.", registry=registry).set_function(active)
         self._observe_model(registry)
         self._observe_edge(registry)
+        registry.register(StoreCollector(store))
 
     def _observe_model(self, registry: CollectorRegistry) -> None:
         self._duration = Histogram(

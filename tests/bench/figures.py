@@ -56,7 +56,7 @@ class Goal:
     """What Edge shall keep to: a figure at most ``limit``, or at most ``limit`` times another peer's.
 
     Attributes:
-        peer: Whose figure; where it is not ``edge``, by how much it is above that of ``edge``.
+        peer: Whose figure; where it is not ``edge`` and no ``than`` is given, by how much it is above that of ``edge``.
     """
 
     scenario: str
@@ -78,6 +78,8 @@ GOALS = (
     Goal("S1a", "us_per_token", 1.0, "vllm-router"),
     Goal("S1x", "us_per_token", 12, peer="edge-ollama"),
     Goal("S1x", "us_per_token", 12, peer="edge-messages"),
+    Goal("S1k", "us_per_token", 1.15, "edge-memory", peer="edge-sqlite"),
+    Goal("S1k", "us_per_token", 1.3, "edge-memory", peer="edge-redis"),
     Goal("S2x16", "us_per_token", 0.5, "vllm-router"),
     Goal("S3", "us_per_token", 2.7, "nginx"),
     Goal("S3", "kb_per_stream", 20),
@@ -93,6 +95,8 @@ def reached(goal: Goal, results: Results) -> float | None:
     edge = peers.get("edge")
     if edge is None:
         return None
+    if goal.peer != "edge" and goal.than is not None:
+        return peers.get(goal.peer, Measured()).ratio(peers.get(goal.than), goal.key)
     if goal.peer != "edge":
         other, mine = peers.get(goal.peer, Measured()).spread(goal.key), edge.spread(goal.key)
         return other.median - mine.median if other and mine else None

@@ -4,6 +4,7 @@ In: the model server's URL, a port and a folder. Out: a running ``Proxy``. Must 
 """
 
 import asyncio
+import atexit
 import importlib.metadata
 import os
 import re
@@ -226,6 +227,31 @@ def _edge(more: str = "") -> tuple[str, Command]:
     return importlib.metadata.version("edge-relay"), command
 
 
+def _edge_kept(store: str) -> tuple[str, Command]:
+    """With every stream kept, so that it can be resumed."""
+
+    def command(place: Place) -> list[str]:
+        url = store or f"sqlite:{place.folder / f'{place.port}.db'}"
+        conf = place.folder / "edge.toml"
+        kept = f'[stream]\nresume = ["chat"]\n[store]\nurl = "{url}"\nprincipal_bytes = {2**26}\n'
+        conf.write_text(kept + _EDGE_CONF.format(port=place.port, model_url=place.model_url))
+        return [sys.executable, "-m", "edge", "serve", "--config", str(conf)]
+
+    return importlib.metadata.version("edge-relay"), command
+
+
+def _edge_redis() -> tuple[str, Command]:
+    """The server is nobody's child that is measured, and ends with this program."""
+    program = shutil.which("redis-server")
+    if program is None:
+        raise Missing("no redis-server here (Debian: apt-get install redis-server)")
+    port = _free_port()
+    words = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    server = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # noqa: S603 - fixed words
+    atexit.register(server.kill)
+    return _edge_kept(f"redis://127.0.0.1:{port}/0")
+
+
 def _fastapi() -> tuple[str, Command]:
     folder = environment("fastapi", ("fastapi==0.165.0", "uvicorn==0.54.0", "httpx==0.28.1", "uvloop", "httptools"))
     python, script = str(folder / "bin/python"), str(_HERE / "peers/fastapi_relay.py")
@@ -268,6 +294,10 @@ PEERS = {
         # What translation costs: a chat client of an Ollama, and a Messages client of a chat server.
         Peer("edge-ollama", lambda: _edge('surfaces = ["ollama_chat"]\n')),
         Peer("edge-messages", lambda: _edge('surfaces = ["chat"]\n'), path="/v1/messages"),
+        # What it costs to keep streams, so that they can be resumed.
+        Peer("edge-memory", lambda: _edge_kept("memory:")),
+        Peer("edge-sqlite", lambda: _edge_kept("")),
+        Peer("edge-redis", _edge_redis),
         Peer("fastapi", _fastapi),
         Peer("vllm-router", _vllm_router, start_s=30.0),
         Peer(

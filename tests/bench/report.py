@@ -79,7 +79,7 @@ def _goals(console: Console, results: Results) -> None:
             if results[goal.scenario]["edge"].faults:
                 kept = Text("WRONG", style="bold red")  # a figure of streams that were not what was sent
             titles = {metric.key: metric.title for metric in SCENARIOS[goal.scenario].metrics}
-            who = "" if goal.peer == "edge" else f" {goal.peer} above edge"
+            who = "" if goal.peer == "edge" else f" {goal.peer}" if goal.than else f" {goal.peer} above edge"
             table.add_row(f"{goal.scenario} {titles[goal.key]}{who}", limit, f"{value:.2f}", kept)
     if table.row_count:
         console.print(Text("Edge's goals", style="bold"))

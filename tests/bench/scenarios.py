@@ -317,6 +317,13 @@ SCENARIOS = {
             _PACED,
             peers=("edge", "edge-ollama", "edge-messages"),
         ),
+        Scenario(
+            "S1k",
+            "S1 with streams that can be resumed, kept in memory, in a file, in Redis",
+            s1,
+            _PACED,
+            peers=("edge", "edge-memory", "edge-sqlite", "edge-redis"),
+        ),
         Scenario("S2", "64 streams at full speed, one write per token", s2, _FULL),
         Scenario("S2x16", "64 streams at full speed, 16 tokens per write", s2x16, _FULL),
         Scenario(

@@ -7,11 +7,12 @@ empty store with given bounds and a clock.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from edge.settings import Sessions
-from edge.store.base import Conversation, SessionStore, Turn
+from edge.store.base import LEASE_S, Conversation, SessionStore, Turn
 
 NOW = 1_800_000_000.0
 
@@ -131,3 +132,93 @@ class SessionStoreContract:
         store = opened(Sessions(), Clock())
         await asyncio.gather(*(store.append("a", str(n), said(str(n)), told("r")) for n in range(20)))
         assert [contents(await store.read("a", str(n))) for n in range(20)] == [[str(n), "r"] for n in range(20)]
+
+    async def test_a_session_that_was_yielded_up_can_be_claimed_again(self, opened: Opened) -> None:
+        store = opened(Sessions(), Clock())
+        for _ in range(2):
+            assert await store.claim("a", "s") is True
+            assert await store.claim("a", "t") is True
+            await store.yield_up("a", "s")
+            await store.yield_up("a", "t")
+        await store.yield_up("a", "never claimed")
+        assert await store.read("a", "s") is None
+
+
+class SharedSessionStoreContract:
+    """Of a store that several processes share and that outlives them; each ``opened`` store is as if in its own."""
+
+    @pytest.fixture
+    def opened(self) -> Opened:
+        """Open a store, over the same place whenever a test asks; all are closed at the end."""
+        raise NotImplementedError
+
+    async def vanish(self, store: Any) -> None:
+        """End a store as ``kill -9`` ends its process."""
+        raise NotImplementedError
+
+    async def renew(self, store: Any) -> None:
+        """Let a store renew its lease now, as it does by itself every ``RENEW_S``."""
+        raise NotImplementedError
+
+    async def test_what_one_process_keeps_another_finds_even_when_it_is_gone(self, opened: Opened) -> None:
+        one, other = opened(Sessions(), Clock()), opened(Sessions(), Clock())
+        await one.append("a", "s", said("q\x00"), told("é", partial=True))
+        expected = Conversation((said("q\x00"), told("é", partial=True)), NOW, NOW)
+        assert await other.read("a", "s") == expected
+        await one.close()
+        await other.append("a", "t", said("q"), told("r"))
+        await other.close()
+        third = opened(Sessions(), Clock())
+        assert await third.read("a", "s") == expected
+        assert contents(await third.read("a", "t")) == ["q", "r"]
+
+    async def test_pairs_of_several_processes_do_not_overwrite_each_other(self, opened: Opened) -> None:
+        stores = [opened(Sessions(), Clock()) for _ in range(2)]
+        await asyncio.gather(
+            *(stores[n % 2].append("a", "s", said(str(n), NOW + n), told("r", NOW + n)) for n in range(20))
+        )
+        found = contents(await stores[0].read("a", "s"))
+        assert sorted(found) == sorted(text for n in range(20) for text in (str(n), "r"))
+
+    async def test_a_claim_excludes_other_processes_until_it_is_yielded(self, opened: Opened) -> None:
+        one, other = opened(Sessions(), Clock()), opened(Sessions(), Clock())
+        assert await one.claim("a", "s") is True
+        assert await other.claim("a", "s") is False
+        assert await other.claim("b", "s") is True
+        assert await other.claim("a", "t") is True
+        await other.yield_up("a", "s")  # which is not its own
+        assert await other.claim("a", "s") is False
+        await one.yield_up("a", "s")
+        assert await other.claim("a", "s") is True
+        assert await one.claim("a", "s") is False
+
+    async def test_of_many_that_claim_at_once_one_succeeds(self, opened: Opened) -> None:
+        stores = [opened(Sessions(), Clock()) for _ in range(4)]
+        assert sum(await asyncio.gather(*(store.claim("a", "s") for store in stores))) == 1
+
+    async def test_the_claims_of_a_process_that_is_gone_lapse_with_its_lease(self, opened: Opened) -> None:
+        clock = Clock()
+        one, other = opened(Sessions(), clock), opened(Sessions(), clock)
+        assert await one.claim("a", "s") is True
+        await self.vanish(one)
+        clock.now += LEASE_S - 1
+        await self.renew(other)
+        assert await other.claim("a", "s") is False
+        clock.now += 2
+        assert await other.claim("a", "s") is True
+
+    async def test_the_claims_of_a_living_process_stay(self, opened: Opened) -> None:
+        clock = Clock()
+        one, other = opened(Sessions(), clock), opened(Sessions(), clock)
+        assert await one.claim("a", "s") is True
+        for _ in range(4):
+            clock.now += LEASE_S - 1
+            await self.renew(one)
+            await self.renew(other)
+            assert await other.claim("a", "s") is False
+
+    async def test_closing_lets_go_of_claims(self, opened: Opened) -> None:
+        one, other = opened(Sessions(), Clock()), opened(Sessions(), Clock())
+        assert await one.claim("a", "s") is True
+        await one.close()
+        assert await other.claim("a", "s") is True

@@ -132,6 +132,9 @@ class Owner:
     def changed(self) -> None:
         pass
 
+    def forsaken(self) -> None:
+        pass
+
 
 class Scene:
     """A generation that waits for its first token, and one reader."""

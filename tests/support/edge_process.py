@@ -37,7 +37,11 @@ class EdgeProcess:
         self.configure(f"{_toml({'discovery': {'enabled': False}, **sections})}[[upstream]]\n{place}")
         # glibc gives what is larger than this straight back to the system: then memory tells what is held, and not what
         # the allocator keeps for later.
-        self.environ = {"PATH": os.environ["PATH"], "MALLOC_MMAP_THRESHOLD_": "1000000"}
+        self.environ = {
+            "PATH": os.environ["PATH"],
+            "MALLOC_MMAP_THRESHOLD_": "1000000",
+            "XDG_STATE_HOME": str(directory),
+        }
         self.lines = Lines()
 
     def configure(self, text: str) -> None:

@@ -58,6 +58,12 @@ class Running:
         """The canonical line of the exchange that ended as number ``index``."""
         return (await self.lines.wait("exchange", index + 1, timeout_s))[index]
 
+    async def wait(self, happened: Callable[[], bool], timeout_s: float = LIMIT_S) -> None:
+        """Wait for what no line tells of."""
+        async with asyncio.timeout(timeout_s):
+            while not happened():
+                await asyncio.sleep(0.002)
+
     @property
     def records(self) -> list[Line]:
         return self.lines.of("exchange")
@@ -86,9 +92,12 @@ def make_settings(*urls: str, **sections: dict[str, Any]) -> Settings:
     """Settings for a test: an ephemeral port, one upstream per url, quick drains; ``sections`` override."""
     server = {"listen": ["127.0.0.1:0"], "drain_s": 0.5, **sections.pop("server", {})}
     discovery = {"enabled": False, **sections.pop("discovery", {})}
+    store = {"url": "memory:", **sections.pop("store", {})}
     extra = sections.pop("upstream", {})
     upstream = [{"name": f"up{n}" if n else "up", "url": url, **extra} for n, url in enumerate(urls)]
-    return msgspec.convert({"server": server, "discovery": discovery, "upstream": upstream, **sections}, Settings)
+    return msgspec.convert(
+        {"server": server, "discovery": discovery, "upstream": upstream, "store": store, **sections}, Settings
+    )
 
 
 async def start(settings: Settings, expect_ready: Callable[[Edge], bool] | None = None) -> Running:

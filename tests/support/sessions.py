@@ -36,7 +36,7 @@ async def kept(edge: Running, session: str = "default", headers: dict[str, str] 
 async def settled(edge: Running) -> None:
     """Wait until every exchange is over and what came of it is kept."""
     await edge.lines.wait("exchange", len(edge.lines.of("start")))
-    while edge.edge.sessions._settling:
+    while edge.edge.sessions._running:
         await asyncio.sleep(0)
 
 

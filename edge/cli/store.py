@@ -1,0 +1,105 @@
+"""``edge store``: what is kept of streams and sessions, and how to let go of it; also while Edge runs.
+
+In: the configuration. Out: sizes, or what was deleted. Must not: delete anything that is being generated.
+"""
+
+import asyncio
+import os
+import re
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from edge.cli.serve import load_or_exit
+from edge.settings import Settings
+from edge.store.base import Sizes, StoreDown, StreamStore, Unusable
+from edge.store.opening import Stores, shown_url
+
+T = TypeVar("T")
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_KIB = 1024
+
+
+class _Nobody:
+    """``store.base.Hear`` for a command, which ends before anything can happen."""
+
+    def stop_asked(self, stream_id: str) -> None:
+        """See ``store.base.Hear``."""
+
+    def store_failed(self, why: str) -> None:
+        """See ``store.base.Hear``."""
+
+    def store_recovered(self, after_s: float) -> None:
+        """See ``store.base.Hear``."""
+
+
+_config = click.option("--config", type=click.Path(path_type=Path), help="TOML file; without one, the defaults.")
+
+
+@click.group(invoke_without_command=True)
+@_config
+@click.pass_context
+def store(context: click.Context, config: Path | None) -> None:
+    """Show what is kept of streams and sessions (store.url); see also: edge store purge."""
+    context.obj = config
+    if context.invoked_subcommand is None:
+        settings = load_or_exit(config).settings
+        sizes = _ask(settings, lambda streams: streams.sizes())
+        for line in _told(settings, sizes):
+            click.echo(line)
+
+
+@store.command()
+@click.option(
+    "--older-than", "older", default="0s", metavar="TIME", help="Only what ended so long ago: 90s, 10m, 12h or 7d."
+)
+@click.pass_obj
+def purge(config: Path | None, older: str) -> None:
+    """Delete streams that have ended; sessions stay."""
+    found = re.fullmatch(r"(\d{1,9})([smhd])", older)
+    if found is None:
+        raise click.BadParameter("must be a number and s, m, h or d: 90s, 10m, 12h, 7d", param_hint="--older-than")
+    before = time.time() - int(found[1]) * _SECONDS[found[2]]
+    gone = _ask(load_or_exit(config).settings, lambda streams: streams.purge(before))
+    click.echo(f"{gone} {'stream' if gone == 1 else 'streams'} deleted")
+
+
+def _ask(settings: Settings, ask: Callable[[StreamStore], Awaitable[T]]) -> T:
+    async def asked() -> T:
+        stores = Stores(settings, _Nobody(), os.environ)
+        try:
+            streams = stores.streams()
+            if streams is None:
+                raise Unusable('store.url is "memory:": what is kept is in the memory of the Edge that runs')
+            await stores.start()
+            return await ask(streams)
+        finally:
+            await stores.close()
+
+    try:
+        return asyncio.run(asked())
+    except (StoreDown, Unusable, OSError) as error:
+        click.echo(f"edge: {error}", err=True)
+        sys.exit(1)
+
+
+def _told(settings: Settings, sizes: Sizes) -> list[str]:
+    return [
+        f"store     {shown_url(settings.store.url, os.environ)}",
+        f"streams   {sizes.streams}, {sizes.live} of them live, {_size(sizes.stream_bytes)} of events",
+        f"sessions  {sizes.sessions}",
+        f"in all    {_size(sizes.bytes)}",
+    ]
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < _KIB:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= _KIB
+    return f"{count:.1f} GiB"

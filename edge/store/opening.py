@@ -1,0 +1,147 @@
+"""The stores that ``store.url`` names: opened together, since they share a file or a server, and when they are needed.
+
+In: settings, and who hears what happens in them. Out: the stores. Must not: import what is not used: SQLite takes 2 MB,
+and Redis more.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from edge.settings import Settings
+from edge.store.base import Durable, Hear, StoreStatistics, StreamStore, Unusable
+from edge.store.memory import MemorySessions
+from edge.store.patient_sessions import PatientSessions
+
+MEMORY = "memory:"
+SQLITE = "sqlite:"
+
+
+class DurableStreams(StreamStore, Protocol):
+    """A stream store that can be down."""
+
+    def statistics(self) -> StoreStatistics:
+        """How it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Stores that share a file or a server.
+
+    Attributes:
+        start: See that it can be used; if it only cannot be reached now, that is told, and tried again. Raises
+            ``Unusable`` if it cannot, until somebody mends it.
+    """
+
+    start: Callable[[], Awaitable[None]]
+    streams: DurableStreams
+    sessions: Durable
+
+
+class Stores:
+    """What is kept, and where.
+
+    Attributes:
+        sessions: Of conversations.
+    """
+
+    def __init__(self, settings: Settings, hear: Hear, environ: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._hear = hear
+        self._environ = environ
+        self._opened: Opened | None = None
+        most_bytes = settings.store.memory_bytes
+        self.sessions: Durable = (
+            MemorySessions(settings.sessions, most_bytes=most_bytes)
+            if settings.store.url == MEMORY
+            else PatientSessions(lambda: self._open().sessions, settings.sessions, most_bytes)
+        )
+
+    @property
+    def shared(self) -> bool:
+        """Other processes may write there too."""
+        return self._settings.store.url != MEMORY
+
+    async def start(self) -> None:
+        """See that they can be used, as far as there is anything in them.
+
+        Raises:
+            Unusable: they cannot, until somebody mends them.
+        """
+        url = self._settings.store.url
+        if url != MEMORY and not (url.startswith(SQLITE) and not path_of(url, self._environ).exists()):
+            await self._open().start()
+
+    def streams(self) -> StreamStore | None:
+        """Of streams; None where there is nothing but this process's memory."""
+        return None if self._settings.store.url == MEMORY else self._open().streams
+
+    def statistics(self) -> StoreStatistics | None:
+        """How they are; None if nothing can be down, or has been used."""
+        return None if self._opened is None else self._opened.streams.statistics()
+
+    def follow(self, settings: Settings) -> None:
+        """Other settings are in force; ``store.url`` stays."""
+        self._settings = settings
+        self.sessions.follow(settings)
+        if self._opened is not None:
+            self._opened.streams.follow(settings)
+
+    async def close(self) -> None:
+        """Write what is to be written, and let go."""
+        await self.sessions.close()
+        if self._opened is not None:
+            await self._opened.sessions.close()  # which may have been opened with the streams, and not used
+            await self._opened.streams.close()
+
+    def _open(self) -> Opened:
+        if self._opened is None:
+            settings, hear = self._settings, self._hear
+            if settings.store.url.startswith(SQLITE):
+                self._opened = _sqlite(settings, hear, path_of(settings.store.url, self._environ))
+            else:
+                self._opened = _redis(settings, hear)
+        return self._opened
+
+
+def _sqlite(settings: Settings, hear: Hear, path: Path) -> Opened:
+    from edge.store.sqlite_rounds import SqliteFile  # noqa: PLC0415 - see the module
+    from edge.store.sqlite_sessions import SqliteSessions  # noqa: PLC0415
+    from edge.store.sqlite_streams import SqliteStreams  # noqa: PLC0415
+
+    file = SqliteFile(path, hear)
+    return Opened(file.start, SqliteStreams(file, settings.store), SqliteSessions(file, settings.sessions))
+
+
+def _redis(settings: Settings, hear: Hear) -> Opened:
+    from edge.store.redis_link import RedisLink  # noqa: PLC0415 - see the module
+    from edge.store.redis_sessions import RedisSessions  # noqa: PLC0415
+    from edge.store.redis_streams import RedisStreams  # noqa: PLC0415
+
+    try:
+        link = RedisLink(settings.store.url, hear)
+    except (ValueError, RuntimeError) as error:
+        raise Unusable(str(error)) from None
+    streams = RedisStreams(link, settings.store)
+    return Opened(streams.open, streams, RedisSessions(link, settings.sessions))
+
+
+def path_of(url: str, environ: Mapping[str, str]) -> Path:
+    """Which file ``store.url`` means: ``sqlite:PATH``, or ``sqlite:`` for the state directory's."""
+    given = url.removeprefix(SQLITE)
+    if given:
+        return Path(given)
+    service = environ.get("STATE_DIRECTORY", "").split(":")[0]  # systemd's; there may be several
+    if service:
+        return Path(service, "edge.db")
+    state = environ.get("XDG_STATE_HOME") or Path(environ.get("HOME") or Path.home(), ".local", "state")
+    return Path(state, "edge", "edge.db")
+
+
+def shown_url(url: str, environ: Mapping[str, str]) -> str:
+    """``store.url`` as it may be shown: the whole path, and no password."""
+    if url.startswith(SQLITE):
+        return f"{SQLITE}{path_of(url, environ)}"
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if rest else url

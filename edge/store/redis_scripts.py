@@ -1,0 +1,364 @@
+"""What is done inside the Redis server, each in one step: the Lua scripts, and the names of the keys.
+
+In: arguments, as the stores give them. Out: rows, as the stores read them. Must not: take longer than a few
+milliseconds a call (all of Redis waits meanwhile), or leave a key that nothing renews without an expiry.
+
+Keys, all under ``edge:`` (``edge:schema`` alone has no expiry):
+
+- ``edge:st:ID`` hash: a stream's ``meta principal owner keep first last size back``, and as it comes ``upstream``,
+  ``stop``, ``ending`` and ``at``, or ``lost`` and ``at`` if a reader found its owner gone
+- ``edge:ev:ID`` stream: an entry is some whole events in a row, ``d``, and their number, ``n``; its id is the sequence
+  of the last of them, so that what is written twice is written once
+- ``edge:all``, ``edge:of:PRINCIPAL`` sorted sets: ids of streams by when they began; may name some that are gone
+- ``edge:lease:OWNER`` when a process was last known to live; ``edge:claim:WHOSE`` who has a session
+- ``edge:se:WHOSE`` hash: a session; ``edge:sessions`` sorted set: those, the one unused for longest first
+- channels ``edge:went:ID`` (a stream went on, or ended) and ``edge:ask:OWNER`` (a stream is to be stopped)
+
+``WHOSE`` is the length of the principal, the principal and the session. The scripts make up names of keys, so a Redis
+Cluster, which wants to be told them beforehand, will not do.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+
+from edge.store.base import LEASE_S
+
+PREFIX = "edge:"
+SCHEMA = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script, and the name that a server which has seen it knows it by."""
+
+    text: str
+    sha: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sha", hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest())
+
+
+def whose(principal: str, session: str) -> str:
+    """A session's own name in keys."""
+    return f"{len(principal)}:{principal}:{session}"
+
+
+# ``now`` is the server's time, so that clocks of nodes need not agree; a test may give its own.
+_COMMON = """
+local call = redis.call
+local function now_from(given)
+  if given ~= '' then return given end
+  local t = call('TIME')
+  return string.format('%d.%06d', t[1], t[2])
+end
+local function alive(owner, now)
+  local at = call('GET', 'edge:lease:' .. owner)
+  return now == '0' or (at and tonumber(at) >= tonumber(now) - LEASE_S)
+end
+local function forget(id)
+  local principal = call('HGET', 'edge:st:' .. id, 'principal')
+  call('DEL', 'edge:st:' .. id, 'edge:ev:' .. id)
+  call('ZREM', 'edge:all', id)
+  if principal then call('ZREM', 'edge:of:' .. principal, id) end
+  call('PUBLISH', 'edge:went:' .. id, 'end')
+end
+local function expire(id, principal, ms)
+  call('PEXPIRE', 'edge:st:' .. id, ms)
+  call('PEXPIRE', 'edge:ev:' .. id, ms)
+  for _, key in ipairs({'edge:all', 'edge:of:' .. principal}) do
+    if call('PTTL', key) < tonumber(ms) then call('PEXPIRE', key, ms) end
+  end
+end
+""".replace("LEASE_S", str(LEASE_S))
+
+# A stream that is there, as ``meta owner first last size ending lost upstream back``; it finds out who is lost.
+_ROW = """
+local function row(id, now, oldest, keep_ms)
+  local key = 'edge:st:' .. id
+  local h = call('HMGET', key, 'meta', 'owner', 'first', 'last', 'size', 'ending', 'lost', 'upstream', 'back', 'at',
+    'principal')
+  if not h[1] then return nil end
+  if h[10] then
+    if tonumber(h[10]) < tonumber(oldest) then forget(id) return nil end
+  elseif not alive(h[2], now) then
+    call('HSET', key, 'lost', now, 'at', now)
+    expire(id, h[11], keep_ms)
+    call('PUBLISH', 'edge:went:' .. id, 'end')
+    h[7] = now
+  end
+  return {id, h[1], h[2], h[3], h[4], h[5], h[6], h[7], h[8], h[9]}
+end
+"""
+
+# now, owner, milliseconds until the lease goes, schema -> the schema that is there
+RENEW = Script(
+    _COMMON
+    + """
+local schema = call('GET', 'edge:schema')
+if schema and schema ~= ARGV[4] then return schema end
+if not schema then call('SET', 'edge:schema', ARGV[4]) end
+call('SET', 'edge:lease:' .. ARGV[2], now_from(ARGV[1]), 'PX', ARGV[3])
+return ARGV[4]
+"""
+)
+
+# owner, then ids of its live streams -> nothing; who follows them looks at once
+LEAVE = Script("""
+redis.call('DEL', 'edge:lease:' .. ARGV[1])
+for i = 2, #ARGV do redis.call('PUBLISH', 'edge:went:' .. ARGV[i], 'end') end
+""")
+
+# owner, milliseconds of a live stream, of an ended one, then six for each operation: kind, id and its own four
+#   begin: meta, principal, created, bytes to keep | append: last, count, data | end: last, ending, upstream, at | drop
+# -> ids of streams that are not as they should be: gone, or not at the event that was last written
+WRITE = Script(
+    _COMMON
+    + """
+local owner, live_ms, keep_ms = ARGV[1], ARGV[2], ARGV[3]
+local function clean(key)
+  for _, id in ipairs(call('ZRANDMEMBER', key, 3)) do
+    if call('EXISTS', 'edge:st:' .. id) == 0 then call('ZREM', key, id) end
+  end
+end
+local function trim(ev, size, keep, first)
+  local left = call('XLEN', ev)
+  while size > keep and left > 1 do
+    local entry = call('XRANGE', ev, '-', '+', 'COUNT', 1)[1]
+    size = size - #entry[2][2]
+    first = tonumber(string.match(entry[1], '^%d+')) + 1
+    left = left - 1
+    call('XDEL', ev, entry[1])
+  end
+  return size, first
+end
+local kinds = {}
+function kinds.begin(id, meta, principal, created, keep)
+  local key = 'edge:st:' .. id
+  if call('EXISTS', key) == 1 then return true end
+  call('HSET', key, 'meta', meta, 'principal', principal, 'owner', owner, 'keep', keep, 'first', 1, 'last', 0,
+    'size', 0, 'back', 0)
+  clean('edge:all')
+  clean('edge:of:' .. principal)
+  call('ZADD', 'edge:all', created, id)
+  call('ZADD', 'edge:of:' .. principal, created, id)
+  expire(id, principal, live_ms)
+  return true
+end
+function kinds.append(id, last, count, data)
+  local key, ev = 'edge:st:' .. id, 'edge:ev:' .. id
+  local h = call('HMGET', key, 'owner', 'last', 'size', 'keep', 'first', 'lost')
+  if h[1] ~= owner then return false end
+  local before, after = tonumber(h[2]), tonumber(last)
+  if after <= before then return true end
+  if after - tonumber(count) ~= before then return false end
+  call('XADD', ev, last .. '-0', 'd', data, 'n', count)
+  if before == 0 then call('PEXPIRE', ev, live_ms) end
+  local size, first = tonumber(h[3]) + #data, tonumber(h[5])
+  if size > tonumber(h[4]) then size, first = trim(ev, size, tonumber(h[4]), first) end
+  call('HSET', key, 'last', last, 'size', size, 'first', first)
+  if h[6] then call('HDEL', key, 'lost', 'at') end
+  call('PUBLISH', 'edge:went:' .. id, last)
+  return true
+end
+kinds['end'] = function(id, last, ending, upstream, at)
+  local key = 'edge:st:' .. id
+  local h = call('HMGET', key, 'owner', 'last', 'principal')
+  if h[1] ~= owner or h[2] ~= last then return false end
+  call('HSET', key, 'ending', ending, 'at', at)
+  if upstream ~= '' then call('HSET', key, 'upstream', upstream) end
+  call('HDEL', key, 'lost', 'stop')
+  expire(id, h[3], keep_ms)
+  call('PUBLISH', 'edge:went:' .. id, 'end')
+  return true
+end
+function kinds.drop(id)
+  if call('HGET', 'edge:st:' .. id, 'owner') == owner then forget(id) end
+  return true
+end
+local bad = {}
+for i = 4, #ARGV, 6 do
+  local id = ARGV[i + 1]
+  local went, good = pcall(kinds[ARGV[i]], id, ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5])
+  if not went then
+    local why = type(good) == 'table' and good.err or good
+    if not string.find(why, 'WRONGTYPE') then return redis.error_reply(why) end
+  end
+  if not (went and good) then bad[#bad + 1] = id end
+end
+return bad
+"""
+)
+
+# owner, milliseconds of a live stream, then ids of live streams -> those that are gone, those that are to be stopped
+TEND = Script(
+    _COMMON
+    + """
+local gone, stop = {}, {}
+for i = 3, #ARGV do
+  local id = ARGV[i]
+  local h = call('HMGET', 'edge:st:' .. id, 'owner', 'principal', 'stop', 'lost')
+  if h[1] ~= ARGV[1] then
+    gone[#gone + 1] = id
+  else
+    expire(id, h[2], ARGV[2])
+    if h[3] then stop[#stop + 1] = id end
+    if h[4] then call('HDEL', 'edge:st:' .. id, 'lost', 'at') end
+  end
+end
+return {gone, stop}
+"""
+)
+
+# now, oldest end, milliseconds of an ended stream, id -> row
+FIND = Script(_COMMON + _ROW + "return row(ARGV[4], now_from(ARGV[1]), ARGV[2], ARGV[3])")
+
+# now, oldest end, milliseconds of an ended stream, index, rank, how many -> next rank or -1, rows
+LIST = Script(
+    _COMMON
+    + _ROW
+    + """
+local now, key, rank, most = now_from(ARGV[1]), ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local ids = call('ZREVRANGE', key, rank, rank + most - 1)
+local rows = {}
+for _, id in ipairs(ids) do
+  local one = row(id, now, ARGV[2], ARGV[3])
+  if one then rows[#rows + 1] = one else call('ZREM', key, id) end
+end
+return {#ids < most and -1 or rank + #rows, rows}
+"""
+)
+
+# oldest end, id, after, bytes -> three numbers an entry (its last event, how many, bytes), and all their data in one,
+# which a client reads far faster than a list of lists; or nothing at all if that is not kept
+READ = Script("""
+local h = redis.call('HMGET', 'edge:st:' .. ARGV[2], 'first', 'at')
+local from, most = tonumber(ARGV[3]) + 1, tonumber(ARGV[4])
+if not h[1] or from < tonumber(h[1]) or (h[2] and tonumber(h[2]) < tonumber(ARGV[1])) then return false end
+local heads, found, size = {}, {}, 0
+repeat
+  local entries = redis.call('XRANGE', 'edge:ev:' .. ARGV[2], string.format('%d-0', from), '+', 'COUNT', 16)
+  for _, entry in ipairs(entries) do
+    if size >= most then break end
+    local last = string.match(entry[1], '^%d+')
+    heads[#heads + 1] = last .. ' ' .. entry[2][4] .. ' ' .. #entry[2][2]
+    found[#found + 1] = entry[2][2]
+    size = size + #entry[2][2]
+    from = tonumber(last) + 1
+  end
+until size >= most or #entries < 16
+return {table.concat(heads, ' '), table.concat(found)}
+""")
+
+# now, id -> last event, or -1 if there is nothing to wait for: it has ended, is gone, or its process is
+LOOK = Script(
+    _COMMON
+    + """
+local h = call('HMGET', 'edge:st:' .. ARGV[2], 'last', 'at', 'owner')
+if not h[1] or h[2] or not alive(h[3], now_from(ARGV[1])) then return -1 end
+return tonumber(h[1])
+"""
+)
+
+# id -> nothing
+STOP = Script("""
+local h = redis.call('HMGET', 'edge:st:' .. ARGV[1], 'owner', 'at')
+if h[1] and not h[2] then
+  redis.call('HSET', 'edge:st:' .. ARGV[1], 'stop', 1)
+  redis.call('PUBLISH', 'edge:ask:' .. h[1], ARGV[1])
+end
+""")
+
+# oldest end, id -> how many came back by now
+CAME_BACK = Script("""
+local h = redis.call('HMGET', 'edge:st:' .. ARGV[2], 'meta', 'at')
+if not h[1] or (h[2] and tonumber(h[2]) < tonumber(ARGV[1])) then return 0 end
+return redis.call('HINCRBY', 'edge:st:' .. ARGV[2], 'back', 1)
+""")
+
+# oldest end that counts, end that is too late ('' = none is), ids -> how many it let go of that count
+FORGET = Script(
+    _COMMON
+    + """
+local count = 0
+for i = 3, #ARGV do
+  local at = tonumber(call('HGET', 'edge:st:' .. ARGV[i], 'at') or '')
+  if at and (ARGV[2] == '' or at < tonumber(ARGV[2])) then
+    forget(ARGV[i])
+    if at >= tonumber(ARGV[1]) then count = count + 1 end
+  end
+end
+return count
+"""
+)
+
+# oldest end, ids -> streams, live ones, bytes
+SIZES = Script("""
+local streams, live, bytes = 0, 0, 0
+for i = 2, #ARGV do
+  local h = redis.call('HMGET', 'edge:st:' .. ARGV[i], 'size', 'at')
+  if h[1] and not (h[2] and tonumber(h[2]) < tonumber(ARGV[1])) then
+    streams, bytes = streams + 1, bytes + tonumber(h[1])
+    if not h[2] then live = live + 1 end
+  end
+end
+return {streams, live, bytes}
+""")
+
+# whose -> version, document
+RECALL = Script("return redis.call('HMGET', 'edge:se:' .. ARGV[1], 'v', 'doc')")
+
+# whose, version that was read ('' = none), new version, document, milliseconds, most sessions -> whether it was so
+KEEP = Script("""
+local key = 'edge:se:' .. ARGV[1]
+if (redis.call('HGET', key, 'v') or '') ~= ARGV[2] then return 0 end
+redis.call('HSET', key, 'v', ARGV[3], 'doc', ARGV[4])
+redis.call('PEXPIRE', key, ARGV[5])
+local latest = redis.call('ZREVRANGE', 'edge:sessions', 0, 0, 'WITHSCORES')
+redis.call('ZADD', 'edge:sessions', (latest[2] or 0) + 1, ARGV[1])
+if redis.call('PTTL', 'edge:sessions') < tonumber(ARGV[5]) then redis.call('PEXPIRE', 'edge:sessions', ARGV[5]) end
+local over = redis.call('ZCARD', 'edge:sessions') - tonumber(ARGV[6])
+for _, whose in ipairs(redis.call('ZRANGE', 'edge:sessions', 0, math.max(over, 10) - 1)) do
+  if over > 0 or redis.call('EXISTS', 'edge:se:' .. whose) == 0 then
+    redis.call('DEL', 'edge:se:' .. whose)
+    redis.call('ZREM', 'edge:sessions', whose)
+    over = over - 1
+  end
+end
+return 1
+""")
+
+# whose -> the document that was there
+UNLEARN = Script("""
+local doc = redis.call('HGET', 'edge:se:' .. ARGV[1], 'doc')
+redis.call('DEL', 'edge:se:' .. ARGV[1])
+redis.call('ZREM', 'edge:sessions', ARGV[1])
+return doc
+""")
+
+# now, owner, milliseconds, whose -> whether the owner has it
+CLAIM = Script(
+    _COMMON
+    + """
+local key = 'edge:claim:' .. ARGV[4]
+local has = call('GET', key)
+if has and has ~= ARGV[2] and alive(has, now_from(ARGV[1])) then return 0 end
+call('SET', key, ARGV[2], 'PX', ARGV[3])
+return 1
+"""
+)
+
+# owner, whose in any number -> nothing
+YIELD_UP = Script("""
+for i = 2, #ARGV do
+  if redis.call('GET', 'edge:claim:' .. ARGV[i]) == ARGV[1] then redis.call('DEL', 'edge:claim:' .. ARGV[i]) end
+end
+""")
+
+# owner, milliseconds, whose in any number -> nothing; a claim that somebody else has got meanwhile stays with them
+HOLD = Script("""
+for i = 3, #ARGV do
+  local key = 'edge:claim:' .. ARGV[i]
+  local has = redis.call('GET', key)
+  if not has or has == ARGV[1] then redis.call('SET', key, ARGV[1], 'PX', ARGV[2]) end
+end
+""")

@@ -1,0 +1,262 @@
+"""When the file is written and looked at, as the loop sees it: by rounds, one in 50 ms while there is anything.
+
+In: what the stores that are in the file want written, read or looked for. Out: that, once it is done; one telling per
+outage. Must not: let the loop wait for the disk, or give up: while the file cannot be written it tries again.
+"""
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from edge.store.base import Hear, StoreDown, Unusable
+from edge.store.sqlite_lease import Lease
+from edge.store.sqlite_threads import FAULTS, Errand, Part, Reader, Round, Writer
+
+T = TypeVar("T")
+
+BATCH_S = 0.05
+_IDLE_S = 60.0  # between rounds while there is nothing: only what has expired goes
+_RETRY_S = 2.0
+_LOCKED_S = 5.0
+_CLOSE_S = 10.0  # for the last round; a disk that hangs does not keep Edge from ending
+
+
+class SqliteFile:
+    """The file, as its stores (``Part``) share it within a process. Nothing is opened before it is used.
+
+    Args:
+        path: See ``opening.path_of``.
+        clock: Unix time.
+        monotonic: See ``Lease``.
+        retry_s: Between tries while the file cannot be written.
+        locked_s: How long another process may hold it before the store counts as down.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        hear: Hear,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        *,
+        retry_s: float = _RETRY_S,
+        locked_s: float = _LOCKED_S,
+    ) -> None:
+        self.path = path
+        self.hear = hear
+        self.lease = Lease(clock, monotonic)
+        self.up = True
+        self.failures = 0
+        self._retry_s = retry_s
+        self._why = ""
+        self._down_since = 0.0
+        self._parts: list[Part] = []
+        self._chores: list[Callable[[sqlite3.Connection], None]] = []
+        self._closed = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._round: asyncio.Future[Round] | None = None
+        self._writer = Writer(path, locked_s, self.lease, self._parts)
+        self._reader = Reader(path, locked_s, self._writer)
+        self._writing = ThreadPoolExecutor(1, "edge-store-write")
+        self._reading = ThreadPoolExecutor(1, "edge-store-read")
+
+    def __repr__(self) -> str:
+        return f"<SqliteFile {self.path}{'' if self.up else ' down: ' + self._why}>"
+
+    def join(self, part: Part) -> None:
+        """One more store is in the file."""
+        self._parts.append(part)
+
+    async def start(self) -> None:
+        """See that the file can be used, if there is one.
+
+        Raises:
+            Unusable: it cannot, whatever happens. (If it only cannot be opened now, the store is down.)
+        """
+        loop = asyncio.get_running_loop()
+        if await loop.run_in_executor(self._reading, self.path.exists):
+            try:
+                await loop.run_in_executor(self._writing, self._writer.opened)
+            except (sqlite3.Error, OSError) as error:
+                self._failed(error)
+            self._arm()
+
+    def want(self, within_s: float) -> None:
+        """Have a round soon."""
+        if self._round is not None or self._closed:
+            return  # after the one that runs, it is seen what is wanted
+        loop = asyncio.get_running_loop()
+        at = loop.time() + (within_s if self.up else self._retry_s)
+        if self._timer is not None:
+            if self._timer.when() <= at or not self.up:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(at, self._begin)
+
+    def chore(self, do: Callable[[sqlite3.Connection], None]) -> None:
+        """Have something done with the next round that succeeds, in its transaction."""
+        self._chores.append(do)
+        self.want(BATCH_S)
+
+    async def flush(self) -> None:
+        """Have everything written that is there by now.
+
+        Raises:
+            StoreDown: it could not be.
+        """
+        if self._round is not None:
+            await asyncio.wait({self._round})
+        if not self.up or self._closed:
+            raise StoreDown(self._why)
+        if self._round is None:
+            self._begin()
+        if self._round is not None:
+            await asyncio.wait({self._round})
+        if not self.up:
+            raise StoreDown(self._why)
+
+    async def read(self, ask: Callable[[sqlite3.Connection], T], nothing: T) -> T:
+        """What the file says; ``nothing`` while there is no file.
+
+        Raises:
+            StoreDown: it cannot be asked.
+        """
+        if self._closed:
+            raise StoreDown("the store is closed")
+        ask_it = partial(self._reader.read, ask, nothing, up=self.up)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._reading, ask_it)
+        except FAULTS as error:
+            self.failures += 1
+            raise StoreDown(_told(self.path, error)) from error
+
+    async def change(self, do: Callable[[sqlite3.Connection], T]) -> T:
+        """Have something done at once, in a transaction of its own.
+
+        Raises:
+            StoreDown: it is not done.
+        """
+        return await self._write(partial(self._writer.change, do))
+
+    async def shrink(self) -> None:
+        """Give what is free in the file back to the file system.
+
+        Raises:
+            StoreDown: not all of it.
+        """
+        while await self._write(self._writer.vacuum):
+            pass
+
+    async def _write(self, do: Callable[[], T]) -> T:
+        if not self.up or self._closed:
+            raise StoreDown(self._why or "the store is closed")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._writing, do)
+        except FAULTS as error:
+            self._failed(error)
+            self.want(self._retry_s)
+            raise StoreDown(self._why) from error
+
+    def sweep_soon(self) -> None:
+        """What is over the bounds is to go with the next round."""
+        self._writer.sweep_at = 0.0
+
+    def size(self) -> int:
+        """Bytes of the file, and of what belongs to it; from any thread."""
+        return sum(beside.stat().st_size for end in ("", "-wal") if (beside := Path(f"{self.path}{end}")).exists())
+
+    async def leave(self, part: Part) -> None:
+        """A store is closed; with the last one, the file is."""
+        if part not in self._parts:
+            return
+        if len(self._parts) > 1:
+            with contextlib.suppress(StoreDown):
+                await self.flush()
+                await self.change(lambda connection: part.leave(connection, self.lease.now()))
+            self._parts.remove(part)
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                await self._leave(part)
+        self._parts.clear()
+        self._writing.shutdown(wait=False)
+        self._reading.shutdown(wait=False)
+
+    async def _leave(self, part: Part) -> None:
+        with contextlib.suppress(StoreDown):
+            await self.flush()
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._round is not None:
+            await asyncio.wait({self._round})
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._reading, self._reader.drop)
+        await loop.run_in_executor(self._writing, self._writer.end, part)
+
+    def _arm(self) -> None:
+        """Have the next round when the stores want it."""
+        intervals = [BATCH_S if self._chores else None, *(part.interval_s for part in self._parts)]
+        self.want(min((interval for interval in intervals if interval is not None), default=_IDLE_S))
+
+    def _begin(self) -> None:
+        """Begin a round."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        errands = [errand for part in self._parts if (errand := part.take()) is not None]
+        chores, self._chores = self._chores, []
+        active = any(part.interval_s is not None for part in self._parts)
+        self._round = asyncio.get_running_loop().run_in_executor(
+            self._writing, partial(self._writer.go, errands, chores, active=active)
+        )
+        self._round.add_done_callback(lambda round_: self._finish(round_, errands, chores))
+
+    def _finish(
+        self,
+        round_: asyncio.Future[Round],
+        errands: list[Errand],
+        chores: list[Callable[[sqlite3.Connection], None]],
+    ) -> None:
+        self._round = None
+        try:
+            done = round_.result()
+        except Exception as error:  # noqa: BLE001 - whatever it is, what is streamed goes on
+            self._chores[:0] = chores
+            self._failed(error)
+            for errand in errands:
+                errand.failed()
+        else:
+            if done.fault is None:
+                self._recovered()
+            else:
+                self._failed(done.fault)
+            for errand in errands:
+                errand.done()
+            for tell in done.seen:
+                tell()
+        self._arm()
+
+    def _failed(self, error: BaseException) -> None:
+        self.failures += 1
+        if self.up:
+            self.up = False
+            self._why = _told(self.path, error)
+            self._down_since = time.monotonic()
+            self.hear.store_failed(self._why)
+
+    def _recovered(self) -> None:
+        if not self.up:
+            self.up = True
+            self._why = ""
+            self.hear.store_recovered(time.monotonic() - self._down_since)
+
+
+def _told(path: Path, error: BaseException) -> str:
+    return str(error) if isinstance(error, Unusable) else f"{path}: {error}"

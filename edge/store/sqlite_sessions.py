@@ -1,0 +1,157 @@
+"""Conversations in the file, which all processes that share it see.
+
+In: turns. Out: what ``base.SessionStore`` promises. Must not: let two processes' pairs overwrite each other: each is
+added in one transaction.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+
+import orjson
+
+from edge.settings import Sessions as SessionSettings
+from edge.settings import Settings
+from edge.store.base import RENEW_S, Conversation, Turn, within
+from edge.store.sqlite_rounds import SqliteFile
+
+_SWEPT = 500  # sessions that one transaction deletes, at most
+
+Key = tuple[str, str]  # principal and session
+
+
+class SqliteSessions:
+    """A ``base.SessionStore`` in ``file``."""
+
+    def __init__(self, file: SqliteFile, bounds: SessionSettings) -> None:
+        self._file = file
+        self._bounds = bounds
+        self._claimed: set[Key] = set()
+        file.join(self)
+
+    def __repr__(self) -> str:
+        return f"<SqliteSessions {len(self._claimed)} claimed, in {self._file!r}>"
+
+    def follow(self, settings: Settings) -> None:
+        """Other settings are in force; what is over them goes when it is next asked for, or the next turn is kept."""
+        self._bounds = settings.sessions
+
+    async def read(self, principal: str, session: str) -> Conversation | None:
+        """See ``base.SessionStore``."""
+        return await self._file.read(lambda connection: self._found(connection, (principal, session)), None)
+
+    async def append(self, principal: str, session: str, question: Turn, answer: Turn) -> None:
+        """See ``base.SessionStore``."""
+        await self._file.change(lambda connection: self._append(connection, (principal, session), question, answer))
+
+    async def delete(self, principal: str, session: str) -> bool:
+        """See ``base.SessionStore``."""
+        if await self.read(principal, session) is None:
+            return False
+        return await self._file.change(lambda connection: self._delete(connection, (principal, session)))
+
+    async def claim(self, principal: str, session: str) -> bool:
+        """See ``base.SessionStore``."""
+        key = (principal, session)
+        self._claimed.add(key)  # before it is there, so that the lease is renewed from then on
+        claimed = False
+        try:
+            claimed = await self._file.change(lambda connection: self._claim(connection, key))
+        except asyncio.CancelledError:
+            self._yield_up(key)  # it may be there by now
+            raise
+        finally:
+            if not claimed:
+                self._claimed.discard(key)
+        self._file.want(RENEW_S)
+        return claimed
+
+    async def yield_up(self, principal: str, session: str) -> None:
+        """See ``base.SessionStore``; if the store is down, it is done as soon as it is back."""
+        self._claimed.discard((principal, session))
+        self._yield_up((principal, session))
+        await self._file.flush()
+
+    async def close(self) -> None:
+        """See ``base.SessionStore``."""
+        self._claimed.clear()
+        await self._file.leave(self)
+
+    # --- a part of the file -------------------------------------------------------------------------------------
+
+    @property
+    def interval_s(self) -> float | None:
+        """See ``sqlite_threads.Part``."""
+        return RENEW_S if self._claimed else None
+
+    def take(self) -> None:
+        """See ``sqlite_threads.Part``; what is written here is waited for."""
+
+    @staticmethod
+    def look(_connection: sqlite3.Connection) -> Callable[[], None]:
+        """See ``sqlite_threads.Part``; nobody waits for a session of another process."""
+        return lambda: None
+
+    def sweep(self, connection: sqlite3.Connection, now: float, _gone: dict[str, float]) -> bool:
+        """See ``sqlite_threads.Part``."""
+        swept = connection.execute(
+            "DELETE FROM sessions WHERE number IN (SELECT number FROM sessions WHERE updated < ? LIMIT ?)",
+            (now - self._bounds.max_age_s, _SWEPT),
+        )
+        return swept.rowcount == _SWEPT
+
+    def leave(self, connection: sqlite3.Connection, _now: float) -> None:
+        """See ``sqlite_threads.Part``."""
+        connection.execute("DELETE FROM claims WHERE owner = ?", (self._file.lease.owner,))
+
+    # --- in the threads -----------------------------------------------------------------------------------------
+
+    def _found(self, connection: sqlite3.Connection, key: Key) -> Conversation | None:
+        row = connection.execute(
+            "SELECT created, updated, turns FROM sessions WHERE principal = ? AND session = ?", key
+        ).fetchone()
+        if row is None:
+            return None
+        created, updated, text = row
+        turns = within(tuple(Turn(*turn) for turn in orjson.loads(text)), self._bounds, self._file.lease.now())
+        return Conversation(turns, created, updated) if turns else None
+
+    def _append(self, connection: sqlite3.Connection, key: Key, question: Turn, answer: Turn) -> None:
+        before = self._found(connection, key) or Conversation((), question.at, question.at)
+        turns = within((*before.turns, question, answer), self._bounds, self._file.lease.now())
+        text = orjson.dumps([(turn.role, turn.content, turn.at, turn.partial) for turn in turns])
+        # A new number each time: they are in the order of use.
+        connection.execute(
+            "INSERT OR REPLACE INTO sessions (principal, session, created, updated, turns) VALUES (?, ?, ?, ?, ?)",
+            (*key, before.created, answer.at, text),
+        )
+        connection.execute(
+            "DELETE FROM sessions WHERE number <= (SELECT number FROM sessions ORDER BY number DESC LIMIT 1 OFFSET ?)",
+            (self._bounds.max_sessions,),
+        )
+
+    def _delete(self, connection: sqlite3.Connection, key: Key) -> bool:
+        found = self._found(connection, key) is not None
+        connection.execute("DELETE FROM sessions WHERE principal = ? AND session = ?", key)
+        return found
+
+    def _claim(self, connection: sqlite3.Connection, key: Key) -> bool:
+        lease = self._file.lease
+        now = lease.now()
+        held = connection.execute(
+            "SELECT owner, renewed FROM claims LEFT JOIN owners ON id = owner WHERE principal = ? AND session = ?", key
+        ).fetchone()
+        if held is not None and held[0] != lease.owner and not lease.lapsed(held[1], now):
+            return False
+        if lease.due:
+            lease.renew(connection, now)
+        connection.execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?)", (*key, lease.owner))
+        return True
+
+    def _yield_up(self, key: Key) -> None:
+        owner = self._file.lease.owner
+
+        def delete(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM claims WHERE principal = ? AND session = ? AND owner = ?", (*key, owner))
+
+        self._file.chore(delete)

@@ -1,0 +1,46 @@
+"""SQLite stores, opened over one file as if each were in a process of its own, and how one of them dies."""
+
+import asyncio
+from pathlib import Path
+
+from contract.session_store_contract import Clock
+from contract.stream_store_contract import Heard
+
+from edge.settings import Sessions, Store
+from edge.store.sqlite_rounds import SqliteFile
+from edge.store.sqlite_sessions import SqliteSessions
+from edge.store.sqlite_streams import SqliteStreams
+
+
+def a_file(path: Path, clock: Clock | None = None, hear: Heard | None = None) -> SqliteFile:
+    """With a clock that only a test moves, for both, it never looks as if the machine had slept."""
+    clock = clock or Clock()
+    return SqliteFile(path, hear or Heard(), clock, clock, retry_s=0.2, locked_s=1.0)
+
+
+def some_streams(
+    path: Path, bounds: Store | None = None, clock: Clock | None = None, hear: Heard | None = None
+) -> SqliteStreams:
+    return SqliteStreams(a_file(path, clock, hear), bounds or Store())
+
+
+def some_sessions(path: Path, bounds: Sessions | None = None, clock: Clock | None = None) -> SqliteSessions:
+    return SqliteSessions(a_file(path, clock), bounds or Sessions())
+
+
+async def vanish(store: SqliteStreams | SqliteSessions) -> None:
+    """End it as a kill does: nothing more is written, its connections are gone."""
+    file = store._file
+    file._closed = True
+    if file._timer is not None:
+        file._timer.cancel()
+    if file._round is not None:
+        await asyncio.wait({file._round})
+    loop = asyncio.get_running_loop()
+    await loop.run_in_executor(file._reading, file._reader.drop)
+    await loop.run_in_executor(file._writing, file._writer.drop)
+
+
+async def renew(store: SqliteStreams | SqliteSessions) -> None:
+    file = store._file
+    await file.change(lambda connection: file.lease.renew(connection, file.lease.now()))
