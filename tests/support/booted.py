@@ -18,12 +18,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from support.debian import Absent, need
+
 ROOT = Path(__file__).parents[2]
 CACHE = Path.home() / ".cache/edge/service"
 PACKAGES = "systemd,systemd-sysv,dbus,python3,iproute2,procps"
 # The release of Debian whose Python can load the extension modules that are installed here.
 SUITES = {(3, 11): "bookworm", (3, 13): "trixie"}
 TOOLS = ("systemd-nspawn", "mmdebstrap", "nsenter")
+MAKE_S = 300.0
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PYTHONPATH = "/opt/edge:/opt/packages"
 WITHIN_S = 60.0
@@ -48,9 +51,12 @@ def tree() -> Path:
     Raises:
         CannotBoot: It cannot be made or booted here.
     """
-    missing = ["root"] * (os.geteuid() != 0) + [tool for tool in TOOLS if shutil.which(tool) is None]
-    if missing:
-        raise CannotBoot(f"lacks {', '.join(missing)} (packages systemd-container, mmdebstrap)")
+    if os.geteuid() != 0:
+        raise CannotBoot("it needs root")
+    try:
+        need(*TOOLS)
+    except Absent as error:
+        raise CannotBoot(str(error)) from None
     suite = SUITES.get(sys.version_info[:2])
     if suite is None:
         raise CannotBoot(f"no Debian has the Python {sys.version_info[:2]} that the dependencies are installed for")
@@ -67,7 +73,10 @@ def _make(suite: str, path: Path) -> None:
     half = path.with_suffix(".half")
     shutil.rmtree(half, ignore_errors=True)
     argv = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}", suite, str(half)]
-    done = subprocess.run(argv, check=False, capture_output=True, text=True)  # noqa: S603 - no shell, words of ours
+    try:
+        done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=MAKE_S)  # noqa: S603 - ours
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CannotBoot(f"mmdebstrap: {error}") from None
     if done.returncode != 0:
         raise CannotBoot(f"mmdebstrap failed: {done.stderr.strip()[-300:]}")
     (half / "etc/hosts").write_text("127.0.0.1 localhost\n")
