@@ -226,5 +226,9 @@ async def _to_stored(house: House, returned: Returned, found: Found) -> Attachme
     voice = Voice(dialect, meta.model, meta.request_id)
     marks = numbering(dialect.stream_type, meta.id, after)
     described = Described(surface, meta.model, meta.session, state.upstream, state.reconnections)
-    replay = Replay(Found(found.store, state), house.settings.stream, after, numbering=marks, voice=voice)
+
+    async def find() -> Found | None:
+        return await house.keeper.find(returned.principal, meta.id)
+
+    replay = Replay(Found(found.store, state), find, house.settings.stream, after, numbering=marks, voice=voice)
     return Attachment(house, returned, described, replay)

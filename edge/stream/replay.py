@@ -5,6 +5,7 @@ same end as the stream's. Must not: generate anything, or be read by a second re
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from edge.errors import BadRequest, EdgeError, Gone, InternalError
 from edge.policy.lifecycle import Outcome
@@ -14,6 +15,8 @@ from edge.store.base import LOST, Dropped, Ending, StoreDown, StreamState, Stret
 from edge.stream.audience import Audience
 from edge.stream.keeper import Found, unavailable
 from edge.stream.voice import Voice
+
+Find = Callable[[], Awaitable[Found | None]]
 
 _PAGE_BYTES = 64 * 1024  # read at once
 _LOOK_S = 1.0  # a store tells of changes by itself; this is for one whose word was lost
@@ -31,18 +34,20 @@ class Replay(Audience):
     """See the module.
 
     Args:
+        find: Looks for the stream again: what was in one store may be in another by now.
         after: Sequence of the event that the reader has seen last.
         numbering: Knows where events end.
         voice: How an error looks that is not among the events.
     """
 
-    __slots__ = ("_found", "_last", "_numbering", "_room", "_task", "_voice")
+    __slots__ = ("_find", "_found", "_last", "_numbering", "_room", "_task", "_voice")
 
     def __init__(
-        self, found: Found, settings: StreamSettings, after: int, *, numbering: Numbering, voice: Voice
+        self, found: Found, find: Find, settings: StreamSettings, after: int, *, numbering: Numbering, voice: Voice
     ) -> None:
         super().__init__(found.state.meta.id, settings)
         self._found = found
+        self._find = find
         self._last = after
         self._numbering = numbering
         self._voice = voice
@@ -92,27 +97,48 @@ class Replay(Audience):
             self.break_off(gone(self.id, self._last))
         except StoreDown:
             self.break_off(unavailable())
+        except EdgeError as error:
+            self.break_off(error)
         except Exception as bug:  # noqa: BLE001 - told like every other end
             self.fail(bug)
 
     async def _follow(self) -> None:
-        store, state = self._found.store, self._found.state
+        found = self._found
         while True:
             await self._room.wait()
-            stretches = await store.read(self.id, self._last, _PAGE_BYTES)
+            try:
+                stretches = await found.store.read(self.id, self._last, _PAGE_BYTES)
+                if not stretches:
+                    if self._ends(found.state):
+                        return
+                    found = await self._changed(found)
+            except Dropped:
+                found = await self._elsewhere(found)
+                continue
             for stretch in stretches:
                 self._hand_on(stretch)
-            if stretches:
-                continue
-            if state.ending is not None and state.last <= self._last:
-                self._conclude(state, state.ending)
-                return
-            if state.ending is None:
-                await store.changed(self.id, self._last, _LOOK_S)
-            found = await store.find(self.id)
-            if found is None:
-                raise Dropped(f"{self.id} has expired")
-            state = found
+
+    def _ends(self, state: StreamState) -> bool:
+        """Whether all of it has been read, and it has ended; which is told then."""
+        if state.ending is None or state.last > self._last:
+            return False
+        self._conclude(state, state.ending)
+        return True
+
+    async def _changed(self, found: Found) -> Found:
+        if found.state.ending is None:
+            await found.store.changed(self.id, self._last, _LOOK_S)
+        state = await found.store.find(self.id)
+        if state is None:
+            raise Dropped(f"{self.id} has expired")
+        return Found(found.store, state)
+
+    async def _elsewhere(self, found: Found) -> Found:
+        """Where else it is: what one store has not, the other may have got since."""
+        now = await self._find()
+        if now is None or now.store is found.store:
+            raise Dropped(f"what follows event {self._last} of {self.id} is in no store")
+        return now
 
     def _hand_on(self, stretch: Stretch) -> None:
         seen = self._last - (stretch.last - stretch.count)
