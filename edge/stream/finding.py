@@ -129,7 +129,7 @@ async def count(place: Place) -> Place:
     if isinstance(place, Found):
         with contextlib.suppress(StoreDown):
             again = await place.store.came_back(place.state.meta.id)
-            return Found(place.store, replace(place.state, reconnections=again))
+            return replace(place, state=replace(place.state, reconnections=again))
     return place
 
 

@@ -5,6 +5,7 @@ same end as the stream's. Must not: generate anything, or be read by a second re
 """
 
 import asyncio
+from dataclasses import replace
 
 from edge.errors import BadRequest, EdgeError, Gone, InternalError
 from edge.policy.lifecycle import Outcome
@@ -97,27 +98,48 @@ class Replay(Audience):
             self.break_off(gone(self.id, self._last))
         except StoreDown:
             self.break_off(unavailable())
+        except EdgeError as error:
+            self.break_off(error)
         except Exception as bug:  # noqa: BLE001 - told like every other end
             self.fail(bug)
 
     async def _follow(self) -> None:
-        store, state = self._found.store, self._found.state
+        found = self._found
         while True:
             await self._room.wait()
-            stretches = await store.read(self.id, self._last, self._page_bytes)
+            try:
+                stretches = await found.store.read(self.id, self._last, self._page_bytes)
+                if not stretches:
+                    if self._ends(found.state):
+                        return
+                    found = await self._changed(found)
+            except Dropped:
+                found = await self._elsewhere(found)
+                continue
             for stretch in stretches:
                 self._hand_on(stretch)
-            if stretches:
-                continue
-            if state.ending is not None and state.last <= self._last:
-                self._conclude(state, state.ending)
-                return
-            if state.ending is None:
-                await store.changed(self.id, self._last, _LOOK_S)
-            found = await store.find(self.id)
-            if found is None:
-                raise Dropped(f"{self.id} has expired")
-            state = found
+
+    def _ends(self, state: StreamState) -> bool:
+        """Whether all of it has been read, and it has ended; which is told then."""
+        if state.ending is None or state.last > self._last:
+            return False
+        self._conclude(state, state.ending)
+        return True
+
+    async def _changed(self, found: Found) -> Found:
+        if found.state.ending is None:
+            await found.store.changed(self.id, self._last, _LOOK_S)
+        state = await found.store.find(self.id)
+        if state is None:
+            raise Dropped(f"{self.id} has expired")
+        return replace(found, state=state)
+
+    async def _elsewhere(self, found: Found) -> Found:
+        """Where else it is: what one store has not, the other may have got since."""
+        now = await found.keeper.find(found.state.meta.principal, self.id)
+        if now is None or now.store is found.store:
+            raise Dropped(f"what follows event {self._last} of {self.id} is in no store")
+        return now
 
     def _hand_on(self, stretch: Stretch) -> None:
         seen = self._last - (stretch.last - stretch.count)

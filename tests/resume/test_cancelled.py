@@ -98,19 +98,22 @@ async def test_readers_that_come_and_go_at_random_moments(serve: Serve, fake: Fa
         ]  # fmt: skip
         return case.begins(token, *rng.choice(endings))
 
-    async def visit(number: int) -> None:
+    async def say(client: RawClient) -> None:
         case = rng.choice(CASES[:6])
+        what = rng.random()
+        if what < 0.35 or not known:
+            fake.script(*script(case), path=case.path)
+            await client.post(case.path, case.body, RESUME)
+        elif what < 0.85:
+            await client.get(f"/v1/streams/{rng.choice(known)}?starting_after={rng.randrange(4)}")
+        elif what < 0.95:
+            await client.get(f"/v1/streams/{rng.choice(known)}", method="DELETE")
+        else:
+            await client.get("/v1/streams")
+
+    async def visit(number: int) -> None:
         async with RawClient(edge.port, receive_buffer=rng.choice([None, 4096])) as client:
-            what = rng.random()
-            if what < 0.35 or not known:
-                fake.script(*script(case), path=case.path)
-                await client.post(case.path, case.body, RESUME)
-            elif what < 0.85:
-                await client.get(f"/v1/streams/{rng.choice(known)}?starting_after={rng.randrange(4)}")
-            elif what < 0.95:
-                await client.get(f"/v1/streams/{rng.choice(known)}", method="DELETE")
-            else:
-                await client.get("/v1/streams")
+            await say(client)
             await turn(rng.randrange(60))
             known.extend(edge.edge.registry.streams)
             if number % 2:
