@@ -76,7 +76,9 @@ async def test_cancelled_after_any_number_of_turns(serve: Serve, fake: FakeModel
     assert len(returned) == len(set(returned))
 
 
-async def test_readers_that_come_and_go_at_random_moments(serve: Serve, fake: FakeModel) -> None:
+async def test_readers_that_come_and_go_at_random_moments(  # noqa: C901 - what each of them may do is a part of it
+    serve: Serve, fake: FakeModel
+) -> None:
     """While streams begin, run, fail, finish and are stopped."""
     rng = Random(6_000)
     edge = await serve(
