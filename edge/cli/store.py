@@ -49,7 +49,7 @@ def store(context: click.Context, config: Path | None) -> None:
     context.obj = config
     if context.invoked_subcommand is None:
         settings = load_or_exit(config).settings
-        sizes = _ask(settings, lambda streams: streams.sizes())
+        sizes = _ask(settings, lambda streams: streams.sizes(), Sizes(0, 0, 0, 0, 0))
         for line in _told(settings, sizes):
             click.echo(line)
 
@@ -65,14 +65,18 @@ def purge(config: Path | None, older: str) -> None:
     if found is None:
         raise click.BadParameter("must be a number and s, m, h or d: 90s, 10m, 12h, 7d", param_hint="--older-than")
     before = time.time() - int(found[1]) * _SECONDS[found[2]]
-    gone = _ask(load_or_exit(config).settings, lambda streams: streams.purge(before))
+    gone = _ask(load_or_exit(config).settings, lambda streams: streams.purge(before), 0)
     click.echo(f"{gone} {'stream' if gone == 1 else 'streams'} deleted")
 
 
-def _ask(settings: Settings, ask: Callable[[StreamStore], Awaitable[T]]) -> T:
+def _ask(settings: Settings, ask: Callable[[StreamStore], Awaitable[T]], nothing: T) -> T:
+    """Ask the store; ``nothing`` is the answer where there is none yet."""
+
     async def asked() -> T:
         stores = Stores(settings, _Nobody(), os.environ)
         try:
+            if stores.empty:
+                return nothing
             streams = stores.streams()
             if streams is None:
                 raise Unusable('store.url is "memory:": what is kept is in the memory of the Edge that runs')

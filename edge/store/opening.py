@@ -63,14 +63,19 @@ class Stores:
         """Other processes may write there too."""
         return self._settings.store.url != MEMORY
 
+    @property
+    def empty(self) -> bool:
+        """There is no file yet."""
+        url = self._settings.store.url
+        return url.startswith(SQLITE) and not path_of(url, self._environ).exists()
+
     async def start(self) -> None:
         """See that they can be used, as far as there is anything in them.
 
         Raises:
             Unusable: they cannot, until somebody mends them.
         """
-        url = self._settings.store.url
-        if url != MEMORY and not (url.startswith(SQLITE) and not path_of(url, self._environ).exists()):
+        if self.shared and not self.empty:
             await self._open().start()
 
     def streams(self) -> StreamStore | None:
