@@ -255,9 +255,9 @@ class Teller:
             buffer_bytes=generation.journal.statistics().held,
         )
 
-    def failed(self, exchange: Exchange, bug: BaseException) -> None:
+    def failed(self, request_id: str, stream_id: str | None, bug: BaseException) -> None:
         """See ``stream.exchange.Tell``."""
-        self._log.error("bug", request_id=exchange.asked.request_id, stream_id=exchange.stream_id, exc_info=bug)
+        self._log.error("bug", request_id=request_id, stream_id=stream_id, exc_info=bug)
 
     def ended(self, record: StreamRecord) -> None:
         """See ``stream.exchange.Tell``."""

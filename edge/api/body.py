@@ -39,10 +39,11 @@ _BROWSERS = ("Origin", "Sec-Fetch-Site")  # what a browser adds to what a page m
 def _live_with_parent() -> None:
     """In the parsing process: only the parent decides when to end, but it is never outlived.
 
-    Ctrl-C reaches the whole group. A parent that was killed takes nobody along: its side of the pool's pipes is open in
-    this process too, which would wait on them for ever.
+    Ctrl-C reaches the whole group, and systemd's SIGTERM all of a service. A parent that was killed takes nobody along:
+    its side of the pool's pipes is open in this process too, which would wait on them for ever.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_die_with, args=(parent,), daemon=True).start()

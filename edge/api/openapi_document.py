@@ -101,6 +101,7 @@ def _answers(one: Operation) -> dict[str, Any]:
 
 
 _EVENT_ID = "st_[0-9a-f]{32}:(0|[1-9][0-9]{0,9})"
+_MERGED_ID = _EVENT_ID.replace(":(", ":(end|")
 
 
 def _parameters() -> dict[str, Any]:
@@ -123,7 +124,7 @@ def _parameters() -> dict[str, Any]:
         "LastEventIds": _parameter(
             "header",
             "Last-Event-ID",
-            text("The same, of several.", needed=True, pattern=f"^{_EVENT_ID}(,{_EVENT_ID})*$"),
+            text("The same, of several.", needed=True, pattern=f"^{_MERGED_ID}(,{_MERGED_ID})*(,done)?$"),
         ),
         "StreamId": _parameter("path", "id", text(needed=True, pattern="^st_[0-9a-f]{32}$")),
         "StartingAfter": _parameter(

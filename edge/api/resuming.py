@@ -28,16 +28,20 @@ def wants_resume(request: web.Request) -> bool:
     Raises:
         BadRequest: it is not clear.
     """
-    for name, text in (
-        ("x-edge-resume", request.headers.get("x-edge-resume")),
-        ("resume", request.query.get("resume")),
-    ):
-        if text is not None:
-            wanted = _FLAGS.get(text.strip().lower())
-            if wanted is None:
-                raise BadRequest(f"{name}: must be 1 or 0, not {printable(text)!r}", param=name)
-            return wanted
-    return False
+    asked = flag("x-edge-resume", request.headers.get("x-edge-resume"))
+    return bool(flag("resume", request.query.get("resume")) if asked is None else asked)
+
+
+def flag(name: str, text: str | None) -> bool | None:
+    """What is said by 1 or 0; None if nothing is.
+
+    Raises:
+        BadRequest: it is not clear.
+    """
+    wanted = None if text is None else _FLAGS.get(text.strip().lower())
+    if text is not None and wanted is None:
+        raise BadRequest(f"{name}: must be 1 or 0, not {printable(text)!r}", param=name)
+    return wanted
 
 
 async def resume(

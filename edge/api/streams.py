@@ -1,21 +1,24 @@
-"""Streams by their ids: read on where a reader was, list, stop.
+"""Streams by their ids: read on where a reader was, one or several at once, list, stop.
 
 In: ``GET`` and ``DELETE /v1/streams/{id}``, ``GET /v1/streams``. Out: what was missed and what follows, or what is
 known. Must not: generate anything.
 """
 
+from collections.abc import Sequence
+
 import orjson
 from aiohttp import web
 
 from edge.api.context import CONTEXT
-from edge.api.resuming import caller, last_event_id, resume, resume_after
-from edge.errors import BadRequest
+from edge.api.merging import follow, ids
+from edge.api.resuming import caller, flag, last_event_id, resume, resume_after
+from edge.errors import BadRequest, NotFound
 from edge.policy.lifecycle import Happened
 from edge.policy.routing import printable
 from edge.protocol.numbering import is_stream
 from edge.store.base import StreamState
-from edge.stream.attachment import unknown
 from edge.stream.exchange import Exchange, House
+from edge.stream.finding import find_all, unknown
 
 _MOST_LISTED = 1000
 _DIGITS = 16
@@ -32,14 +35,18 @@ def routes(house: House) -> list[web.RouteDef]:
             return await resume(request, house, None, last, stream_id)
         return await resume_after(request, house, None, stream_id, _starting_after(request))
 
-    async def show_all(request: web.Request) -> web.Response:
-        return await _listed(house, caller(request[CONTEXT]))
+    async def show_all(request: web.Request) -> web.StreamResponse:
+        asked = ids(request)
+        if flag("follow", request.query.get("follow")):
+            return await follow(request, house, asked)
+        principal = caller(request[CONTEXT])
+        return await (_listed(house, principal) if asked is None else _chosen(house, principal, asked))
 
     async def stop(request: web.Request) -> web.Response:
         return await _stopped(house, caller(request[CONTEXT]), _stream_id(request))
 
     return [
-        web.get("/v1/streams", show_all),
+        web.get("/v1/streams", show_all, allow_head=False),
         web.get("/v1/streams/{id}", read, allow_head=False),
         web.delete("/v1/streams/{id}", stop),
     ]
@@ -62,6 +69,15 @@ async def _listed(house: House, principal: str) -> web.Response:
             shown[exchange.stream_id] = _live(house, exchange)
     data = sorted(shown.values(), key=lambda stream: float(str(stream["created"])), reverse=True)
     return _json({"object": "list", "data": data[:_MOST_LISTED]})
+
+
+async def _chosen(house: House, principal: str, asked: Sequence[str]) -> web.Response:
+    """Of these, those that there are."""
+    data: list[dict[str, object]] = []
+    for _, place in await find_all(house, principal, list(filter(is_stream, asked))):
+        if not isinstance(place, NotFound):
+            data.append(_live(house, place) if isinstance(place, Exchange) else _stored(house, place.state))
+    return _json({"object": "list", "data": data})
 
 
 async def _stopped(house: House, principal: str, stream_id: str) -> web.Response:

@@ -7,12 +7,13 @@ Must not: import what serving needs: it runs every few seconds for as long as Ed
 import http.client
 import os
 import socket
+import ssl
 import sys
 from urllib.parse import urlsplit
 
 import click
 
-from edge.config import Listen, parse_listen
+from edge.config import Listen, is_loopback, parse_listen
 from edge.settings import Server
 
 _WITHIN_S = 4.0
@@ -40,7 +41,7 @@ class _UnixConnection(http.client.HTTPConnection):
 def health(url: str | None) -> None:
     """Exit with 0 if Edge answers, and with 1 and the reason if it does not."""
     try:
-        status = _status(_given(url) if url is not None else _listening())
+        status = _own() if url is None else _status(_given(url))
     except (OSError, ValueError, http.client.HTTPException) as error:
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
     else:
@@ -50,9 +51,9 @@ def health(url: str | None) -> None:
         sys.exit(1)
 
 
-def _status(connection: http.client.HTTPConnection) -> int:
+def _status(connection: http.client.HTTPConnection, **headers: str) -> int:
     try:
-        connection.request("GET", _PATH)
+        connection.request("GET", _PATH, headers=headers)
         return connection.getresponse().status
     finally:
         connection.close()
@@ -62,21 +63,39 @@ def _given(url: str) -> http.client.HTTPConnection:
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("--url must be http://HOST:PORT or https://HOST:PORT")
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    return kind(parts.hostname, parts.port, timeout=_WITHIN_S)
+    if parts.scheme == "http":
+        return http.client.HTTPConnection(parts.hostname, parts.port, timeout=_WITHIN_S)
+    if is_loopback(parts.hostname):
+        return _over_tls(parts.hostname, parts.port)
+    return http.client.HTTPSConnection(parts.hostname, parts.port, timeout=_WITHIN_S)
 
 
-def _listening() -> http.client.HTTPConnection:
-    """To the first address that tells where it is: the sockets of systemd and port 0 do not."""
+def _own() -> int:
+    """What the first address answers, under a Host that is answered whatever the names of this host are."""
+    listen = _listening()
+    if listen.kind == "unix":
+        return _status(_UnixConnection(listen.path))
+    host = _HERE.get(listen.host, listen.host)
+    if not os.environ.get("EDGE_SERVER_TLS_CERT"):
+        status = _status(http.client.HTTPConnection(host, listen.port, timeout=_WITHIN_S), Host="localhost")
+        if status != http.client.BAD_REQUEST:
+            return status
+        # So says a TLS address, too: the certificate may be set in a file that is not known here.
+    return _status(_over_tls(host, listen.port), Host="localhost")
+
+
+def _over_tls(host: str, port: int | None) -> http.client.HTTPSConnection:
+    """To this host, for which no certificate has to speak: it names those that clients use, and may be our own."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return http.client.HTTPSConnection(host, port, timeout=_WITHIN_S, context=context)
+
+
+def _listening() -> Listen:
+    """The first address that tells where it is: the sockets of systemd and port 0 do not."""
     text = os.environ.get("EDGE_SERVER_LISTEN")
     addresses = [item.strip() for item in text.split(",")] if text else Server().listen
     for listen in map(parse_listen, addresses):
-        if listen.kind == "unix":
-            return _UnixConnection(listen.path)
-        if listen.port:
-            return _tcp(listen)
+        if listen.kind == "unix" or listen.port:
+            return listen
     raise ValueError("EDGE_SERVER_LISTEN does not tell where Edge is: give --url")
-
-
-def _tcp(listen: Listen) -> http.client.HTTPConnection:
-    return http.client.HTTPConnection(_HERE.get(listen.host, listen.host), listen.port, timeout=_WITHIN_S)

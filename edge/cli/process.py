@@ -93,7 +93,10 @@ class Process:
         edge.log.info("replaced", pid=pid, streams=len(edge.registry))
 
     def _stop_or_die(self, number: int) -> None:
-        """The first signal drains; a second one means it."""
-        if self._stop.is_set():
+        """The first signal drains; a second one means it.
+
+        To a process that was replaced systemd sends SIGTERM once more, as soon as the one that replaced it has ended.
+        """
+        if self._stop.is_set() and not (self.replaced and number == signal.SIGTERM):
             os._exit(128 + number)
         self._stop.set()

@@ -8,7 +8,7 @@ mistake at once. Must not: open sockets, log, or put a configured value into a m
 
 from edge.config.certificate import server_context
 from edge.config.changes import reconciled
-from edge.config.listen import Listen, parse_listen
+from edge.config.listen import Listen, is_loopback, parse_listen
 from edge.config.load import Loaded, load
 from edge.config.problems import ConfigError, Problem
 from edge.config.reference import Row, render_example, render_table, settings_rows
@@ -19,6 +19,7 @@ __all__ = [
     "Loaded",
     "Problem",
     "Row",
+    "is_loopback",
     "load",
     "parse_listen",
     "reconciled",

@@ -6,13 +6,13 @@ not: give out the id of a process that has ended; by now it may be another's.
 
 import fcntl
 import os
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
+from edge.service import systemctl
+
 UNIT = "edge.service"
-_SYSTEMCTL_S = 10.0
 
 
 def path_in(environ: Mapping[str, str]) -> Path | None:
@@ -79,9 +79,7 @@ def _alive(path: Path) -> int | None:
 
 
 def _main_pid() -> int | None:
-    command = ["systemctl", "show", "--property=MainPID", "--value", UNIT]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_SYSTEMCTL_S)  # noqa: S603 - nothing in it comes from outside
-        return int(done.stdout) or None
-    except (OSError, ValueError, subprocess.SubprocessError):
+        return int(systemctl.show(UNIT, ["MainPID"])["MainPID"]) or None
+    except (systemctl.Failed, KeyError, ValueError):
         return None

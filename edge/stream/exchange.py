@@ -57,8 +57,8 @@ class Tell(Protocol):
     def progressed(self, exchange: "Exchange") -> None:
         """It has been running for another ``log.progress_s``."""
 
-    def failed(self, exchange: "Exchange", bug: BaseException) -> None:
-        """It ended by a bug of ours."""
+    def failed(self, request_id: str, stream_id: str | None, bug: BaseException) -> None:
+        """An exchange, or a reader that came back, ended by a bug of ours."""
 
     def ended(self, record: StreamRecord) -> None:
         """It is over on both sides."""
@@ -353,5 +353,5 @@ class Exchange:
         self.timeline.enter(Phase.EDGE, self.house.clock())
         bug = self.generation.error.__cause__ if self.generation.error is not None else None
         if bug is not None:
-            self.house.tell.failed(self, bug)
+            self.house.tell.failed(self.asked.request_id, self.stream_id, bug)
         self.house.tell.ended(summarise(self))

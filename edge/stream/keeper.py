@@ -24,10 +24,11 @@ _LOOKS = 5
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A stream in a store."""
+    """A stream in a store. ``keeper`` finds it again: what was in one store may be in another by now."""
 
     store: StreamStore
     state: StreamState
+    keeper: "Keeper"
 
 
 class Keeping:
@@ -115,7 +116,7 @@ class Keeper:
             except StoreDown as down:
                 raise unavailable() from down
             if state is not None:
-                found = Found(store, state)
+                found = Found(store, state, self)
                 if not state.gone:
                     break  # else another store may still have its events
         return found

@@ -5,7 +5,7 @@ same end as the stream's. Must not: generate anything, or be read by a second re
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from edge.errors import BadRequest, EdgeError, Gone, InternalError
 from edge.policy.lifecycle import Outcome
@@ -16,9 +16,7 @@ from edge.stream.audience import Audience
 from edge.stream.keeper import Found, unavailable
 from edge.stream.voice import Voice
 
-Find = Callable[[], Awaitable[Found | None]]
-
-_PAGE_BYTES = 64 * 1024  # read at once
+_PAGE_BYTES = 64 * 1024  # read at once, where a reader may lag so far
 _LOOK_S = 1.0  # a store tells of changes by itself; this is for one whose word was lost
 
 
@@ -34,23 +32,26 @@ class Replay(Audience):
     """See the module.
 
     Args:
-        find: Looks for the stream again: what was in one store may be in another by now.
         after: Sequence of the event that the reader has seen last.
         numbering: Knows where events end.
-        voice: How an error looks that is not among the events.
+        voice: How an error looks that is not among the events; None where the reader tells of it by itself.
+
+    Attributes:
+        broken: What kept the stream from being read to its end.
     """
 
-    __slots__ = ("_find", "_found", "_last", "_numbering", "_room", "_task", "_voice")
+    __slots__ = ("_found", "_last", "_numbering", "_page_bytes", "_room", "_task", "_voice", "broken")
 
     def __init__(
-        self, found: Found, find: Find, settings: StreamSettings, after: int, *, numbering: Numbering, voice: Voice
+        self, found: Found, settings: StreamSettings, after: int, *, numbering: Numbering, voice: Voice | None
     ) -> None:
         super().__init__(found.state.meta.id, settings)
         self._found = found
-        self._find = find
         self._last = after
         self._numbering = numbering
         self._voice = voice
+        self._page_bytes = min(_PAGE_BYTES, settings.buffer_bytes)
+        self.broken: EdgeError | None = None
         self._room = asyncio.Event()
         self._room.set()
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -61,7 +62,7 @@ class Replay(Audience):
 
     def heartbeat(self, *, handed_over: bool) -> bytes:
         """See ``Audience``."""
-        return self._voice.heartbeat(handed_over=handed_over)
+        return b"" if self._voice is None else self._voice.heartbeat(handed_over=handed_over)
 
     def fail(self, bug: BaseException) -> None:
         """See ``Audience``."""
@@ -107,7 +108,7 @@ class Replay(Audience):
         while True:
             await self._room.wait()
             try:
-                stretches = await found.store.read(self.id, self._last, _PAGE_BYTES)
+                stretches = await found.store.read(self.id, self._last, self._page_bytes)
                 if not stretches:
                     if self._ends(found.state):
                         return
@@ -131,11 +132,11 @@ class Replay(Audience):
         state = await found.store.find(self.id)
         if state is None:
             raise Dropped(f"{self.id} has expired")
-        return Found(found.store, state)
+        return replace(found, state=state)
 
     async def _elsewhere(self, found: Found) -> Found:
         """Where else it is: what one store has not, the other may have got since."""
-        now = await self._find()
+        now = await found.keeper.find(found.state.meta.principal, self.id)
         if now is None or now.store is found.store:
             raise Dropped(f"what follows event {self._last} of {self.id} is in no store")
         return now
@@ -146,7 +147,8 @@ class Replay(Audience):
         count = stretch.last - self._last
         self._last = stretch.last
         self.handed_over = True
-        self._voice.before = data
+        if self._voice is not None:
+            self._voice.before = data
         self.publish(data, count)
 
     def _conclude(self, state: StreamState, ending: Ending) -> None:
@@ -158,19 +160,20 @@ class Replay(Audience):
             self._finish(outcome, None)
         else:
             error = _told(ending)
-            if ending.error == LOST and self._committed:
-                self.publish(self._voice.error_event(error, self._voice.request_id), 1)
+            if ending.error == LOST and (words := self._words(error)):
+                self.publish(words, 1)
             self._finish(outcome, error)  # any other is among the events
 
     def _part(self, outcome: Outcome, error: EdgeError) -> None:
         """End for this reader: the error is no event of the stream, which may have another in its place."""
-        if self._committed:
-            self.parting = self._voice.error_event(error, self._voice.request_id)
+        if self.outcome is None:
+            self.broken, self.parting = error, self._words(error)
         self._finish(outcome, error)
 
-    @property
-    def _committed(self) -> bool:
-        return self.handed_over or any(reader.committed for reader in self._readers)
+    def _words(self, error: EdgeError) -> bytes:
+        """An error as an event; empty where the status can tell it, or the reader does."""
+        voice, committed = self._voice, self.handed_over or any(reader.committed for reader in self._readers)
+        return b"" if voice is None or not committed else voice.error_event(error, voice.request_id)
 
     def _finish(self, outcome: Outcome, error: EdgeError | None) -> None:
         if self.outcome is None:

@@ -19,6 +19,9 @@ class Missing(Exception):
     """A peer cannot be measured here; the text says why."""
 
 
+_missing: dict[Path, str] = {}  # what could not be installed: nobody waits for that twice
+
+
 def environment(name: str, requirements: Sequence[str], use: str = "bench") -> Path:
     """The folder of an environment that has these; ``use`` is the cache's folder for it.
 
@@ -28,11 +31,17 @@ def environment(name: str, requirements: Sequence[str], use: str = "bench") -> P
     mark = hashlib.sha256(repr((sys.version, list(requirements))).encode()).hexdigest()[:12]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "edge" / use / f"{name}-{mark}"
+    if folder in _missing:
+        raise Missing(_missing[folder])
     if not (folder / "complete").is_file():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        _run([sys.executable, "-m", "venv", str(folder)])
-        _run([str(folder / "bin/python"), "-m", "pip", "install", "--quiet", *requirements])
+        try:
+            _run([sys.executable, "-m", "venv", str(folder)])
+            _run([str(folder / "bin/python"), "-m", "pip", "install", "--quiet", *requirements])
+        except Missing as error:
+            _missing[folder] = str(error)
+            raise
         (folder / "complete").touch()
     return folder
 

@@ -185,4 +185,12 @@ async def test_the_commands_find_the_process_by_its_file_and_none_that_has_ended
         assert (tmp_path / "edge.pid").exists()  # it was killed
         done = await run("reload", **there, PATH="/nonexistent")
         assert (done.status, "no running Edge was found" in done.err) == (1, True)
+        assert "edge serve" in done.err
         assert elsewhere.lines.of("reloaded") == []
+
+
+@pytest.mark.parametrize("command", ["reload", "upgrade"])
+async def test_a_process_that_is_not_there_is_one_line(command: str) -> None:
+    done = await run(command, "--pid", str(2**22 + 1))  # no kernel gives so large a number
+    assert (done.status, done.out) == (1, "")
+    assert done.err_lines == [f"edge: process {2**22 + 1} cannot be signalled: No such process"]

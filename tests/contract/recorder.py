@@ -10,7 +10,7 @@ from edge.errors import EdgeError
 from edge.policy.lifecycle import Happened
 from edge.protocol.batch import Batch
 
-LIMIT_S = 5.0
+LIMIT_S = 20.0  # what hangs fails its test; nothing is measured by it, and a busy machine takes 5 s for a flood
 
 
 class Recorder:

@@ -239,6 +239,19 @@ async def test_the_process_that_parses_ends_with_edge(fake: FakeModel, tmp_path:
     await _gone(children)
 
 
+async def test_the_process_that_parses_ends_only_with_edge(fake: FakeModel, tmp_path: Path) -> None:
+    """A stop of the service is told to all of its processes, and a large request may just have come."""
+    async with EdgeProcess(tmp_path, fake.url) as edge:
+        await edge.ready()
+        body = chat_body(messages=[{"role": "user", "content": "x" * 2_000_000}])
+        assert (await ask(edge.port, CHAT, body)).status == 200
+        children = edge.children()
+        for child in children:
+            os.kill(child, signal.SIGTERM)
+        assert (await ask(edge.port, CHAT, body)).status == 200
+        assert edge.children() == children
+
+
 async def _gone(pids: set[int]) -> None:
     async with asyncio.timeout(3):
         while any(_alive(pid) for pid in pids):

@@ -173,6 +173,25 @@ async def test_a_client_that_is_connected_is_served_once_more_and_sent_to_the_ne
         assert (await ask(edge.port, CHAT, chat_body())).status == 200
 
 
+async def test_one_that_was_replaced_drains_when_the_service_is_stopped_however_often_it_is_told(
+    fake: FakeModel, tmp_path: Path
+) -> None:
+    """As systemd tells it: once with the others, and once more when the main process has ended."""
+    fake.script(head(), chunk(chat_role() + chat_token("first")), gate("rest"), chunk(chat_finish() + DONE), end())
+    async with EdgeProcess(tmp_path, fake.url) as edge, RawClient(edge.port) as client:
+        await edge.ready()
+        await client.post(CHAT, chat_body())
+        await client.until(b"first", WITHIN_S)
+        edge.send_signal(signal.SIGUSR2)
+        await edge.lines.wait("replaced", timeout_s=START_S)
+        edge.send_signal(signal.SIGTERM)
+        await edge.lines.wait("draining", timeout_s=WITHIN_S)
+        edge.send_signal(signal.SIGTERM)
+        fake.open("rest")
+        await finish([client])
+        assert await edge.wait(WITHIN_S) == 0
+
+
 async def test_a_unix_socket_stays_at_its_path_until_the_last_one_has_ended(fake: FakeModel, tmp_path: Path) -> None:
     path = tmp_path / "edge.sock"
     async with EdgeProcess(tmp_path, fake.url, listen=f"unix:{path}") as edge:

@@ -1,9 +1,11 @@
 """A booted systemd with Edge installed in it, shared by every test in here; all of them are marked ``service``."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from service.package import Built, build
 from support.booted import CannotBoot, Machine, until
 from support.within import CONFIG, install
 
@@ -16,6 +18,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.service)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
+    """The package; skipped, loudly, where no index serves what it needs."""
+    folder = tmp_path_factory.mktemp("package")
+    yield build(folder)
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ Dockerfile that is there for this alone, or hide why a machine cannot do it.
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -14,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from support.debian import Absent, need
 
 REPOSITORY = Path(__file__).parents[2]
 BASE = "docker.io/library/python:3.13-slim"  # what the Dockerfile names; here it holds Debian's own Python 3.13
 TAG = "localhost/edge-relay:test"
 _BASE_PACKAGES = "python3,python3-pip,python3-venv,ca-certificates"
 _TOOLS = ("buildah", "mmdebstrap", "unshare", "nsenter")
-_WITHIN_S = 500.0
+_WITHIN_S = 400.0
+LOCKED = re.compile(r"^([a-z0-9-]+)==(\S+)", re.MULTILINE)
 # How this machine reaches a package index is this machine's business, so it is mounted, not built in.
 _MACHINE = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pip.conf")
 
@@ -70,6 +73,20 @@ class Buildah:
         how = ["--isolation", "chroot", "--pull-never", "--format", "docker", *mounts]
         self("build", *how, "--tag", tag, str(context))
 
+    def fetch_locked(self) -> None:
+        """Fetch what the locks name, in a container from the base: what any build here needs, and nothing else.
+
+        Raises:
+            Failed: This machine runs no program in an image, or no package index serves them.
+        """
+        text = "".join((REPOSITORY / name).read_text() for name in ("requirements.lock", "requirements-build.lock"))
+        names = " ".join("==".join(found) for found in LOCKED.findall(text))
+        context = self._scratch / "fetch"
+        context.mkdir()
+        fetch = "python3 -m pip download --quiet --no-deps --only-binary :all: --dest /tmp"
+        (context / "Dockerfile").write_text(f"FROM {BASE}\nRUN {fetch} {names}\n")
+        self.build(context, f"{TAG}-fetch")
+
     def layers(self, tag: str) -> list[int]:
         """The bytes of each layer, without compression."""
         manifest = orjson.loads(orjson.loads(self("inspect", "--type", "image", tag))["Manifest"])
@@ -98,12 +115,10 @@ def need_tools() -> None:
     """
     if os.geteuid() != 0:
         raise Failed("building and running an image needs root")
-    absent = [tool for tool in _TOOLS if shutil.which(tool) is None]
-    if absent and shutil.which("apt-get") is None:
-        raise Failed(f"{', '.join(absent)} are not installed")
-    if absent:
-        run(["apt-get", "update", "-qq"])
-        run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *_TOOLS[:2]])
+    try:
+        need(*_TOOLS)
+    except Absent as error:
+        raise Failed(str(error)) from None
 
 
 def run(argv: Sequence[str]) -> str:

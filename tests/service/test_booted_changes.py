@@ -1,5 +1,6 @@
 """Edge under a real systemd, given other settings and another process while it runs."""
 
+import pytest
 from support.booted import Machine, until
 from support.within import CONFIG, KEY, Client, drop_in
 
@@ -50,3 +51,32 @@ def test_the_new_process_keeps_the_watchdog_content(edge: Machine) -> None:
     edge.run("rm", "/etc/systemd/system/edge.service.d/impatient.conf")
     edge.run("systemctl", "daemon-reload")
     edge.run("systemctl", "restart", "edge.service")
+
+
+@pytest.mark.parametrize("verb", ["restart", "stop"])
+def test_a_stop_lets_the_process_that_was_replaced_finish_its_streams_too(edge: Machine, verb: str) -> None:
+    pid = edge.show("MainPID")
+    running = Client(edge, KEY, text=WORDS)
+    running.until("word1")
+    edge.run("systemctl", "kill", "--kill-whom=main", "--signal=USR2", "edge.service")
+    until("another main process", lambda: edge.show("MainPID") not in (pid, "0"))
+    edge.run("systemctl", verb, "edge.service")  # the new one has nothing to finish, and ends at once
+    lines = running.ended()
+    assert "word29" in "".join(lines)
+    assert "data: [DONE]" in lines
+    edge.run("systemctl", "start", "edge.service")
+    assert Client(edge, KEY).ended()[1] == "200"
+
+
+@pytest.mark.parametrize("command", ["reload", "upgrade"])
+def test_the_commands_find_the_service_and_say_if_it_does_not_run(edge: Machine, command: str) -> None:
+    pid = edge.show("MainPID")
+    assert edge.edge(command).startswith(f"process {pid} was asked to ")
+    if command == "upgrade":
+        until("another main process", lambda: edge.show("MainPID") not in (pid, "0"))
+    nobody = ("setpriv", "--reuid=65534", "--clear-groups", "/usr/bin/python3", "-m", "edge", command)
+    assert edge.run(*nobody, status=1).endswith("cannot be signalled: Operation not permitted; root can, by sudo\n")
+    edge.run("systemctl", "stop", "edge.socket", "edge.service")
+    said = edge.edge(command, status=1)
+    assert said.startswith("edge: edge.service is inactive (dead): there is no process to ask.")
+    edge.run("systemctl", "start", "edge.socket", "edge.service")

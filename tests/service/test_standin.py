@@ -1,7 +1,6 @@
 """Without a boot: a socket handed over as systemd does it, and an ear in systemd's place."""
 
 import asyncio
-import shutil
 import signal
 import socket
 import sys
@@ -10,12 +9,19 @@ from pathlib import Path
 
 import pytest
 from support.cli import environment
+from support.debian import Absent, need
 from support.notified import Ear
 from support.shapes import get
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("systemd-socket-activate") is None, reason="NO SOCKET WAS HANDED OVER: no systemd-socket-activate here"
-)
+
+@pytest.fixture(scope="module")
+def activate() -> str:
+    """The program that holds a socket and starts another for its first connection."""
+    try:
+        (path,) = need("systemd-socket-activate")
+    except Absent as error:
+        pytest.skip(f"NO SOCKET WAS HANDED OVER: {error}")
+    return path
 
 
 @pytest.fixture
@@ -26,13 +32,13 @@ def port() -> int:
 
 
 @pytest.fixture
-async def activated(port: int, tmp_path: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, Ear]]:
+async def activated(activate: str, port: int, tmp_path: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, Ear]]:
     """Edge, to be started by the first connection; and what it tells."""
     with Ear(str(tmp_path / "notify")) as ear:
         given = {"NOTIFY_SOCKET": ear.address, "WATCHDOG_USEC": "500000", "EDGE_DISCOVERY_ENABLED": "false"}
         handed = [f"--setenv={name}={value}" for name, value in given.items()]
         process = await asyncio.create_subprocess_exec(
-            *("systemd-socket-activate", f"--listen=127.0.0.1:{port}", *handed),
+            *(activate, f"--listen=127.0.0.1:{port}", *handed),
             *(sys.executable, "-m", "edge", "serve", "--listen", "systemd"),
             env=environment(),
             stderr=asyncio.subprocess.DEVNULL,

@@ -1,17 +1,34 @@
 """The unit files, judged by systemd's own tools; nothing is booted for it."""
 
 import re
-import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.debian import Absent, need
 
 MOST_EXPOSED = 1.2
 
-ANALYZE = shutil.which("systemd-analyze")
-pytestmark = pytest.mark.skipif(ANALYZE is None, reason="THE UNITS WERE NOT JUDGED: there is no systemd-analyze here")
+Analyze = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def analyze() -> Analyze:
+    """``systemd-analyze``: what it says of words, which has to be no complaint."""
+    try:
+        (path,) = need("systemd-analyze")
+    except Absent as error:
+        pytest.skip(f"THE UNITS WERE NOT JUDGED: {error}")
+
+    def said(*words: str) -> str:
+        argv = [path, "--no-pager", *words]
+        done = subprocess.run(argv, check=False, capture_output=True, text=True)  # noqa: S603 - no shell
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    return said
 
 
 @pytest.fixture
@@ -21,19 +38,11 @@ def written(tmp_path: Path) -> Path:
     return tmp_path / "etc/systemd/system"
 
 
-def analyze(*words: str) -> str:
-    done = subprocess.run(  # noqa: S603 - no shell
-        [ANALYZE or "", "--no-pager", *words], check=False, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
-
-
-def test_they_are_right(written: Path) -> None:
+def test_they_are_right(analyze: Analyze, written: Path) -> None:
     assert analyze("verify", str(written / "edge.service"), str(written / "edge.socket")) == ""
 
 
-def test_they_expose_little(written: Path) -> None:
+def test_they_expose_little(analyze: Analyze, written: Path) -> None:
     said = analyze("security", "--offline=yes", str(written / "edge.service"))
     found = re.search(r"Overall exposure level for edge.service: ([0-9.]+)", said)
     assert found, said

@@ -1,71 +1,18 @@
 """The package as a user gets it: the wheel, built from the source archive, in an environment that has nothing else."""
 
-import os
-import shutil
 import signal
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
-from support.cli import environment, run, serving
+from service.image import REPOSITORY
+from service.package import NAME, PIP, WITHIN_S, Built, done
+from support.cli import run, serving
 from support.raw import CHAT, ask, chat_body
 
 from edge import __version__
-
-REPOSITORY = Path(__file__).parents[2]
-NAME = f"edge_relay-{__version__}"
-_WITHIN_S = 300.0
-
-
-@dataclass(frozen=True)
-class Built:
-    """Both archives, and the Python of an environment in which the wheel is installed."""
-
-    source: Path
-    wheel: Path
-    python: Path
-
-
-def cannot(why: str) -> NoReturn:
-    """A developer may be without a package index, but CI has no excuse."""
-    message = f"THE WHEEL WAS NOT TESTED: {why}"
-    if os.environ.get("CI") == "true":
-        pytest.fail(message, pytrace=False)
-    pytest.skip(message)
-
-
-def done(*argv: str | Path, cwd: Path | None = None) -> None:
-    subprocess.run([*map(str, argv)], cwd=cwd, env=environment(PYTHONPATH=""), timeout=_WITHIN_S, check=True)  # noqa: S603 - ours
-
-
-def venv(folder: Path, *requirements: str | Path) -> Path:
-    """The Python of a new environment with these."""
-    done(sys.executable, "-m", "venv", folder)
-    python = folder / "bin/python"
-    try:
-        done(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements)
-    except subprocess.CalledProcessError as error:
-        cannot(f"pip cannot install {', '.join(map(str, requirements))} (status {error.returncode})")
-    return python
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
-    """The source archive from the checkout, the wheel from that, an environment from the wheel."""
-    folder = tmp_path_factory.mktemp("package")
-    builder = venv(folder / "builder", "--require-hashes", "--requirement", REPOSITORY / "requirements-build.lock")
-    done(builder, "-m", "hatchling", "build", "--target", "sdist", "--directory", folder, cwd=REPOSITORY)
-    source, wheel = folder / f"{NAME}.tar.gz", folder / f"{NAME}-py3-none-any.whl"
-    with tarfile.open(source) as archive:
-        archive.extractall(folder, filter="data")
-    done(builder, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder, cwd=folder / NAME)
-    yield Built(source, wheel, venv(folder / "user", wheel))
-    shutil.rmtree(folder)
 
 
 @pytest.fixture
@@ -87,7 +34,7 @@ def test_the_source_archive_holds_what_an_administrator_needs(built: Built) -> N
 
 def test_the_command_is_there_under_its_name(installed: Built) -> None:
     command = [str(installed.python.parent / "edge"), "--version"]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=_WITHIN_S, check=True)  # noqa: S603 - ours
+    told = subprocess.run(command, capture_output=True, text=True, timeout=WITHIN_S, check=True)  # noqa: S603 - ours
     assert told.stdout == f"edge, version {__version__}\n"
 
 
@@ -109,3 +56,11 @@ async def test_it_serves(installed: Built) -> None:
         answer = await ask(edge.port, CHAT, chat_body(model="echo"))
         assert (answer.status, answer.events[-1]) == (200, b"data: [DONE]\n\n")
         assert (await edge.signalled(signal.SIGTERM)).status == 0
+
+
+@pytest.mark.parametrize("platform", ["manylinux_2_17_aarch64", "macosx_11_0_arm64", "macosx_11_0_x86_64"])
+def test_what_is_locked_is_there_for_other_machines_too(built: Built, tmp_path: Path, platform: str) -> None:
+    """Nothing can be run for them here; but nothing would have to be compiled there."""
+    lock = ["--require-hashes", "--requirement", REPOSITORY / "requirements.lock"]
+    which = ["--no-deps", "--only-binary", ":all:", "--platform", platform, "--python-version", "3.13"]
+    done(built.python, *PIP, "download", "--dest", tmp_path, *which, *lock)

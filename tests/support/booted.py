@@ -5,6 +5,8 @@ Must not: touch the systemd of the machine that the tests run on, or leave the c
 """
 
 import fcntl
+import hashlib
+import itertools
 import os
 import shutil
 import signal
@@ -18,15 +20,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from support.debian import Absent, need
+
 ROOT = Path(__file__).parents[2]
 CACHE = Path.home() / ".cache/edge/service"
-PACKAGES = "systemd,systemd-sysv,dbus,python3,iproute2,procps"
+PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv,curl,iproute2,procps"
 # The release of Debian whose Python can load the extension modules that are installed here.
 SUITES = {(3, 11): "bookworm", (3, 13): "trixie"}
 TOOLS = ("systemd-nspawn", "mmdebstrap", "nsenter")
+MAKE_S = 300.0
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-PYTHONPATH = "/opt/edge:/opt/packages"
+PYTHONPATH = "/opt/checkout:/opt/packages"
 WITHIN_S = 60.0
+_NUMBERS = itertools.count()
 
 
 class CannotBoot(Exception):
@@ -48,13 +54,16 @@ def tree() -> Path:
     Raises:
         CannotBoot: It cannot be made or booted here.
     """
-    missing = ["root"] * (os.geteuid() != 0) + [tool for tool in TOOLS if shutil.which(tool) is None]
-    if missing:
-        raise CannotBoot(f"lacks {', '.join(missing)} (packages systemd-container, mmdebstrap)")
+    if os.geteuid() != 0:
+        raise CannotBoot("it needs root")
+    try:
+        need(*TOOLS)
+    except Absent as error:
+        raise CannotBoot(str(error)) from None
     suite = SUITES.get(sys.version_info[:2])
     if suite is None:
         raise CannotBoot(f"no Debian has the Python {sys.version_info[:2]} that the dependencies are installed for")
-    path = CACHE / suite
+    path = CACHE / f"{suite}-{hashlib.sha256(PACKAGES.encode()).hexdigest()[:8]}"
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one run makes it, others wait
@@ -67,9 +76,12 @@ def _make(suite: str, path: Path) -> None:
     half = path.with_suffix(".half")
     shutil.rmtree(half, ignore_errors=True)
     argv = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}", suite, str(half)]
-    done = subprocess.run(argv, check=False, capture_output=True, text=True)  # noqa: S603 - no shell, words of ours
+    try:
+        done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=MAKE_S)  # noqa: S603 - ours
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CannotBoot(f"mmdebstrap: {error}") from None
     if done.returncode != 0:
-        raise CannotBoot(f"mmdebstrap failed: {done.stderr.strip()[-300:]}")
+        raise CannotBoot(f"mmdebstrap failed: {' '.join(done.stderr.split())[-200:]}")
     (half / "etc/hosts").write_text("127.0.0.1 localhost\n")
     half.rename(path)
 
@@ -80,7 +92,7 @@ class Machine:
     def __init__(self, log: Path) -> None:
         self._log = log
         self._tree = tree()
-        self._name = f"edge-test-{os.getpid()}"
+        self._name = f"edge-test-{os.getpid()}-{next(_NUMBERS)}"
         self._init = 0
 
     def __enter__(self) -> Self:
@@ -89,7 +101,7 @@ class Machine:
             *("systemd-nspawn", "--quiet", f"--directory={self._tree}", f"--machine={self._name}"),
             *("--register=no", "--keep-unit", "--volatile=overlay", "--private-network", "--console=pipe"),
             *("--kill-signal=SIGRTMIN+3", f"--bind-ro={packages}:/opt/packages"),
-            f"--bind-ro={ROOT / 'edge'}:/opt/edge/edge",
+            f"--bind-ro={ROOT / 'edge'}:/opt/checkout/edge",
             "--boot",
         ]
         with self._log.open("wb") as log:
@@ -100,7 +112,7 @@ class Machine:
             self._boot()
         except (OSError, RuntimeError, AssertionError) as error:
             self.__exit__(None, None, None)
-            said = self._log.read_text(errors="replace")[-500:]
+            said = " ".join(self._log.read_text(errors="replace").split())[-200:]
             raise CannotBoot(f"systemd did not boot: {error}; {said}") from None
         return self
 
@@ -154,6 +166,10 @@ class Machine:
         """Write a file inside."""
         self.run("/bin/sh", "-c", 'mkdir -p "${1%/*}" && umask 077 && printf %s "$2" >"$1" && chmod "$3" "$1"',
                  "sh", path, text, f"{mode:o}")  # fmt: skip
+
+    def copy(self, folder: Path, path: str) -> None:
+        """Copy a folder of this machine into it."""
+        shutil.copytree(folder, f"/proc/{self._init}/root{path}")
 
     def show(self, name: str, unit: str = "edge.service") -> str:
         """One property of a unit."""

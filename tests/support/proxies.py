@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import os
 import re
-import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +15,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from bench.environments import Missing, environment
+
+from support.debian import Absent, need
 
 CONFIG = Path(__file__).parents[2] / "config"
 START_S = 15.0
@@ -30,11 +31,12 @@ class Unavailable(Exception):
     """This proxy cannot be had here; the text says why."""
 
 
-def _installed(name: str, package: str) -> str:
-    found = shutil.which(name, path=_SYSTEM)
-    if found is None:
-        raise Unavailable(f"{name} is not installed (apt-get install {package})")
-    return found
+def _installed(name: str) -> str:
+    try:
+        (path,) = need(name)
+    except Absent as error:
+        raise Unavailable(str(error)) from None
+    return path
 
 
 def _swap(text: str, *pairs: tuple[str, str]) -> str:
@@ -68,7 +70,7 @@ def _nginx(site: str) -> Configured:
     paths = "".join(f"{name}_temp_path tmp_{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     outer = "daemon off; master_process off; pid nginx.pid; error_log stderr; events {}"
     text = f"{outer}\nhttp {{ access_log off; {paths}\n{site}\n}}\n"
-    return [_installed("nginx", "nginx-light"), "-e", "stderr", "-p", ".", "-c"], text
+    return [_installed("nginx"), "-e", "stderr", "-p", ".", "-c"], text
 
 
 def caddy(port: int, edge: int, wait_s: float) -> Configured:
@@ -95,7 +97,7 @@ def haproxy(port: int, edge: int, wait_s: float) -> Configured:
         (r"bind :80$", f"bind 127.0.0.1:{port}"),
         (r"600s", f"{wait_s * 1000:g}ms"),
     )
-    return [_installed("haproxy", "haproxy"), "-db", "-f"], text
+    return [_installed("haproxy"), "-db", "-f"], text
 
 
 Proxy = Callable[[int, int, float], Configured]

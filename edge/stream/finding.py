@@ -1,0 +1,173 @@
+"""Where a stream is that a reader comes back to, and where in it that reader begins.
+
+In: a stream's id, who asks, and the event seen last. Out: what to attach to: the generation's journal if it runs here,
+else a replay out of a store. Must not: answer anybody, or generate anything.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from edge.errors import Gone, NotFound
+from edge.protocol.dialects import DIALECTS
+from edge.protocol.numbering import numbering
+from edge.protocol.surface import Surface
+from edge.settings import Stream as StreamSettings
+from edge.store.base import LOST, StoreDown
+from edge.stream.audience import Audience
+from edge.stream.exchange import Exchange, House
+from edge.stream.journal import Expired
+from edge.stream.keeper import Found
+from edge.stream.replay import Replay, gone, no_event, past_the_end
+from edge.stream.voice import Voice
+
+Place = Exchange | Found  # it runs here, or is in a store
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What is known of the stream that a reader came back to. ``source``: ``live`` if it runs here, else ``store``."""
+
+    surface: Surface
+    model: str | None
+    session: str | None
+    upstream: str | None
+    reconnections: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What a reader attaches to.
+
+    Attributes:
+        audience: An exchange's generation, or a ``Replay`` for this reader alone.
+        position: Where in its journal the reader begins.
+    """
+
+    audience: Audience
+    position: int
+    described: Described
+
+
+async def find(house: House, principal: str, stream_id: str) -> Place:
+    """Where this stream of this principal is.
+
+    Raises:
+        NotFound: there is no such stream, or it is somebody else's.
+        StoreUnavailable: it may be in a store that cannot be asked now.
+    """
+    exchange = house.registry.streams.get(stream_id)
+    if exchange is not None and exchange.asked.principal.name == principal:
+        return exchange
+    found = None if exchange is not None else await house.keeper.find(principal, stream_id)
+    if found is None:
+        raise unknown(stream_id)
+    return found
+
+
+async def find_all(house: House, principal: str, streams: Sequence[str]) -> list[tuple[str, Place | NotFound]]:
+    """Where each of these streams of this principal is, or that there is no such stream; looked for at the same time.
+
+    Raises:
+        StoreUnavailable: one may be in a store that cannot be asked now.
+    """
+    found = await asyncio.gather(*(find(house, principal, stream_id) for stream_id in streams), return_exceptions=True)
+    places: list[tuple[str, Place | NotFound]] = []
+    for stream_id, place in zip(streams, found, strict=True):
+        if isinstance(place, BaseException) and not isinstance(place, NotFound):
+            raise place
+        places.append((stream_id, place))
+    return places
+
+
+def unknown(stream_id: str) -> NotFound:
+    """What is told of a stream that there is not, and in the same words of somebody else's."""
+    return NotFound(f"there is no stream {stream_id!r}", code="stream_not_found")
+
+
+def surface_of(place: Place) -> Surface:
+    """Whose events it holds."""
+    return place.prepared.surface if isinstance(place, Exchange) else Surface(place.state.meta.surface)
+
+
+def check(place: Place, after: int) -> None:
+    """See that it can be read on after the event of this sequence.
+
+    Raises:
+        Gone: what is asked for is not kept any more, or never was.
+        BadRequest: there is no such event.
+    """
+    if isinstance(place, Exchange):
+        if not place.generation.kept:
+            raise Gone(
+                f"stream {place.stream_id} cannot be resumed, since that was not asked for; "
+                "send x-edge-resume: 1 with the request",
+                code="stream_not_kept",
+            )
+        if after > place.generation.journal.last:
+            raise no_event(after, place.generation.journal.last)
+        _position(place, after)
+        return
+    if after < place.state.first - 1:
+        raise gone(place.state.meta.id, after)
+    if place.state.ending is not None and after > place.state.last:
+        raise past_the_end(place.state, after)
+
+
+def seen_all(place: Place, after: int) -> bool:
+    """Whether it has ended, and nothing is left to be told to who has seen this event."""
+    if isinstance(place, Exchange):
+        return place.generation.outcome is not None and after == place.generation.journal.last > 0
+    ending, last = place.state.ending, place.state.last
+    return ending is not None and after == last > 0 and ending.error != LOST
+
+
+async def count(place: Place) -> Place:
+    """One more reader has come back, which a store is told here, and a generation by ``begin``."""
+    if isinstance(place, Found):
+        with contextlib.suppress(StoreDown):
+            again = await place.store.came_back(place.state.meta.id)
+            return replace(place, state=replace(place.state, reconnections=again))
+    return place
+
+
+def begin(settings: StreamSettings, place: Place, after: int, *, speaks: bool = True) -> Beginning:
+    """Attach at once to what this gives, or what waits for readers may end.
+
+    Args:
+        settings: Those of the reader.
+        place: Where it is; ``check`` has been passed.
+        after: Sequence of the event seen last.
+        speaks: Errors that are not among the events are told as events of the stream's surface.
+
+    Raises:
+        Gone: what is asked for is not kept any more.
+    """
+    if isinstance(place, Exchange):
+        position = _position(place, after)
+        place.generation.return_to()
+        return Beginning(place.generation, position, _described(place))
+    meta = place.state.meta
+    dialect = DIALECTS[Surface(meta.surface)]
+    marks = numbering(dialect.stream_type, meta.id, after)
+    voice = Voice(dialect, meta.model, meta.request_id) if speaks else None
+    return Beginning(Replay(place, settings, after, numbering=marks, voice=voice), 0, _described(place))
+
+
+def _described(place: Place) -> Described:
+    if isinstance(place, Exchange):
+        prepared, again = place.prepared, place.generation.reconnections
+        return Described(prepared.surface, prepared.model, place.asked.session, place.upstream, again, "live")
+    state, meta = place.state, place.state.meta
+    surface = Surface(meta.surface)
+    return Described(surface, meta.model, meta.session, state.upstream, state.reconnections, "store")
+
+
+def _position(exchange: Exchange, after: int) -> int:
+    cut = numbering(exchange.asked.dialect.stream_type, exchange.stream_id).cut
+    try:
+        return exchange.generation.journal.after(after, cut)
+    except Expired:
+        raise gone(exchange.stream_id, after) from None

@@ -1,0 +1,164 @@
+"""A reader of several streams at once: where each of them is, and the one response that they share.
+
+In: stream ids and a cursor. Out: a response, and what is told of it for each stream. Must not: generate anything, or
+end a stream for anybody else.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from aiohttp import web
+from msgspec.structs import replace
+
+from edge.errors import BadRequest, EdgeError, Gone, NotFound, ShuttingDown
+from edge.protocol.dialects import DIALECTS
+from edge.protocol.merged import ENDED, Marks, Tags
+from edge.protocol.sse import SSE_TYPE
+from edge.stream.attachment import Returned, record
+from edge.stream.exchange import STREAM_HEADERS, House
+from edge.stream.finding import Beginning, Place, begin, check, count, find_all
+from edge.stream.mux import Mux, Source
+from edge.stream.subscriber import Subscriber
+from edge.stream.writer import Writer
+
+_LEAST_BYTES = 16 * 1024  # that are read ahead of each stream out of a store
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wanted:
+    """Streams that a reader wants to read at once. ``marks``: how far it has got."""
+
+    request_id: str
+    principal: str
+    client: str | None
+    accepted_at: float
+    order: Sequence[str]
+    marks: Marks
+
+
+class Merging:
+    """One merged reader, and what it reads.
+
+    Args:
+        places: The streams that it is to be read on from.
+        lost: The others, and what is told of them.
+    """
+
+    def __init__(
+        self, house: House, wanted: Wanted, places: Mapping[str, Place], lost: Mapping[str, EdgeError]
+    ) -> None:
+        self.house = house
+        self.wanted = wanted
+        self._places = dict(places)
+        self._lost = dict(lost)
+        self._followed: list[tuple[Source, Beginning]] = []
+        self._reader: Subscriber | None = None
+        self._mux = Mux(wanted.request_id, house.settings.stream, Tags(wanted.order, wanted.marks.seen))
+        self._recorded = False
+
+    def __repr__(self) -> str:
+        return f"<Merging {self._mux!r}>"
+
+    async def run(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer the request."""
+        house, mux = self.house, self._mux
+        reader = self._reader = Subscriber(
+            mux, Writer(request), house.settings.stream, house.clock, self._changed, headers=self._headers
+        )
+        house.registry.add(self)
+        house.ticker.add(self)
+        try:
+            self._follow_all()
+            return await reader.run()
+        finally:
+            reader.leave()
+            self._changed()
+            await mux.closed()
+
+    def shut_down(self) -> None:
+        """See ``registry.Owned``; streams that are generated here are ended by their exchanges, and are told so."""
+        self._mux.leave(ShuttingDown("Edge is shutting down; ask for the rest again"))
+
+    def tick(self, now: float) -> None:
+        """See ``ticker.Ticked``."""
+        if self._reader is not None:
+            self._reader.tick(now)
+
+    def _follow_all(self) -> None:
+        mux, stream = self._mux, self.house.settings.stream
+        share = max(_LEAST_BYTES, stream.buffer_bytes // len(self.wanted.order))
+        ahead = replace(stream, buffer_bytes=min(stream.buffer_bytes, share))
+        for stream_id, error in self._lost.items():
+            mux.lose(stream_id, error)
+        for stream_id, place in self._places.items():
+            after = self.wanted.marks.seen.get(stream_id, 0)
+            try:
+                beginning = begin(ahead, place, after, speaks=False)
+            except Gone as gone:  # since it was looked at
+                mux.lose(stream_id, gone)
+                continue
+            source = mux.follow(beginning, DIALECTS[beginning.described.surface].stream_type)
+            self._followed.append((source, beginning))
+        self._places.clear()
+        mux.wake()
+
+    def _headers(self) -> Mapping[str, str]:
+        return {"x-request-id": self.wanted.request_id, **STREAM_HEADERS, "Content-Type": SSE_TYPE}
+
+    def _changed(self) -> None:
+        reader = self._reader
+        if reader is None or not reader.closed or self._recorded:
+            return
+        self._recorded = True
+        house, wanted, error = self.house, self.wanted, self._mux.error
+        house.registry.discard(self)
+        house.ticker.discard(self)
+        heartbeats = reader.heartbeats
+        for source, beginning in self._followed:
+            stream_id = source.audience.id
+            returned = Returned(
+                request_id=wanted.request_id,
+                stream_id=stream_id,
+                principal=wanted.principal,
+                client=wanted.client,
+                after=wanted.marks.seen.get(stream_id, 0),
+                accepted_at=wanted.accepted_at,
+            )
+            told = record(house, returned, beginning.described, reader)
+            house.tell.returned(dataclasses.replace(told, bytes_out=source.bytes_out, heartbeats=heartbeats))
+            heartbeats = 0  # which are no single stream's, and counted once
+        if error is not None and error.__cause__ is not None:
+            house.tell.failed(wanted.request_id, None, error.__cause__)
+
+
+async def merge(house: House, wanted: Wanted) -> Merging | None:
+    """What answers a reader of several streams; None if it has been told that all have ended.
+
+    Raises:
+        NotFound: the reader begins with a stream that there is not, or that is somebody else's.
+        BadRequest: there is no such event.
+        StoreUnavailable: a stream may be in a store that cannot be asked now.
+    """
+    seen = wanted.marks.seen
+    places: dict[str, Place] = {}
+    lost: dict[str, EdgeError] = {}
+    left = [stream_id for stream_id in wanted.order if seen.get(stream_id) != ENDED]
+    if not left and wanted.marks.done:
+        return None
+    for stream_id, place in await find_all(house, wanted.principal, left):
+        if isinstance(place, NotFound):
+            if stream_id not in seen:
+                raise place
+            lost[stream_id] = place  # the reader had it, so it has expired: the others go on
+            continue
+        try:
+            check(place, seen.get(stream_id, 0))
+        except Gone as gone:
+            lost[stream_id] = gone
+        except BadRequest as error:
+            error.param, error.message = "cursor", f"{stream_id}: {error.message}"
+            raise
+        else:
+            places[stream_id] = place
+    counted = {stream_id: await count(place) for stream_id, place in places.items()}
+    return Merging(house, wanted, counted, lost)

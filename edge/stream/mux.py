@@ -1,0 +1,254 @@
+"""Several streams as one: what a merged reader attaches to, and what attaches to each of the streams for it.
+
+In: the journals of generations and replays, a slice of each in turn. Out: events that say whose they are, for one
+reader. Must not: hold more of a stream than its own journal does, or let that wait for a reader who lags more than any
+other reader would: while this one does, nothing is taken, and what a journal has let go of meanwhile is told as lost.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+
+from edge.errors import EdgeError, InternalError
+from edge.policy.lifecycle import Outcome
+from edge.protocol.merged import HEARTBEAT, RETRY, Tagged, Tags
+from edge.settings import Stream as StreamSettings
+from edge.stream.audience import Audience
+from edge.stream.finding import Beginning
+from edge.stream.journal import Expired
+from edge.stream.replay import Replay, gone
+
+# Taken of one stream before it is another's turn.
+_SLICE_BYTES = 16 * 1024
+
+
+class Source:
+    """One of the streams: a reader of its journal.
+
+    Attributes:
+        bytes_out: What it has brought, as the merged reader got it.
+    """
+
+    committed = False  # how it ended is told beside its events, so none is made of that for this reader's sake
+    wants_events = True
+
+    def __init__(self, mux: "Mux", beginning: Beginning, stream_type: str) -> None:
+        self.audience = beginning.audience
+        self.position = beginning.position
+        self.stream_type = stream_type
+        self.bytes_out = 0
+        self._mux = mux
+        self.audience.attach(self)
+
+    @property
+    def behind(self) -> bool:
+        """There is more to be taken."""
+        return self.position < self.audience.journal.end
+
+    def __repr__(self) -> str:
+        return f"<Source {self.audience.id} at {self.position}>"
+
+    def take(self, data: bytes) -> bool:  # noqa: ARG002 - it takes all from the journal, where it is kept anyway
+        """See ``audience.Reader``."""
+        return False
+
+    def push(self) -> None:
+        """See ``audience.Reader``."""
+        self._mux.pushed(self)
+
+    def ended(self) -> None:
+        """See ``audience.Reader``."""
+        self._mux.wake()
+
+
+class Mux(Audience):
+    """See the module.
+
+    Args:
+        name: For whoever looks at it.
+        tags: Make the events, and know how far the reader is.
+    """
+
+    __slots__ = ("_handle", "_incomplete", "_leaving", "_lost", "_replays", "_said", "_sources", "_tags")
+
+    def __init__(self, name: str, settings: StreamSettings, tags: Tags) -> None:
+        super().__init__(name, settings)
+        self.begun = True  # whatever follows, the streams are known
+        self._tags = tags
+        self._sources: deque[Source] = deque()  # whose turn it is comes first
+        self._lost: list[tuple[str, EdgeError]] = []  # to be told
+        self._replays: list[Replay] = []
+        self._handle: asyncio.Handle | None = None
+        self._said = False  # something has gone out
+        self._leaving: EdgeError | None = None  # to be told when nothing is left to be taken
+        self._incomplete: EdgeError | None = None  # why some stream may yet be had by a reader that comes back
+
+    def __repr__(self) -> str:
+        end = f" {self.outcome}" if self.outcome else " paused" * self._paused
+        return f"<Mux {self.id}{end} {list(self._sources)} {self.journal!r}>"
+
+    def follow(self, beginning: Beginning, stream_type: str) -> Source:
+        """Read one more stream; once there is a reader."""
+        if isinstance(beginning.audience, Replay):
+            self._replays.append(beginning.audience)
+        source = Source(self, beginning, stream_type)
+        self._sources.append(source)
+        self.wake()
+        return source
+
+    def lose(self, stream_id: str, error: EdgeError) -> None:
+        """One of the streams cannot be read."""
+        self._lost.append((stream_id, error))
+        self.wake()
+
+    def leave(self, error: EdgeError) -> None:
+        """End it when what there is has been taken, for this reason if not all streams have ended."""
+        self._leaving = error
+        self.wake()
+
+    def wake(self) -> None:
+        """Look at all sources soon, unless the reader lags."""
+        if self._handle is None and not self._paused and self.outcome is None:
+            self._handle = asyncio.get_running_loop().call_soon(self._round)
+
+    def pushed(self, source: Source) -> None:
+        """This source has more: pass it on at once, unless it is others' turn. Never raises: the source is at work."""
+        if self._handle is not None or self._paused or self.outcome is not None:
+            return
+        try:
+            self._pass_on(source)
+        except Exception as bug:  # noqa: BLE001 - ours, and not the source's
+            self.fail(bug)
+            return
+        if source.behind:
+            self.wake()
+
+    async def closed(self) -> None:
+        """Wait until nothing of it runs any more."""
+        for replay in self._replays:
+            await replay.closed()
+
+    # --- as an audience -------------------------------------------------------------------------------------------
+
+    def heartbeat(self, *, handed_over: bool) -> bytes:  # noqa: ARG002 - a comment fits anywhere
+        """See ``Audience``."""
+        return HEARTBEAT
+
+    def fail(self, bug: BaseException) -> None:
+        """See ``Audience``."""
+        error = InternalError("Edge failed while merging streams")
+        error.__cause__ = bug
+        self._end(Outcome.INTERNAL_ERROR, error)
+
+    def break_off(self, error: EdgeError) -> None:
+        """See ``Audience``: this reader is told, the streams go on."""
+        self._end(Outcome.REJECTED, error)
+
+    def left(self, *, stalled: bool) -> None:
+        """See ``Audience``: for the streams, a reader has gone."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+        self.outcome = self.outcome or Outcome.CLIENT_GONE
+        while self._sources:
+            source = self._sources.popleft()
+            source.audience.detach(source, stalled=stalled)
+
+    def hold_on(self) -> None:
+        """See ``Audience``: nothing is taken while it is paused."""
+
+    def go_on(self) -> None:
+        """See ``Audience``; soon, since the reader is in the middle of its reading."""
+        self.wake()
+
+    # --- its work -------------------------------------------------------------------------------------------------
+
+    def _round(self) -> None:
+        """A slice of each source; those that are left when the reader begins to lag come first next time."""
+        self._handle = None
+        try:
+            again = self._slices()
+        except Exception as bug:  # noqa: BLE001 - told like every other end
+            self.fail(bug)
+            return
+        if again:
+            self.wake()
+        elif not self._paused and not self._sources:
+            self._conclude()
+        elif not self._paused and self._leaving is not None:
+            self.break_off(self._leaving)
+
+    def _slices(self) -> bool:
+        """Whether there is more."""
+        again = False
+        while self._lost and not self._paused:
+            self._tell_lost(*self._lost.pop(0))
+        for _ in range(len(self._sources)):
+            if self._paused:
+                return False
+            source = self._sources.popleft()
+            stream = source.audience
+            try:
+                self._pass_on(source)
+            except Expired:
+                self._tell_lost(stream.id, gone(stream.id, self._tags.last(stream.id)))
+                stream.detach(source)
+                continue
+            again |= source.behind
+            if source.behind or stream.outcome is None:
+                self._sources.append(source)
+            else:
+                self._tell_end(stream, stream.outcome)
+                stream.detach(source)
+        return again
+
+    def _pass_on(self, source: Source) -> None:
+        """Pass on a slice of what there is.
+
+        Raises:
+            Expired: it is gone.
+        """
+        audience = source.audience
+        run = audience.journal.read(source.position, _SLICE_BYTES)
+        if run:
+            tagged = self._tags.events(audience.id, run, source.stream_type, _SLICE_BYTES)
+            source.position += tagged.used or len(run)
+            source.bytes_out += len(tagged.data)
+            self._say(tagged)
+            audience.advanced()
+
+    def _tell_end(self, stream: Audience, outcome: Outcome) -> None:
+        broken = stream.broken if isinstance(stream, Replay) else None
+        if broken is not None:
+            self._tell_lost(stream.id, broken)
+        else:
+            self._say(Tagged(self._tags.end(stream.id, outcome, stream.error), 1, 0))
+
+    def _tell_lost(self, stream_id: str, error: EdgeError) -> None:
+        self._say(Tagged(self._tags.error(stream_id, error, final=not error.retryable), 1, 0))
+        if error.retryable:
+            self._incomplete = error
+
+    def _say(self, tagged: Tagged) -> None:
+        if tagged.count:
+            data = tagged.data if self._said else RETRY + tagged.data
+            self._said = self.handed_over = True
+            self.publish(data, tagged.count)
+
+    def _conclude(self) -> None:
+        if self._incomplete is not None:
+            self.break_off(self._incomplete)  # so that the connection is cut, and an ``EventSource`` comes back
+            return
+        self._say(Tagged(self._tags.done(), 1, 0))
+        self.clean = True
+        self._finish(Outcome.COMPLETE, None)
+
+    def _end(self, outcome: Outcome, error: EdgeError) -> None:
+        if self.outcome is None:
+            with contextlib.suppress(*(Exception,) if outcome is Outcome.INTERNAL_ERROR else ()):  # it may be in there
+                self._say(Tagged(self._tags.failure(error), 1, 0))
+            self._finish(outcome, error)
+
+    def _finish(self, outcome: Outcome, error: EdgeError | None) -> None:
+        self.outcome, self.error = outcome, error
+        self.conclude()
