@@ -348,7 +348,7 @@ class Connection(asyncio.Protocol):
         if asker is not None and (self._paused or self._kept):
             return
         self._asker = None
-        self._took = ignore
+        self._took = self._taker = ignore  # an idle connection must not hold on to the answer that it brought
         if self._tail is not None:
             self._tail.cancel()
             self._tail = None

@@ -1,19 +1,18 @@
 """All of what is proven here holds whatever keeps the streams: each test runs over every store."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.running import Running, Serve
 
-STORES = ("memory:",)
+STORES = ("memory", "sqlite")
 
 
 @pytest.fixture(params=STORES)
-def store_url(request: pytest.FixtureRequest) -> str:
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where streams are kept."""
-    url = request.param
-    assert isinstance(url, str)
-    return url
+    return {"memory": "memory:", "sqlite": f"sqlite:{tmp_path / 'edge.db'}"}[request.param]
 
 
 @pytest.fixture

@@ -203,6 +203,7 @@ async def test_a_stream_that_runs(edge: Running, fake: FakeModel, name: str, pla
     await ended(edge, stream)
 
 
+@pytest.mark.parametrize("store_url", ["memory:"])
 @pytest.mark.parametrize("name", STREAMS)
 @unhurried
 @given(plan=plans, batches=st.lists(st.integers(1, 4), min_size=1, max_size=5))

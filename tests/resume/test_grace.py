@@ -168,6 +168,7 @@ async def test_without_resume_leaving_is_stopping(serve: Serve, fake: FakeModel)
 # --- what is told of it -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("store_url", ["memory:"])  # elsewhere, those while it ran are counted by its record alone
 async def test_each_return_is_told_and_counted(serve: Serve, fake: FakeModel) -> None:
     """While it ran, and after it."""
     edge = await serve(upstream=OLLAMA_CASE.upstream)

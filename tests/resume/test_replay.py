@@ -27,6 +27,7 @@ from support.shapes import assert_told, get
 
 from edge.store.base import Ending, StreamLog, StreamMeta, lost
 
+pytestmark = pytest.mark.parametrize("store_url", ["memory:"])
 every_native = pytest.mark.parametrize("case", NATIVE, ids=str)
 STREAM = "st_" + "ab" * 16
 WHOLE = Ending("complete", clean=True, at=time.time())

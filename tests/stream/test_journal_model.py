@@ -1,5 +1,6 @@
 """The journal against a list of all events that ever were: whatever is appended, trimmed and bounded."""
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from support.streams import unhurried
@@ -112,4 +113,4 @@ class Model(RuleBasedStateMachine):
 
 
 TestJournal = Model.TestCase
-TestJournal.settings = unhurried
+TestJournal.settings = settings(unhurried, max_examples=40, stateful_step_count=25)

@@ -177,3 +177,9 @@ async def readers(edge: Running, stream: str, count: int) -> None:
 async def ended(edge: Running, stream: str) -> None:
     """Wait until it has a record."""
     await edge.wait(lambda: stream not in edge.edge.registry.streams)
+
+
+async def moved(edge: Running) -> None:
+    """Wait until all that has ended is where it is kept, and no more in the memory of this process."""
+    if edge.edge.keeper.stores.streams() is not None:
+        await edge.wait(lambda: not edge.edge.keeper.memory._ended)
