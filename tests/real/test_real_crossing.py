@@ -21,7 +21,7 @@ HI: Any = [{"role": "user", "content": "Say hello, please."}]
 
 @pytest.fixture
 async def edge(serve: Serve, llama: LlamaServer) -> Running:
-    return await serve(llama.url, upstream=CHAT_ALONE)
+    return await serve(llama.url, upstream=CHAT_ALONE, stream={"grace_s": 0.1})
 
 
 @pytest.fixture

@@ -31,7 +31,8 @@ def serve_wire(serve: Serve, fake: FakeModel) -> ServeWire:
             {"Content-Type": "application/json"},
             orjson.dumps({"data": [{"type": "model", "id": "m"}], "has_more": False}),
         )
-        return await serve(fake.url, upstream=wire.settings, **sections)
+        stream = {"grace_s": 0.05, **sections.pop("stream", {})}  # a session waits so long for its reader to come back
+        return await serve(fake.url, upstream=wire.settings, stream=stream, **sections)
 
     return start
 

@@ -47,7 +47,7 @@ async def test_every_client_can_try_how_it_takes_failures(serve: Serve, speaker:
 
 @every
 async def test_every_client_may_leave(serve: Serve, speaker: Speaker) -> None:
-    edge = await serve_simulator(serve)
+    edge = await serve_simulator(serve, stream={"grace_s": 0.05})
     async with RawClient(edge.port) as client:
         await client.post(speaker.path, {**speaker.body(Want()), "model": "stall"})
         await client.until(b"ipsum")
