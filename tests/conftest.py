@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,10 @@ async def serve(fake: FakeModel) -> AsyncIterator[Serve]:
         return one
 
     yield serve
-    while running:  # emptied, since pytest holds on to fixtures
-        await running.pop().stop()
+    # All of them, also if one fails: what still listens would keep the loop from closing.
+    async with AsyncExitStack() as stops:
+        while running:  # emptied, since pytest holds on to fixtures
+            stops.push_async_callback(running.pop(0).stop)
     await no_tasks_left(before)
     web_app._cached_build_middleware.cache_clear()  # aiohttp's, which would keep every Edge of the run
     gc.collect()  # an unclosed socket or transport warns now, and warnings are errors

@@ -113,8 +113,8 @@ class Keeper:
         for store in self._stores():
             try:
                 state = await store.find(stream_id)
-            except StoreDown as down:
-                raise unavailable() from down
+            except StoreDown:
+                raise unavailable() from None
             if state is not None:
                 found = Found(store, state, self)
                 if not state.gone:
@@ -131,8 +131,8 @@ class Keeper:
         for store in self._stores():
             try:
                 states = await store.streams(principal, most)
-            except StoreDown as down:
-                raise unavailable() from down
+            except StoreDown:
+                raise unavailable() from None
             for state in states:
                 found.setdefault(state.meta.id, state)
         return sorted(found.values(), key=lambda state: state.meta.created, reverse=True)[:most]
@@ -148,8 +148,8 @@ class Keeper:
             return None if found is None else found.state
         try:
             return await _stop(found, within_s)
-        except StoreDown as down:
-            raise unavailable() from down
+        except StoreDown:
+            raise unavailable() from None
 
     async def close(self) -> None:
         """Write what is to be written, and let go."""

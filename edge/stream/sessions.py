@@ -135,8 +135,8 @@ class Sessions:
                 if self._settings.busy == "conflict":
                     raise _busy(key[1])
                 await asyncio.sleep(_LOOK_S)
-        except StoreDown as down:
-            raise unavailable() from down
+        except StoreDown:
+            raise unavailable() from None
 
     def wanted(self, key: Key) -> bool:
         """Whether somebody waits for this session."""
@@ -162,8 +162,8 @@ class Sessions:
         """
         try:
             return await self._store.read(principal, session)
-        except StoreDown as down:
-            raise unavailable() from down
+        except StoreDown:
+            raise unavailable() from None
 
     async def delete(self, principal: str, session: str) -> bool:
         """Forget a conversation; whether there was one.
@@ -175,8 +175,8 @@ class Sessions:
         held = await self.take(principal, session)
         try:
             return await self._store.delete(principal, session)
-        except StoreDown as down:
-            raise unavailable() from down
+        except StoreDown:
+            raise unavailable() from None
         finally:
             held.release()
 
