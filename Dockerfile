@@ -34,7 +34,8 @@ COPY --from=build /opt/edge /opt/edge
 # A container is reached from outside or not at all. Listening there without keys is refused, as anywhere.
 ENV PATH=/opt/edge/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
-    EDGE_SERVER_LISTEN=0.0.0.0:11435
+    EDGE_SERVER_LISTEN=0.0.0.0:11435 \
+    STATE_DIRECTORY=/var/lib/edge
 EXPOSE 11435
 VOLUME /var/lib/edge
 WORKDIR /var/lib/edge

@@ -12,29 +12,34 @@ from typing import Protocol
 from aiohttp import web
 from msgspec.structs import replace
 
-from edge.api import management, ollama, openapi, ops, sessions, streams, surfaces
+from edge.api import management, ollama, openapi, ops, sessions, streams, surfaces, tickets
 from edge.api.body import Bodies
+from edge.api.callers import Anybody, Callers
 from edge.api.context import Context
 from edge.api.face import Face
+from edge.api.keyring import KeyRing
 from edge.api.server import Listener, connection_limit
 from edge.api.tls import Certificate
 from edge.config import Listen, parse_listen, reconciled
 from edge.errors import EdgeError
 from edge.policy.lifecycle import Happened
-from edge.settings import Auth, Settings
+from edge.settings import Settings
 from edge.settings import Upstream as UpstreamSettings
 from edge.store.memory_streams import MemoryStreams
 from edge.store.opening import Stores
 from edge.stream.exchange import Exchange, House
 from edge.stream.keeper import Keeper
+from edge.stream.limiting import Limits
 from edge.stream.registry import Registry
 from edge.stream.sessions import Sessions
 from edge.stream.ticker import Ticker, interval_for
+from edge.stream.turn import Admitting
 from edge.telemetry import log
 from edge.telemetry.metrics import Metrics
 from edge.telemetry.record import ReturnRecord, StreamRecord
 from edge.upstream.base import Upstream
 from edge.upstream.fleet import Fleet, Member
+from edge.upstream.jwks import KeySet
 from edge.upstream.pool import Pool
 from edge.upstream.relay import Relay
 from edge.upstream.simulator import Simulator
@@ -65,7 +70,7 @@ class Edge:
         self._admin_listens: list[Listen] = [parse_listen(text) for text in settings.server.admin_listen]
         self._started = False
         own_ports = {listen.port for listen in (*self._listens, *self._admin_listens) if listen.kind == "tcp"}
-        self.fleet = Fleet(settings, _upstream, log=self.log, own_ports=own_ports)
+        self.fleet = Fleet(settings, _upstream, log=self.log, own_ports=own_ports, clock=clock)
         self.registry = Registry()
         self.ticker = Ticker(interval_for(settings.stream), clock)
         self._stores = stores = Stores(settings, Ear(self.registry), os.environ)
@@ -73,20 +78,29 @@ class Edge:
             active=lambda: len(self.registry),
             known_models=lambda: self.fleet.known_models,
             store=stores.statistics,
+            queues=lambda: (self.fleet.admission.statistics(clock()), self.fleet.admission.totals(clock())),
         )
         self.bodies = Bodies(settings.server)
         tell = Teller(self.metrics)
         self.sessions = Sessions(stores.sessions, settings.sessions)
         self.keeper = Keeper(MemoryStreams(settings.store), stores)
-        self._house = House(settings, self.fleet, self.registry, self.ticker, tell, clock, self.keeper)
-        self.face = Face(settings, clock, tell)
+        self.limits = Limits(stores.counters(), settings)
+        admitting = Admitting(self.fleet.admission, self.ticker, clock)
+        self._house = House(
+            settings, self.fleet, self.registry, self.ticker, tell, clock, self.keeper, self.limits, admitting
+        )
+        self.callers = Callers(
+            settings.auth, KeyRing(lambda: stores.keys, self.log), lambda auth: KeySet(auth, self.log)
+        )
+        self.face = Face(settings, clock, tell, self.callers)
         app = make_app(self._house, self.face, self.bodies, self.sessions, self.metrics)
+        app.add_routes(tickets.routes(self.callers, self.bodies))
         self.listener = Listener(app, settings.server, connection_limit(settings.server))
-        self._admin_face = Face(for_operators(settings), clock, tell)
+        self._admin_face = Face(for_operators(settings), clock, tell, Anybody())
         admin = make_admin_app(self._house, self._admin_face, self.metrics)
         self.admin_listener = Listener(admin, settings.server, _ADMIN_CONNECTIONS)
         kept = (self.sessions, stores, self.keeper)
-        self._followers: tuple[Follower, ...] = (self.face, self.bodies, *kept, self.ticker)
+        self._followers: tuple[Follower, ...] = (self.face, self.bodies, *kept, self.limits, self.ticker)
 
     async def start(self, adopted: Mapping[str, Sequence[int]] | None = None) -> None:
         """Listen, then look for upstreams: a client that is early is told that none is known yet.
@@ -101,6 +115,7 @@ class Edge:
             Unusable: the store cannot be used until somebody mends it.
         """
         await self._stores.start()
+        await self.callers.start()
         held = adopted or any(listen.kind == "systemd" for listen in self._listens)
         if held:
             await self.fleet.start()
@@ -147,6 +162,7 @@ class Edge:
         self.listener.reload_tls()
         self.admin_listener.reload_tls()
         await self.fleet.reload(settings)
+        await self.callers.reload(settings.auth)
         self.settings = self._house.settings = settings
         for follower in self._followers:
             follower.follow(settings)
@@ -187,6 +203,7 @@ class Edge:
         await self.fleet.close()
         await self.bodies.close()
         await self.sessions.close()
+        await self.callers.close()
         await self.keeper.close()
         if self._started:
             self.log.info("stopped")
@@ -290,6 +307,7 @@ class Teller:
             path=request.path[:_SHOWN_CHARS],
             status=error.status,
             error=error.code,
+            **({} if context.principal is None else {"principal": context.principal.name}),
         )
 
 
@@ -307,7 +325,7 @@ def make_app(house: House, face: Face, bodies: Bodies, talks: Sessions, metrics:
     app.add_routes(ops.models(house.fleet))
     if not settings.server.admin_listen:
         app.add_routes(ops.exposition(metrics.render))
-    app.add_routes(openapi.routes(lambda: face.have_keys, have_metrics=not settings.server.admin_listen))
+    app.add_routes(openapi.routes(face.asks_for_keys, have_metrics=not settings.server.admin_listen))
     return app
 
 
@@ -321,8 +339,8 @@ def make_admin_app(house: House, face: Face, metrics: Metrics) -> web.Applicatio
 
 
 def for_operators(settings: Settings) -> Settings:
-    """The settings of the operator's own addresses: nobody is asked for a key there, and no browser page may call."""
-    return replace(settings, auth=Auth(), server=replace(settings.server, cors_origins=[]))
+    """The settings of the operator's own addresses: no browser page may call there."""
+    return replace(settings, server=replace(settings.server, cors_origins=[]))
 
 
 async def _while(waiting: Callable[[], bool]) -> None:

@@ -60,8 +60,20 @@ class Unauthorized(EdgeError):
     side, status, type, code = Side.CLIENT, 401, "authentication_error", "invalid_api_key"
 
 
+class TooManyAttempts(EdgeError):
+    """So many wrong credentials have come from this address that the next one is not looked at yet."""
+
+    side, status, type, code = Side.CLIENT, 429, "rate_limit_error", "too_many_attempts"
+
+
+class CannotTell(EdgeError):
+    """Who may call is kept elsewhere, and that cannot be asked now."""
+
+    status, type, code, retryable = 503, "server_error", "auth_unavailable", True
+
+
 class Forbidden(EdgeError):
-    """Known, but not allowed: a Host or Origin that is not on the list."""
+    """Known, but not allowed: a Host or Origin that is not on the list, a model or a route that is another's."""
 
     side, status, type, code = Side.CLIENT, 403, "permission_error", "forbidden"
 
@@ -112,6 +124,18 @@ class UnsupportedMedia(EdgeError):
     """Not JSON, or in an encoding Edge does not take."""
 
     side, status, type, code = Side.CLIENT, 415, "invalid_request_error", "unsupported_media_type"
+
+
+class RateLimited(EdgeError):
+    """A limit is reached; it passes, or less is to be asked."""
+
+    side, status, type, code, retryable = Side.CLIENT, 429, "rate_limit_error", "rate_limit_exceeded", True
+
+
+class OverBudget(EdgeError):
+    """What there is for a day or a month has been spent; a retry cannot help before the next one."""
+
+    side, status, type, code = Side.CLIENT, 429, "insufficient_quota", "insufficient_quota"
 
 
 class Busy(EdgeError):

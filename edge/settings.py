@@ -51,6 +51,22 @@ CLOUD_URLS = {"openai": "https://api.openai.com", "anthropic": "https://api.anth
 # Kinds that are in Edge itself, hence nowhere else.
 URLLESS = frozenset({"simulator"})
 
+JWT_ALGORITHM_NAMES = Literal[
+    "HS256",
+    "HS384",
+    "HS512",
+    "RS256",
+    "RS384",
+    "RS512",
+    "PS256",
+    "PS384",
+    "PS512",
+    "ES256",
+    "ES384",
+    "ES512",
+    "EdDSA",
+]
+
 REPAIR_NAMES = Literal[
     "drop-null-events",
     "role-first",
@@ -156,6 +172,69 @@ class Auth(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         list[str], Meta(description="static API keys; use ${VAR} or credential:NAME, not the key itself")
     ] = msgspec.field(default_factory=list)
     allow_anonymous: Annotated[bool, Meta(description="allow listening beyond loopback without any key")] = False
+    require_key: Annotated[
+        bool, Meta(description="let nobody in without a key, even while none has been made with edge keys create")
+    ] = False
+    failures_per_min: Annotated[
+        int,
+        Meta(ge=0, description="wrong credentials from one address in a minute before it must wait; 0 = any number"),
+    ] = 20
+    jwt_secret: Annotated[
+        str, Meta(description="what HS256 tokens (JWT) are signed with; use ${VAR} or credential:NAME")
+    ] = ""
+    jwt_jwks: Annotated[
+        str, Meta(description="https URL or file of the JSON Web Key Set whose keys sign tokens; instead of jwt_secret")
+    ] = ""
+    jwt_algorithms: Annotated[
+        list[JWT_ALGORITHM_NAMES],
+        Meta(
+            description="how tokens may be signed; empty = HS256 with a secret, RS256, ES256 and EdDSA with a key set"
+        ),
+    ] = msgspec.field(default_factory=list)
+    jwt_issuer: Annotated[str, Meta(description="iss that tokens must have; a key set needs it")] = ""
+    jwt_audience: Annotated[list[str], Meta(description="aud of which tokens must have one; a key set needs it")] = (
+        msgspec.field(default_factory=list)
+    )
+    jwt_leeway_s: Annotated[Seconds, Meta(description="how far clocks may differ in exp and nbf")] = 30.0
+    jwt_principal_claim: Annotated[
+        str, Meta(description="claim that names the caller; in all of these, a.b is b within a")
+    ] = "sub"
+    jwt_models_claim: Annotated[
+        str, Meta(description="claim with globs of allowed models, a list or a text with spaces; empty = all models")
+    ] = ""
+    jwt_lanes_claim: Annotated[
+        str, Meta(description="claim with allowed lanes, the default one first; empty = all lanes")
+    ] = ""
+    jwt_limits_claim: Annotated[
+        str,
+        Meta(description="claim with the name of a class of limits, or an object of limits; empty = the usual ones"),
+    ] = ""
+    jwt_admin_claim: Annotated[
+        str, Meta(description="claim that makes an admin if it is true or has the word edge-admin; empty = nobody")
+    ] = ""
+
+
+class Queue(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Waiting for a slot of an upstream, where those are limited: two lanes, each fair among the callers."""
+
+    interactive_length: Annotated[
+        int, Meta(ge=0, description="requests that may wait for an upstream; 0 = none, they are refused at once")
+    ] = 100
+    interactive_wait_s: Annotated[
+        PositiveSeconds, Meta(description="how long one may wait for that, before it is refused")
+    ] = 300.0
+    batch_length: Annotated[
+        int, Meta(ge=0, description="requests of the batch lane, which goes after interactive, that may wait")
+    ] = 1000
+    batch_wait_s: Annotated[PositiveSeconds, Meta(description="how long one of those may wait")] = 3600.0
+    batch_ageing_s: Annotated[
+        Seconds,
+        Meta(description="once one of those has waited for so long, every fourth slot that becomes free is batch's"),
+    ] = 60.0
+    drain_s: Annotated[
+        Seconds,
+        Meta(description="how long the slot of a request that was cut off stays taken, unless the server proves idle"),
+    ] = 30.0
 
 
 class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -243,6 +322,13 @@ class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     relay: Annotated[
         list[RELAY_PATHS], Meta(description="further routes that it has, passed on as they are, on exactly these paths")
     ] = msgspec.field(default_factory=list)
+    max_concurrency: Annotated[
+        int | None,
+        Meta(
+            description="requests it is given at once (Ollama: for each model), others wait; 0 = no limit; "
+            "unset = as the server tells, 1 for Ollama",
+        ),
+    ] = None
     num_ctx: Annotated[int, Meta(ge=0, description="Ollama: the context length to ask for; 0 = the server's own")] = 0
     on_truncation: Annotated[
         Literal["warn", "refuse"],
@@ -259,14 +345,43 @@ class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = None
 
 
+class Limit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What some requests may take. Of those that match a request the first one holds; 0 = no limit."""
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z", description="its name in usage and messages")]
+    principals: Annotated[list[str], Meta(description="whose requests: names with * and ?; empty = everybody's")] = (
+        msgspec.field(default_factory=list)
+    )
+    models: Annotated[list[str], Meta(description="for which models: names with * and ?; empty = any")] = msgspec.field(
+        default_factory=list
+    )
+    surfaces: Annotated[
+        list[str], Meta(description="on which surfaces: names or relayed routes with * and ?; empty = any")
+    ] = msgspec.field(default_factory=list)
+    shared: Annotated[bool, Meta(description="one count for all principals, instead of one for each")] = False
+    requests_per_min: Annotated[int, Meta(ge=0, description="requests in any 60 seconds")] = 0
+    tokens_per_min: Annotated[int, Meta(ge=0, description="tokens of prompts and answers in any 60 seconds")] = 0
+    concurrent: Annotated[int, Meta(ge=0, description="requests at once")] = 0
+    tokens_per_day: Annotated[int, Meta(ge=0, description="tokens of prompts and answers in a day, by UTC")] = 0
+    tokens_per_month: Annotated[int, Meta(ge=0, description="likewise in a calendar month")] = 0
+    max_tokens: Annotated[
+        int, Meta(ge=0, description="tokens of one answer: more is refused, and asked for where a request names none")
+    ] = 0
+    weight: Annotated[
+        float, Meta(ge=0, description="share of a busy upstream, in proportion to those of others; 0 = the usual one")
+    ] = 0.0
+
+
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole configuration."""
 
     server: Server = Server()
     stream: Stream = Stream()
     auth: Auth = Auth()
+    queue: Queue = Queue()
     log: Log = Log()
     discovery: Discovery = Discovery()
     sessions: Sessions = Sessions()
     store: Store = Store()
     upstream: list[Upstream] = msgspec.field(default_factory=list)
+    limit: list[Limit] = msgspec.field(default_factory=list)

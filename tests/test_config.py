@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from edge.config import ConfigError, Problem, load, parse_listen
-from edge.settings import Auth, Discovery, Server, Settings, Stream, Upstream
+from edge.settings import Auth, Discovery, Limit, Server, Settings, Stream, Upstream
 
 CANARY = "sk-canary-5e1f0c"
+JWKS = '[auth]\njwt_jwks = "https://a/k"\njwt_issuer = "i"\njwt_audience = ["a"]\n'
 UP = '[[upstream]]\nname = "a"\nurl = "http://127.0.0.1:8000"\n'
+LIMIT = '[[limit]]\nname = "a"\n'
 SIM = '[[upstream]]\nname = "a"\nkind = "simulator"\n'
 TLS = '[[upstream]]\nname = "b"\nurl = "https://host"\n'
 
@@ -71,18 +73,89 @@ MISTAKES = {
     "no address": ("[server]\nlisten = []", "server.listen", 2, "needs at least one address"),
     "unparsable address": ('[server]\nlisten = ["nope"]', "server.listen", 2, "item 1: must be HOST:PORT"),
     "address twice": ('[server]\nlisten = ["[::1]:80", "[::1]:80"]', "server.listen", 2, "the same address twice"),
-    "beyond loopback": ('[server]\nlisten = ["0.0.0.0:0"]', "server.listen", 2, "without auth.keys, unless"),
+    "beyond loopback": ('[server]\nlisten = ["0.0.0.0:0"]', "server.listen", 2, "without auth.keys, or auth"),
     "beyond loopback by name": ('[server]\nlisten = ["myhost:80"]', "server.listen", 2, "refuses to listen"),
     "host with a port": ('[server]\nallowed_hosts = ["a:1"]', "server.allowed_hosts", 2, "item 1 must be a host name"),
     "origin with a path": ('[server]\ncors_origins = ["http://a/"]', "server.cors_origins", 2, "item 1 must be SCHEME"),
     "port": ("[discovery]\nports = [0]", "discovery.ports", 2, "item 1 must be a port"),
+    "slots": (f"{UP}max_concurrency = -1", "upstream[0].max_concurrency", 4, "must be at least 0, which is no limit"),
+    "many slots": (f"{UP}max_concurrency = '4'", "upstream[0].max_concurrency", 4, "must be a whole number"),
+    "places": ("[queue]\nbatch_length = -1", "queue.batch_length", 2, "must be a whole number, at least 0"),
     # combinations
+    "ageing": ("[queue]\nbatch_wait_s = 60", "queue.batch_wait_s", 2, "batch_ageing_s must be less than batch_wait_s"),
     "body and budget": ("[server]\nbodies_budget_bytes = 1024", "server.bodies_budget_bytes", 2, "one body may not"),
     # keys
+    "required and not": (
+        "[auth]\nrequire_key = true\nallow_anonymous = true",
+        "auth.require_key",
+        2,
+        "contradict each other",
+    ),
+    "required of nobody": (
+        '[auth]\nrequire_key = true\n[store]\nurl = "memory:"',
+        "auth.require_key",
+        2,
+        "lets nobody in",
+    ),
+    "failures": ("[auth]\nfailures_per_min = -1", "auth.failures_per_min", 2, "at least 0"),
+    # tokens
+    "claim without tokens": ('[auth]\njwt_models_claim = "m"', "auth.jwt_models_claim", 2, "is of no use without"),
+    "issuer without tokens": ('[auth]\njwt_issuer = "m"', "auth.jwt_issuer", 2, "is of no use without"),
+    "secret and set": (
+        f'[auth]\njwt_secret = "{"s" * 32}"\njwt_jwks = "https://a/k"',
+        "auth.jwt_secret",
+        2,
+        "exclude each other",
+    ),
+    "short secret": ('[auth]\njwt_secret = "short"', "auth.jwt_secret", 2, "shorter than 32 bytes"),
+    "unknown algorithm": (
+        '[auth]\njwt_algorithms = ["none"]',
+        "auth.jwt_algorithms",
+        2,
+        "item 1 must be one of: HS256",
+    ),
+    "public keys as a secret": (
+        f'[auth]\njwt_secret = "{"s" * 32}"\njwt_algorithms = ["RS256"]',
+        "auth.jwt_algorithms",
+        3,
+        "needs a key set",
+    ),
+    "a secret that is public": (
+        f'{JWKS}jwt_algorithms = ["RS256", "HS256"]',
+        "auth.jwt_algorithms",
+        5,
+        "needs auth.jwt_secret",
+    ),
+    "set for anybody": (
+        '[auth]\njwt_jwks = "https://a/k"\njwt_issuer = "i"',
+        "auth.jwt_jwks",
+        2,
+        "meant for this server",
+    ),
+    "set of anybody": (
+        '[auth]\njwt_jwks = "https://a/k"\njwt_audience = ["a"]',
+        "auth.jwt_jwks",
+        2,
+        "whose tokens they are",
+    ),
+    "nobody's tokens": (f'{JWKS}jwt_principal_claim = ""', "auth.jwt_principal_claim", 5, "is needed"),
+    "set in the clear": (JWKS.replace("https", "http"), "auth.jwt_jwks", 2, "must be https:// beyond this machine"),
+    "set with a password": (JWKS.replace("//a", "//u:p@a"), "auth.jwt_jwks", 2, "must not have a user"),
+    "set of another scheme": (JWKS.replace("https", "ftp"), "auth.jwt_jwks", 2, "must be an https:// URL"),
+    "set nowhere": (JWKS.replace("https://a/k", "/no/such"), "auth.jwt_jwks", 2, "cannot be read: No such file"),
+    "set at no host": (JWKS.replace("//a", "//"), "auth.jwt_jwks", 2, "must be https://HOST"),
     "empty key": ('[auth]\nkeys = [""]', "auth.keys", 2, "item 1 is empty"),
     "short key": ('[auth]\nkeys = ["long-enough", "short"]', "auth.keys", 2, "item 2 is shorter than 8 characters"),
     "key with a space": ('[auth]\nkeys = ["Bearer something"]', "auth.keys", 2, "no header can carry"),
     "key for upstream": (f'{UP}api_key = "a\\nb"', "upstream[0].api_key", 4, "no header can carry"),
+    # limits
+    "limit once bracketed": ('[limit]\nname = "a"', "limit", 1, "must be written as [[limit]] for each limit"),
+    "limit without a name": ("[[limit]]\nconcurrent = 1", "limit[0].name", 1, "is required"),
+    "limit twice": (LIMIT + LIMIT, "limit[1].name", 4, "limit[0] has the same name"),
+    "limit, a word": (f'{LIMIT}concurrent = "all"', "limit[0].concurrent", 3, "a whole number, at least 0"),
+    "limit, negative": (f"{LIMIT}tokens_per_day = -1", "limit[0].tokens_per_day", 3, "at least 0"),
+    "limit, empty pattern": (f'{LIMIT}models = ["a", ""]', "limit[0].models", 3, "item 2 is empty"),
+    "limit, no such surface": (f'{LIMIT}surfaces = ["chats*"]', "limit[0].surfaces", 3, "item 1 matches no surface"),
     # upstreams
     "name twice": (UP + UP, "upstream[1].name", 5, "upstream[0] has the same name"),
     "own address": ('[[upstream]]\nname = "a"\nurl = "http://localhost:11435"', "upstream[0].url", 3, "Edge's own"),
@@ -280,6 +353,16 @@ class TestEnvironment:
         (problem,) = problems(file, UP + UP.replace('"a"', '"b"'), EDGE_UPSTREAM_URL="http://gpu")
         assert (problem.key, problem.where) == ("upstream.url", "EDGE_UPSTREAM_URL")
         assert "2 upstreams" in problem.message
+
+    def test_it_can_describe_a_limit_alone(self):
+        environ = {"EDGE_LIMIT_REQUESTS_PER_MIN": "60", "EDGE_LIMIT_SURFACES": "ollama_*, /v1/audio/*,session"}
+        (limit,) = load(None, environ).settings.limit
+        assert Limit(name="default", requests_per_min=60, surfaces=["ollama_*", "/v1/audio/*", "session"]) == limit
+
+    def test_it_cannot_override_one_of_several_limits(self, file):
+        (problem,) = problems(file, LIMIT + LIMIT.replace('"a"', '"b"'), EDGE_LIMIT_CONCURRENT="2")
+        assert (problem.key, problem.where) == ("limit.concurrent", "EDGE_LIMIT_CONCURRENT")
+        assert "2 limits" in problem.message
 
     def test_headers_that_are_no_json_object_are_refused(self, file):
         (problem,) = problems(file, UP, EDGE_UPSTREAM_HEADERS="X-Team=a")

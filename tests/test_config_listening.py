@@ -116,3 +116,19 @@ def test_an_upstream_cannot_be_the_operators_address(read: Read) -> None:
     text = 'admin_listen = ["127.0.0.1:9100"]'
     (problem,) = mistakes(read, text, '[[upstream]]\nname = "a"\nurl = "http://localhost:9100"')
     assert "Edge's own address" in problem.message
+
+
+@pytest.mark.parametrize(
+    "auth",
+    [
+        'keys = ["long-enough-key"]',
+        "require_key = true",
+        f'jwt_secret = "{"s" * 32}"',
+        'jwt_jwks = "https://idp/k"\njwt_issuer = "i"\njwt_audience = ["a"]',
+        'jwt_jwks = "http://127.0.0.1:1/k"\njwt_issuer = "i"\njwt_audience = ["a"]',
+    ],
+)
+def test_whatever_asks_for_a_credential_allows_listening_beyond_loopback(tmp_path, auth):
+    file = tmp_path / "edge.toml"
+    file.write_text(f'[server]\nlisten = ["0.0.0.0:1"]\n[auth]\n{auth}\n')
+    assert load(file, {}).settings.server.listen == ["0.0.0.0:1"]

@@ -11,15 +11,16 @@ import msgspec
 import pytest
 
 from edge.config import Row, load, render_example, render_table, settings_rows
-from edge.settings import Settings, Upstream
+from edge.settings import Limit, Settings, Upstream
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "config" / "edge.toml"
 ROWS = settings_rows()
+LISTED = {"upstream": Upstream, "limit": Limit}
 
 
-def with_upstream() -> str:
-    """The example with its commented block in force."""
+def with_blocks() -> str:
+    """The example with its commented blocks in force."""
     return re.sub(r"^#(?=[a-z\[])", "", EXAMPLE.read_text(), flags=re.MULTILINE)
 
 
@@ -33,17 +34,19 @@ def test_the_example_file_changes_nothing():
     assert Settings() == load(EXAMPLE, {}).settings
 
 
-def test_the_upstream_block_of_the_example_works_once_it_is_uncommented(tmp_path):
+def test_the_blocks_of_the_example_work_once_they_are_uncommented(tmp_path):
     file = tmp_path / "edge.toml"
-    file.write_text(with_upstream())
-    (upstream,) = load(file, {}).settings.upstream
-    assert Upstream(name="local", url="http://127.0.0.1:8000", repairs=["drop-null-events"]) == upstream
+    file.write_text(with_blocks())
+    settings = load(file, {}).settings
+    shown = {"max_concurrency": 4, "repairs": ["drop-null-events"]}
+    assert [Upstream(name="local", url="http://127.0.0.1:8000", **shown)] == settings.upstream
+    assert [Limit(name="everybody")] == settings.limit
 
 
 def test_the_example_file_names_every_setting():
-    """Sections and keys, the commented upstream's too, are those of the structs."""
-    table = tomllib.loads(with_upstream())
-    table["upstream"] = table["upstream"][0]
+    """Sections and keys, the commented blocks' too, are those of the structs."""
+    table = tomllib.loads(with_blocks())
+    table |= {section: table[section][0] for section in LISTED}
     named = [f"{section}.{key}" for section, content in table.items() for key in content]
     assert [f"{row.section}.{row.key}" for row in ROWS] == named
 
@@ -51,7 +54,7 @@ def test_the_example_file_names_every_setting():
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.env)
 def test_every_setting_has_its_help_and_unit_above_it(row: Row):
     """The line above a key is the description in the struct, with the unit or the values in brackets."""
-    struct = Upstream if row.section == "upstream" else type(getattr(Settings(), row.section))
+    struct = LISTED.get(row.section) or type(getattr(Settings(), row.section))
     description = msgspec.json.schema(struct)["$defs"][struct.__name__]["properties"][row.key]["description"]
     section = EXAMPLE.read_text().partition(f"[{row.section}]")[2]
     above = re.search(rf"^# (.*)\n#?{row.key} = ", section, flags=re.MULTILINE)

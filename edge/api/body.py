@@ -68,14 +68,26 @@ class Bodies:
         self.budget.limit = settings.server.bodies_budget_bytes
 
     async def read(
-        self, request: web.BaseRequest, surface: Surface, share: Share, targets: Callable[[], tuple[Target, ...]]
+        self,
+        request: web.BaseRequest,
+        surface: Surface,
+        share: Share,
+        targets: Callable[[], tuple[Target, ...]],
+        most: Callable[[str | None], int | None] | None = None,
     ) -> Prepared:
-        """Read, check and rewrite a body; ``targets``, asked for a large one only, is whom to translate it for.
+        """Read, check and rewrite a body.
+
+        Args:
+            request: Whose body it is.
+            surface: What it asks.
+            share: Filled with its size.
+            targets: Asked for a large body only: whom to translate it for.
+            most: See ``protocol.request.prepare``; can be passed to another process.
 
         Raises:
             EdgeError: too large, too slow, no room, not JSON, or not what the surface asks for.
         """
-        return await self._prepare(surface, await self.read_raw(request, share), targets)
+        return await self._prepare(surface, await self.read_raw(request, share), targets, most)
 
     async def read_raw(self, request: web.BaseRequest, share: Share) -> bytes:
         """Read a body that is declared to be JSON.
@@ -137,11 +149,17 @@ class Bodies:
         if not share.take(size):
             raise Busy("too many large requests at once (server.bodies_budget_bytes)", headers={"Retry-After": "1"})
 
-    async def _prepare(self, surface: Surface, raw: bytes, targets: Callable[[], tuple[Target, ...]]) -> Prepared:
+    async def _prepare(
+        self,
+        surface: Surface,
+        raw: bytes,
+        targets: Callable[[], tuple[Target, ...]],
+        most: Callable[[str | None], int | None] | None,
+    ) -> Prepared:
         if len(raw) <= _INLINE_BYTES:
-            return prepare(surface, raw)
+            return prepare(surface, raw, most)
         # How the answers of embeddings are made cannot be passed between processes.
-        crossed = functools.partial(prepare_crossed, surface, raw, () if surface in EMBEDS else targets())
+        crossed = functools.partial(prepare_crossed, surface, raw, () if surface in EMBEDS else targets(), most)
         return await self._elsewhere(crossed)
 
     async def estimate(self, prepared: Prepared) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from edge.errors import InternalError
 from edge.policy.auth import Principal
 from edge.protocol.dialect import Dialect
 from edge.protocol.dialects import DIALECTS
@@ -40,6 +41,18 @@ class Context:
 
 
 CONTEXT = web.RequestKey("context", Context)
+
+
+def caller(request: web.BaseRequest) -> Principal:
+    """Who is calling.
+
+    Raises:
+        InternalError: nobody has found out, which is what the face is for.
+    """
+    principal = request[CONTEXT].principal
+    if principal is None:
+        raise InternalError("a request got past the face without a principal")
+    return principal
 
 
 def make_context(request: web.BaseRequest, accepted_at: float, client: str | None) -> Context:

@@ -12,9 +12,9 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from edge import __version__
+from edge.api.callers import WhoCalls
 from edge.api.context import CONTEXT, Context, make_context
 from edge.errors import EdgeError, Forbidden, InternalError, MethodNotAllowed, NotFound, ShuttingDown
-from edge.policy.auth import Keys
 from edge.policy.client import UNIX, Proxies
 from edge.policy.hosts import Hosts, Origins
 from edge.settings import Settings
@@ -39,21 +39,24 @@ class Face:
     """The middleware and the response hook of the application.
 
     Attributes:
-        have_keys: Whether a caller needs one.
         leaving: Each answer closes its connection: whoever sends more is to connect again, to whoever listens then.
     """
 
-    def __init__(self, settings: Settings, clock: Callable[[], float], tell: Refused) -> None:
+    def __init__(self, settings: Settings, clock: Callable[[], float], tell: Refused, callers: WhoCalls) -> None:
         self._clock = clock
+        self._callers = callers
         self._tell = tell
         self.leaving = False
         self.follow(settings)
 
+    def asks_for_keys(self) -> bool:
+        """Whether a caller needs a credential."""
+        return self._callers.required
+
     def follow(self, settings: Settings) -> None:
         """These settings are in force."""
-        self._keys = Keys(settings.auth.keys)
-        self.have_keys = bool(self._keys)
-        self._hosts = Hosts(settings.server.allowed_hosts, have_keys=self.have_keys)
+        allowed = settings.server.allowed_hosts
+        self._hosts = {have_keys: Hosts(allowed, have_keys=have_keys) for have_keys in (False, True)}
         self._origins = Origins(settings.server.cors_origins)
         self._proxies = Proxies(settings.server.trusted_proxies)
         self._stall_s = settings.stream.client_stall_s  # a client that takes nothing of an answer for so long is cut
@@ -76,7 +79,7 @@ class Face:
 
     async def _handle(self, request: web.Request, context: Context, handler: Handler) -> web.StreamResponse:
         try:
-            preflight = self._admit(request, context)
+            preflight = await self._admit(request, context)
             return preflight or await handler(request)
         except EdgeError as told:
             return self._answer(request, context, told)
@@ -110,8 +113,9 @@ class Face:
         headers = request.headers
         return self._proxies.client(peer, headers.getall("X-Forwarded-For", []), headers.getall("Forwarded", []))
 
-    def _admit(self, request: web.Request, context: Context) -> web.StreamResponse | None:
-        self._hosts.check(request.headers.get("Host"), trusted=_over_unix(request))
+    async def _admit(self, request: web.Request, context: Context) -> web.StreamResponse | None:
+        hosts = self._hosts[self._callers.required]
+        hosts.check(request.headers.get("Host"), trusted=_over_unix(request))
         origin = request.headers.get("Origin")
         if request.method == "OPTIONS" and origin is not None:
             headers = self._origins.preflight(origin, request.headers.get("Access-Control-Request-Headers"))
@@ -119,7 +123,7 @@ class Face:
                 raise Forbidden("this origin may not call; see server.cors_origins")
             return web.Response(status=204, headers=headers)
         if request.path not in _OPEN:
-            context.principal = self._keys.check(request.headers)
+            context.principal = await self._callers.identify(request, context.client)
         return None
 
     def _answer(self, request: web.BaseRequest, context: Context, error: EdgeError) -> web.Response:

@@ -19,9 +19,10 @@ from aiohttp import web
 from yarl import URL
 
 from edge.api.body import Bodies
-from edge.api.context import CONTEXT
+from edge.api.context import CONTEXT, caller
 from edge.api.face import Handler
 from edge.errors import Forbidden, NoUpstream, Unsupported, UpstreamUnreachable
+from edge.policy.permission import check_admin
 from edge.protocol.ndjson import encode_line
 from edge.protocol.request import parse_object
 from edge.protocol.surface import OLLAMA
@@ -56,6 +57,7 @@ def routes(house: House, bodies: Bodies) -> list[web.RouteDef]:
 
     def json(path: str) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
+            check_admin(caller(request))
             member = _manageable(fleet)
             share = bodies.budget.share()
             try:
@@ -68,6 +70,7 @@ def routes(house: House, bodies: Bodies) -> list[web.RouteDef]:
         return handle
 
     async def blob(request: web.Request) -> web.StreamResponse:
+        check_admin(caller(request))
         member = _manageable(fleet)
         if "Origin" in request.headers:  # a page could send one without asking first, as its type may be anything
             raise Forbidden("blobs are not taken from browsers")

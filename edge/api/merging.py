@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from edge.api.context import CONTEXT
-from edge.api.resuming import caller, last_event_id
+from edge.api.context import CONTEXT, caller
+from edge.api.resuming import last_event_id
 from edge.errors import BadRequest
 from edge.policy.routing import printable
 from edge.protocol.merged import Marks, parse_marks
@@ -57,7 +57,7 @@ async def follow(request: web.Request, house: House, asked: Sequence[str] | None
     context = request[CONTEXT]
     wanted = Wanted(
         request_id=context.request_id,
-        principal=caller(context),
+        principal=caller(request).name,
         client=context.client,
         accepted_at=context.accepted_at,
         order=asked,

@@ -12,7 +12,9 @@ import orjson
 from aiohttp import web
 
 from edge.api.body import Bodies
+from edge.api.context import caller
 from edge.errors import NotFound
+from edge.policy.permission import may_use
 from edge.policy.routing import printable, route
 from edge.protocol.fields import Fields
 from edge.protocol.ollama import now_text
@@ -43,15 +45,19 @@ def routes(fleet: Fleet, bodies: Bodies) -> list[web.RouteDef]:
     async def version(_request: web.Request) -> web.Response:
         return _json({"version": VERSION})
 
-    async def tags(_request: web.Request) -> web.Response:
-        return _json({"models": [tag(card) for card in fleet.models()]})
+    async def tags(request: web.Request) -> web.Response:
+        principal = caller(request)
+        return _json({"models": [tag(card) for card in fleet.models() if may_use(principal, card["id"])]})
 
-    async def loaded_now(_request: web.Request) -> web.Response:
+    async def loaded_now(request: web.Request) -> web.Response:
+        principal = caller(request)
         members = [member for member in fleet.members if member.up]
         found: dict[str, object] = {}
         for models in await asyncio.gather(*map(_running_at, members)):
             for model in models:
-                found.setdefault(str(model.get("name")), model)
+                name = str(model.get("name"))
+                if may_use(principal, name):
+                    found.setdefault(name, model)
         return _json({"models": list(found.values())})
 
     async def show(request: web.Request) -> web.Response:
@@ -63,7 +69,7 @@ def routes(fleet: Fleet, bodies: Bodies) -> list[web.RouteDef]:
         fields = Fields(asked)
         name = known_as(fields.text("model") or fields.needed_text("name"), fleet.known_models)
         card = fleet.model(name)
-        if card is None:
+        if card is None or not may_use(caller(request), name):
             raise NotFound(f"model '{printable(name)}' not found", code="model_not_found", param="model")
         return await _shown_by(fleet, name, asked) or _json(shown(card))
 

@@ -14,23 +14,26 @@ Family = Literal["OpenAI", "Anthropic", "Ollama"]
 # What each status of an error means, whatever the surface; "default" is any other.
 FAILURES: dict[str, str] = {
     "400": "The request is malformed, or cannot be told to the upstream; the field is named.",
-    "401": "No API key, or not a valid one.",
-    "403": "This Host or Origin is not allowed, or the operator does not allow this.",
+    "401": "No credential, or not a valid one.",
+    "403": "This Host or Origin is not allowed, the operator does not allow this, or the key does not.",
     "404": "There is no such model, session, stream or route.",
     "408": "The request body did not arrive within server.body_s.",
     "409": "The session is busy, and sessions.busy is conflict; or the stream was stopped before it brought anything.",
     "410": "What is asked for of the stream is not kept any more, or never was.",
     "413": "The request body is over server.max_body_bytes.",
     "415": "The request body is not declared as application/json, or is encoded.",
+    "429": "A limit or a budget is used up, too many of the caller's requests wait, or credentials were often wrong.",
     "500": "A bug in Edge.",
     "501": "No upstream can answer this surface.",
     "502": "The upstream could not be reached, broke off, or sent what makes no sense.",
-    "503": "No upstream is up, Edge is shutting down, or it is at one of its bounds.",
+    "503": "No upstream is up, none has had a slot in time, Edge is leaving or full, or cannot tell who may call.",
     "504": "A clock for the upstream ran out.",
     "default": "What the upstream said, with its own status.",
 }
 _EVERYWHERE = ("x-request-id", "request-id")
-_WITH_FAILURE = {"401": ("WWW-Authenticate",), "503": ("Retry-After",), "default": ("Retry-After",)}
+_QUEUE = ("x-edge-queue-position", "x-edge-queue-length", "x-edge-queue-estimate")
+_AGAIN = ("Retry-After", *_QUEUE)
+_WITH_FAILURE = {"401": ("WWW-Authenticate",), "429": _AGAIN, "503": _AGAIN, "default": ("Retry-After",)}
 
 
 def headers() -> dict[str, Any]:
@@ -44,6 +47,9 @@ def headers() -> dict[str, Any]:
         "x-edge-estimated": "true: the count is an estimate, since the upstream cannot count.",
         "Server-Timing": "Milliseconds up to the status: queued, connect, upstream, edge.",
         "Retry-After": "Seconds.",
+        "x-edge-queue-position": "Where the request was among those that wait for a slot, or would have been.",
+        "x-edge-queue-length": "How many wait.",
+        "x-edge-queue-estimate": "Seconds until the one at that position would be served.",
         "WWW-Authenticate": "Bearer.",
     }
     return {name: {"description": about, "schema": {"type": "string"}} for name, about in told.items()}
@@ -101,6 +107,10 @@ def schemas() -> dict[str, Schema]:
             {"id": said, "turns": items(record(turn, "role", "content", "at"), needed=True), "created": count,
              "updated": count},
             "id", "turns", "created", "updated",
+        ),
+        "Ticket": record(
+            {"object": word("ticket", needed=True), "ticket": said, "expires_at": count, "stream": text()},
+            "object", "ticket", "expires_at",
         ),
         "Stream": _stream(said, count),
         "Streams": record({"object": word("list", needed=True), "data": items(ref("Stream"), needed=True)}, "data"),

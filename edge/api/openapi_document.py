@@ -11,6 +11,7 @@ from edge.api import openapi_answers, openapi_ollama, openapi_requests
 from edge.api.openapi_answers import failure, headers_of
 from edge.api.openapi_operations import Operation, operations
 from edge.api.openapi_schema import ref, text, whole, word
+from edge.policy.lanes import Lane
 
 _ABOUT = """\
 What Edge answers, whichever model server is behind it. Request schemas name the fields that Edge reads and how it reads
@@ -23,7 +24,10 @@ API's streams answers `HEAD` too, and every route answers a browser's preflight.
 _SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    "azure": {"type": "apiKey", "in": "header", "name": "api-key"},
 }
+_TICKET = {"ticket": {"type": "apiKey", "in": "query", "name": "ticket"}}
+_NEEDED: list[dict[str, list[str]]] = [{name: []} for name in _SECURITY]
 _LICENCE = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
 _ALWAYS = (403, 500)
 
@@ -43,7 +47,7 @@ def document(*, have_keys: bool, have_metrics: bool) -> dict[str, Any]:
         fails = _fails(one, have_keys=have_keys)
         failures.update({f"{one.family}{status.title()}": failure(one.family, status) for status in fails})
         paths.setdefault(one.path, {})[one.method] = {
-            **_operation(one, fails), **({"security": []} if have_keys and one.open else {})
+            **_operation(one, fails), **(_security(one) if have_keys else {})
         }  # fmt: skip
     return {
         "openapi": "3.1.0",
@@ -59,16 +63,23 @@ def document(*, have_keys: bool, have_metrics: bool) -> dict[str, Any]:
             "parameters": _parameters(),
             "headers": openapi_answers.headers(),
             "responses": failures,
-            **({"securitySchemes": _SECURITY} if have_keys else {}),
+            **({"securitySchemes": {**_SECURITY, **_TICKET}} if have_keys else {}),
         },
-        **({"security": [{name: []} for name in _SECURITY]} if have_keys else {}),
+        **({"security": _NEEDED} if have_keys else {}),
     }
 
 
 def _fails(one: Operation, *, have_keys: bool) -> list[str]:
     needs_key = have_keys and not one.open
-    statuses = sorted({*_ALWAYS, *one.fails, *((401,) if needs_key else ())})
+    statuses = sorted({*_ALWAYS, *one.fails, *((401, 429, 503) if needs_key else ())})
     return [*map(str, statuses), *(("default",) if one.passes else ())]
+
+
+def _security(one: Operation) -> dict[str, Any]:
+    """Where it is not as for most of them."""
+    if one.open:
+        return {"security": []}
+    return {"security": [*_NEEDED, {"ticket": []}]} if one.ticket else {}
 
 
 def _operation(one: Operation, fails: list[str]) -> dict[str, Any]:
@@ -135,6 +146,9 @@ def _parameters() -> dict[str, Any]:
         "Cursor": _parameter("query", "cursor", text("As Last-Event-ID, for the first request.", needed=True)),
         "Resume": _parameter("header", "x-edge-resume", word("0", "1", about="1: the stream can be come back to.")),
         "QueryResume": _parameter("query", "resume", word("0", "1", about="The same.")),
+        "Lane": _parameter(
+            "header", "x-edge-lane", word(*Lane, about="batch waits behind interactive, where requests have to wait.")
+        ),
         "AnthropicVersion": _parameter("header", "anthropic-version", text("Passed on.", needed=True)),
         "AnthropicBeta": _parameter("header", "anthropic-beta", text("Passed on.", needed=True)),
         "OpenAIBeta": _parameter("header", "openai-beta", text("Passed on.", needed=True)),

@@ -11,7 +11,7 @@ from edge.protocol.surface import GENERATING, RELAYED, SESSION_PATHS, UPLOADS, U
 
 _BODY = (400, 408, 413, 415)  # of whoever reads one; 503 where there is no room for it
 _ROUTED = (404, 501, 503)
-_ASKED = (*_BODY, *_ROUTED, 502, 504)
+_ASKED = (*_BODY, *_ROUTED, 429, 502, 504)
 _AGAIN = {204: "The stream of Last-Event-ID has ended with that event: there is nothing to come back for."}
 _TRACED = ("x-stream-id", "x-edge-upstream", "x-edge-dropped-params", "Server-Timing")
 
@@ -30,6 +30,7 @@ class Operation:
         headers: Of a successful answer.
         also: Other successful statuses, none of which has a body, and when.
         open: Needs no key.
+        ticket: Takes a ticket in place of one.
     """
 
     method: str
@@ -46,6 +47,7 @@ class Operation:
     headers: tuple[str, ...] = ()
     also: Mapping[int, str] = field(default_factory=dict)
     open: bool = False
+    ticket: bool = False
 
 
 def operations() -> Iterator[Operation]:
@@ -57,6 +59,7 @@ def operations() -> Iterator[Operation]:
     yield from _management()
     yield from _sessions()
     yield from _streams()
+    yield from _tickets()
     yield from _operator()
 
 
@@ -68,12 +71,15 @@ def _asked(
     family: Family = "Ollama" if path.startswith("/api/") else "Anthropic" if "messages" in path else "OpenAI"
     asked = Operation(
         "post", path, name, about, family, answers, request,
-        fails=_ASKED, passes=True, parameters=parameters, headers=_TRACED,
+        fails=_ASKED, passes=True, parameters=(*parameters, "Lane"), headers=_TRACED,
     )  # fmt: skip
     if surface not in GENERATING:
         return asked
     return replace(
-        asked, fails=(*_ASKED, 409, 410), parameters=(*parameters, "Resume", "QueryResume", "LastEventId"), also=_AGAIN
+        asked,
+        fails=(*_ASKED, 409, 410),
+        parameters=(*asked.parameters, "Resume", "QueryResume", "LastEventId"),
+        also=_AGAIN,
     )
 
 
@@ -173,8 +179,8 @@ def _sessions() -> Iterator[Operation]:
             yield Operation(
                 method, path, f"{name}{'Alias' * bool(number)}", "A message to a conversation that Edge remembers.",
                 "OpenAI", {EVENTS: "Events"}, "SessionRequest" if reads else None,
-                fails=tuple(sorted({400, 409, 410, *_ROUTED, *(_BODY if reads else ())})),
-                parameters=(*query, "LastEventId"), headers=_TRACED, also=_AGAIN,
+                fails=tuple(sorted({400, 409, 410, 429, *_ROUTED, *(_BODY if reads else ())})),
+                parameters=(*query, "Lane", "LastEventId"), headers=_TRACED, also=_AGAIN, ticket=not reads,
             )  # fmt: skip
     path, key = "/v1/sessions/{id}", ("SessionId",)
     about = "What is kept of a conversation."
@@ -191,17 +197,24 @@ def _streams() -> Iterator[Operation]:
     listed = Operation(
         "get", "/v1/streams", "listStreams", "The caller's streams, the latest first; with follow=1 several in one.",
         "OpenAI", {JSON: "Streams", EVENTS: "Events"},
-        fails=(400, 404, 410, 503), parameters=("Ids", "Follow", "Cursor", "LastEventIds"), also=_AGAIN,
+        fails=(400, 404, 410, 503), parameters=("Ids", "Follow", "Cursor", "LastEventIds"), also=_AGAIN, ticket=True,
     )  # fmt: skip
     yield listed
     yield Operation(
         "get", path, "readStream", "What was missed of a stream, and what follows.", "OpenAI",
         {EVENTS: "Events", LINES: "Events"}, fails=(400, 404, 409, 410, 502, 503, 504), passes=True,
-        parameters=(*key, "StartingAfter", "LastEventId"), headers=_TRACED, also=_AGAIN,
+        parameters=(*key, "StartingAfter", "LastEventId"), headers=_TRACED, also=_AGAIN, ticket=True,
     )  # fmt: skip
     yield Operation(
         "delete", path, "stopStream", "Stop the model.", "OpenAI", {JSON: "Stream"},
         fails=(404, 503), parameters=key, also={202: "Whoever generates it has been told."},
+    )  # fmt: skip
+
+
+def _tickets() -> Iterator[Operation]:
+    yield Operation(
+        "post", "/v1/tickets", "giveTicket", "A ticket for an EventSource, which can send no key: ?ticket=…", "OpenAI",
+        {JSON: "Ticket"}, "TicketRequest", fails=(*_BODY, 503),
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ passed on unread; a server behind Edge may know more fields, and those pass.
 """
 
 from edge.api.openapi_schema import Schema, anything, either, flag, items, number, record, ref, text, whole, word
+from edge.policy.tickets import MOST_TTL_S
 from edge.protocol.session_request import DEFAULT_SESSION, SESSION_PATTERN
 
 _MODEL = text("A model of /v1/models; may be left out where there is one upstream.")
@@ -53,6 +54,12 @@ def schemas() -> dict[str, Schema]:
                 "file": {"description": "The audio, of server.max_upload_bytes at most."},
             },
             "file",
+        ),
+        "TicketRequest": record(
+            {
+                "ttl_s": whole(1, MOST_TTL_S, "Seconds; 60 if left out."),
+                "stream": text("The one stream that it is for.", pattern="^st_[0-9a-f]{32}$"),
+            }
         ),
         "SessionRequest": record(session_fields("message"), "message"),
     }

@@ -9,7 +9,9 @@ from collections.abc import Callable
 import orjson
 from aiohttp import web
 
+from edge.api.context import caller
 from edge.errors import NotFound
+from edge.policy.permission import check_admin, may_use
 from edge.policy.routing import printable
 from edge.stream.registry import Registry
 from edge.upstream.fleet import Fleet
@@ -33,7 +35,8 @@ def probes(fleet: Fleet, registry: Registry) -> list[web.RouteDef]:
 def exposition(render: Callable[[], tuple[bytes, str]]) -> list[web.RouteDef]:
     """``/metrics``."""
 
-    async def metrics(_request: web.Request) -> web.Response:
+    async def metrics(request: web.Request) -> web.Response:
+        check_admin(caller(request))
         body, content_type = render()
         return web.Response(body=body, headers={"Content-Type": content_type})
 
@@ -43,13 +46,14 @@ def exposition(render: Callable[[], tuple[bytes, str]]) -> list[web.RouteDef]:
 def models(fleet: Fleet) -> list[web.RouteDef]:
     """``/v1/models /v1/models/{id}``."""
 
-    async def cards(_request: web.Request) -> web.Response:
-        return _json({"object": "list", "data": fleet.models()})
+    async def cards(request: web.Request) -> web.Response:
+        principal = caller(request)
+        return _json({"object": "list", "data": [card for card in fleet.models() if may_use(principal, card["id"])]})
 
     async def card(request: web.Request) -> web.Response:
         name = request.match_info["id"]
         known = fleet.model(name)
-        if known is None:
+        if known is None or not may_use(caller(request), name):
             raise NotFound(f'the model "{printable(name)}" does not exist', code="model_not_found", param="model")
         return _json(known)
 

@@ -5,8 +5,8 @@ In: requests of any surface. Out: the rest of a stream, where one is asked for. 
 
 from aiohttp import web
 
-from edge.api.context import CONTEXT, Context
-from edge.errors import BadRequest, InternalError
+from edge.api.context import CONTEXT, caller
+from edge.errors import BadRequest
 from edge.policy.routing import printable
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.numbering import parse_cursor
@@ -77,7 +77,7 @@ async def resume_after(
     returned = Returned(
         request_id=context.request_id,
         stream_id=stream_id,
-        principal=caller(context),
+        principal=caller(request).name,
         client=context.client,
         after=after,
         accepted_at=context.accepted_at,
@@ -92,10 +92,3 @@ async def resume_after(
         return web.Response(status=204, headers={"x-stream-id": stream_id})
     context.exchanged = True
     return await attachment.run(request)
-
-
-def caller(context: Context) -> str:
-    """The name of who calls."""
-    if context.principal is None:
-        raise InternalError("a request got past the face without a principal")
-    return context.principal.name

@@ -10,14 +10,18 @@ import orjson
 from aiohttp import web
 
 from edge.api.body import Bodies
+from edge.api.callers import TICKET
 from edge.api.context import CONTEXT, Context
 from edge.api.face import Handler
-from edge.api.resuming import last_event_id, resume
+from edge.api.lane import lane_of
+from edge.api.resuming import last_event_id, resume, wants_resume
 from edge.api.surfaces import refuse_if_draining
 from edge.errors import Forbidden, InternalError, NotFound
 from edge.policy.auth import Principal
 from edge.policy.budget import Share
 from edge.policy.hosts import Origins
+from edge.policy.lanes import Lane
+from edge.policy.permission import check_model, may_use
 from edge.policy.routing import default_model, printable
 from edge.protocol.session import opening
 from edge.protocol.session_request import Wanted, is_session, prepared, read
@@ -68,14 +72,17 @@ def _stream(house: House, bodies: Bodies, sessions: Sessions) -> Handler:
         if last := last_event_id(request):
             return await resume(request, house, Surface.SESSION, last)
         refuse_if_draining(house)
+        wants_resume(request)  # which it is without asking; what is no answer to that is refused here too
+        lane = lane_of(request, _principal(context))
         share = bodies.budget.share()
         held: Held | None = None
         try:
             wanted = await _wanted(request, house, bodies, share)
+            check_model(_principal(context), wanted.model, house.fleet.members)
             asked_at = house.clock()
             held = await sessions.take(principal, wanted.session_id)
             refuse_if_draining(house)  # the drain has not waited for bodies, nor for the session
-            exchange = _exchange(house, context, wanted, held, share)
+            exchange = _exchange(house, context, wanted, held, share, lane=lane)
             exchange.timeline.enter(Phase.QUEUED, asked_at)
             exchange.timeline.enter(Phase.EDGE, house.clock())
             context.exchanged = True
@@ -107,15 +114,20 @@ async def _wanted(request: web.Request, house: House, bodies: Bodies, share: Sha
     most_bytes = house.settings.sessions.max_bytes // 2
     if request.method == "GET":
         query = {name: _FLAGS.get(text, text) if name == "metadata" else text for name, text in request.query.items()}
+        query.pop(TICKET, None)  # it says who asks, not what
         wanted = read(query, "prompt", most_bytes)
     else:
         asked = await bodies.read(request, Surface.SESSION, share, tuple)
         wanted = read({**orjson.loads(asked.body), "stream": asked.stream}, "message", most_bytes)
-    model = wanted.model or house.settings.sessions.model or default_model(Surface.SESSION, house.fleet.members)
+    model = wanted.model or house.settings.sessions.model or _default_model(house, _principal(request[CONTEXT]))
     return replace(wanted, model=model)
 
 
-def _exchange(house: House, context: Context, wanted: Wanted, held: Held, share: Share) -> Exchange:
+def _default_model(house: House, principal: Principal) -> str | None:
+    return default_model(Surface.SESSION, house.fleet.members, lambda name: may_use(principal, name))
+
+
+def _exchange(house: House, context: Context, wanted: Wanted, held: Held, share: Share, *, lane: Lane) -> Exchange:
     def ended(generation: Generation) -> None:
         held.settle(wanted.message, generation)
 
@@ -131,12 +143,15 @@ def _exchange(house: House, context: Context, wanted: Wanted, held: Held, share:
         opening=opening(wanted, context.stream_id),
         resume=True,
         session=wanted.session_id,
+        lane=lane,
         ended=ended,
         forsaken=held.forsaken,
     )
     keep_bytes = house.settings.sessions.max_bytes - len(wanted.message.encode())
     turns = [(turn.role, turn.content) for turn in held.turns]
-    exchange = Exchange(house, asked, prepared(wanted, turns, keep_bytes, context.accepted_at))
+    most = house.limits.most(asked.principal.name, asked.principal.limits, str(Surface.SESSION))
+    limit = None if most is None else most(wanted.model)
+    exchange = Exchange(house, asked, prepared(wanted, turns, keep_bytes, context.accepted_at, limit))
     held.generation = exchange.generation
     return exchange
 

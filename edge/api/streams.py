@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import orjson
 from aiohttp import web
 
-from edge.api.context import CONTEXT
+from edge.api.context import caller
 from edge.api.merging import follow, ids
-from edge.api.resuming import caller, flag, last_event_id, resume, resume_after
+from edge.api.resuming import flag, last_event_id, resume, resume_after
 from edge.errors import BadRequest, NotFound
 from edge.policy.lifecycle import Happened
 from edge.policy.routing import printable
@@ -39,11 +39,11 @@ def routes(house: House) -> list[web.RouteDef]:
         asked = ids(request)
         if flag("follow", request.query.get("follow")):
             return await follow(request, house, asked)
-        principal = caller(request[CONTEXT])
+        principal = caller(request).name
         return await (_listed(house, principal) if asked is None else _chosen(house, principal, asked))
 
     async def stop(request: web.Request) -> web.Response:
-        return await _stopped(house, caller(request[CONTEXT]), _stream_id(request))
+        return await _stopped(house, caller(request).name, _stream_id(request))
 
     return [
         web.get("/v1/streams", show_all, allow_head=False),

@@ -8,11 +8,13 @@ from aiohttp import web
 
 from edge.api import ollama
 from edge.api.body import Bodies
-from edge.api.context import CONTEXT
+from edge.api.context import CONTEXT, caller
 from edge.api.face import Handler
+from edge.api.lane import lane_of
 from edge.api.resuming import last_event_id, resume, wants_resume
 from edge.api.upload import Upload
-from edge.errors import InternalError, ShuttingDown
+from edge.errors import ShuttingDown
+from edge.policy.permission import check_model
 from edge.policy.routing import uncounted
 from edge.protocol.surface import OLLAMA, UPLOADS, UPSTREAM_PATHS, Surface
 from edge.stream.exchange import Asked, Exchange, House
@@ -29,35 +31,36 @@ def routes(house: House, bodies: Bodies) -> list[web.RouteDef]:
 
 def _handler(house: House, bodies: Bodies, surface: Surface) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
-        context = request[CONTEXT]
-        if context.principal is None:
-            raise InternalError("a request got past the face without a principal")
+        context, principal = request[CONTEXT], caller(request)
         if last := last_event_id(request):
             return await resume(request, house, surface, last)
         refuse_if_draining(house)
-        again = wants_resume(request)
+        again, lane = wants_resume(request), lane_of(request, principal)
         share = bodies.budget.share()
         try:
             upload: Upload | None = None
             if surface in UPLOADS:
                 upload = Upload(request, house.settings.server)
-                prepared = await upload.begin(surface, share)
+                prepared = await upload.begin(surface, share, model_once=principal.models is not None)
             else:
-                prepared = await bodies.read(request, surface, share, lambda: house.fleet.targets(surface))
+                most = house.limits.most(principal.name, principal.limits, str(surface))
+                prepared = await bodies.read(request, surface, share, lambda: house.fleet.targets(surface), most)
             refuse_if_draining(house)  # the drain has not waited for bodies
+            if surface in OLLAMA:
+                prepared = ollama.named(prepared, house.fleet)
+            check_model(principal, prepared.model, house.fleet.members)
             if surface is Surface.COUNT_TOKENS and uncounted(prepared.model, house.fleet.members):
                 return web.json_response(
                     {"input_tokens": await bodies.estimate(prepared)}, headers={"x-edge-estimated": "true"}
                 )
             if surface in OLLAMA:
-                prepared = ollama.named(prepared, house.fleet)
                 loaded = ollama.loaded(prepared, house.fleet)
                 if loaded is not None:
                     return loaded
             asked = Asked(
                 request_id=context.request_id,
                 stream_id=context.stream_id,
-                principal=context.principal,
+                principal=principal,
                 client=context.client,
                 dialect=context.dialect,
                 headers={name: request.headers[name] for name in _FORWARDED if name in request.headers},
@@ -65,6 +68,7 @@ def _handler(house: House, bodies: Bodies, surface: Surface) -> Handler:
                 accepted_at=context.accepted_at,
                 upload=upload,
                 resume=again,
+                lane=lane,
             )
             context.exchanged = True
             exchange = Exchange(house, asked, prepared)

@@ -11,7 +11,7 @@ from aiohttp import web
 from edge.errors import BadRequest, BodyTooLarge, Busy, Forbidden, RequestTimeout, UnsupportedMedia
 from edge.policy.budget import Share
 from edge.policy.hosts import Origins
-from edge.protocol.multipart import Finder, boundary_of, content_type_of
+from edge.protocol.multipart import Finder, Once, boundary_of, content_type_of
 from edge.protocol.request import Prepared
 from edge.protocol.surface import Surface
 from edge.settings import Server as ServerSettings
@@ -31,15 +31,22 @@ class Upload:
         self.length = request.content_length
         self.content_type = ""
         self.touched = False
+        self._once: Once | None = None
 
-    async def begin(self, surface: Surface, share: Share) -> Prepared:
+    async def begin(self, surface: Surface, share: Share, *, model_once: bool = False) -> Prepared:
         """Check what can be checked beforehand, and read on until the model is known or has not been found early.
+
+        Args:
+            surface: Whose route it is.
+            share: Of the budget.
+            model_once: Another model further on is refused when it comes: servers differ in which of them they take.
 
         Raises:
             EdgeError: too large, too slow, no room, no form, or from a page that may not call.
         """
         self._check_origin()
         boundary = self._boundary()
+        self._once = Once(boundary, "model") if model_once else None
         self.content_type = content_type_of(boundary)
         if (self.length or 0) > self._settings.max_upload_bytes:
             raise self._too_large()
@@ -83,6 +90,8 @@ class Upload:
         self._size += len(data)
         if self._size > self._settings.max_upload_bytes:
             raise self._too_large()
+        if self._once is not None:
+            self._once.feed(data)
         return data
 
     def _too_large(self) -> BodyTooLarge:

@@ -11,7 +11,9 @@ from edge import __version__
 class _Lazy(click.Group):
     """Imports a command's module only when that command is named."""
 
-    _modules = ("serve", "check", "reload", "upgrade", "health", "store", "service", "demo", "bench")
+    _modules = (
+        "serve", "check", "reload", "upgrade", "health", "keys", "usage", "store", "service", "demo", "bench",
+    )  # fmt: skip
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """See click."""

@@ -12,6 +12,7 @@ import platform
 import resource
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +22,20 @@ import click
 from edge import __version__
 from edge.api.server import connection_limit, somebody_listens
 from edge.cli.serve import load_or_exit
+from edge.cli.store import Nobody
+from edge.cli.tables import Row, print_table
 from edge.config import Listen, Loaded, parse_listen
+from edge.policy.keys import CreatedKeys
 from edge.policy.routing import printable
-from edge.settings import Log, Settings
+from edge.settings import Auth, Log, Settings
+from edge.store.base import StoreDown, Unusable
+from edge.store.opening import Stores
 from edge.telemetry import log
 from edge.upstream.fleet import Fleet, Member
+from edge.upstream.jwks import KeySet
 from edge.upstream.relay import Relay
 
 _SHOWN_MODELS = 8
-_PLAIN_WIDTH = 100_000  # so that nothing is cut or wrapped where no terminal has a width
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +52,20 @@ class Report:
 
     Attributes:
         nobody: Why there is no upstream at all; None if there is one.
+        made: How many keys that were made let somebody in, and how many do not any more; or why that cannot be told.
+        token_keys: With how many keys tokens can be verified, if there are tokens; or why with none.
     """
 
     addresses: Sequence[Address]
     members: Sequence[Member]
     nobody: str | None
+    made: tuple[int, int] | str
+    token_keys: int | str | None
 
     def is_fine(self, settings: Settings) -> bool:
-        """All addresses and all configured upstreams can be used; of those that were found, one is enough."""
+        """All that is configured can be used; of upstreams that were found, one is enough."""
+        if isinstance(self.made, str) or isinstance(self.token_keys, str):
+            return False
         enough = all if settings.upstream else any
         return not any(address.why for address in self.addresses) and enough(member.up for member in self.members)
 
@@ -87,7 +99,34 @@ async def _look(settings: Settings) -> Report:
     finally:
         await fleet.close()
     addresses = [Address(listen, _cannot_listen(listen)) for listen in listens]
-    return Report(addresses, members, None if members else facts["reason"])
+    nobody = None if members else facts["reason"]
+    return Report(addresses, members, nobody, await _made(settings), await _token_keys(settings.auth))
+
+
+async def _made(settings: Settings) -> tuple[int, int] | str:
+    """The keys that were made."""
+    stores = Stores(settings, Nobody(), os.environ)
+    try:
+        keys = CreatedKeys(await stores.keys.keys())
+    except (StoreDown, Unusable) as error:
+        return str(error)
+    finally:
+        await stores.close()
+    live = keys.live(time.time())
+    return live, len(keys) - live
+
+
+async def _token_keys(auth: Auth) -> int | str | None:
+    """What tokens are verified with; a key set is fetched."""
+    if not auth.jwt_jwks and not auth.jwt_secret:
+        return None
+    key_set = KeySet(auth, log.get_logger())
+    try:
+        if auth.jwt_jwks:
+            await key_set.fetch()
+    finally:
+        await key_set.close()
+    return len(key_set.keys or ()) or key_set.why
 
 
 def _cannot_listen(listen: Listen) -> str | None:
@@ -126,44 +165,22 @@ def _cannot_create(path: Path) -> str | None:
 
 # --- telling --------------------------------------------------------------------------------------------------------
 
-Row = tuple[str, ...]
-
 
 def _show(loaded: Loaded, report: Report) -> None:
     """Print the tables."""
-    _print_table(("edge", __version__), _facts(loaded))
-    _print_table(("listen", "state"), [_address_row(address) for address in report.addresses])
+    print_table(("edge", __version__), _facts(loaded, report))
+    print_table(("listen", "state"), [_address_row(address) for address in report.addresses])
     if report.members:
         head = ("upstream", "kind", "url", "state", "models", "surfaces", "repairs")
-        _print_table(head, [_member_row(member) for member in report.members])
+        print_table(head, [_member_row(member) for member in report.members])
     if report.nobody:
         click.echo(report.nobody)
 
 
-def _print_table(head: Row, rows: Sequence[Row]) -> None:
-    """A framed table that fits the terminal; elsewhere bare columns of any width, for scripts and logs."""
-    from rich import box  # noqa: PLC0415 - rich costs a command that does not use it 50 ms and 5 MB
-    from rich.console import Console  # noqa: PLC0415 - likewise
-    from rich.table import Table  # noqa: PLC0415 - likewise
-    from rich.text import Text  # noqa: PLC0415 - likewise
-
-    if sys.stdout.isatty():
-        console, frame = Console(), box.ROUNDED
-    else:  # no colours, whatever FORCE_COLOR says
-        console, frame = Console(width=_PLAIN_WIDTH, force_terminal=False, color_system=None), None
-    table = Table(box=frame, pad_edge=frame is not None)
-    for title in head:
-        table.add_column(title, overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))  # as it is: a name may look like markup
-    console.print(table)
-
-
-def _facts(loaded: Loaded) -> list[Row]:
+def _facts(loaded: Loaded, report: Report) -> list[Row]:
     settings = loaded.settings
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     nofile = "unlimited" if soft == resource.RLIM_INFINITY else str(soft)
-    keys = len(settings.auth.keys)
     return [
         ("binary", str(Path(sys.argv[0]).resolve())),
         ("config", str(loaded.path.resolve()) if loaded.path else "none: defaults and environment"),
@@ -171,8 +188,26 @@ def _facts(loaded: Loaded) -> list[Row]:
         ("open files", nofile),
         ("connections", f"at most {connection_limit(settings.server)}"),
         ("tls", settings.server.tls_cert or "none: TCP is plain"),
-        ("auth", f"{keys} key{'s' * (keys > 1)}" if keys else "anonymous: no keys"),
+        ("auth", _auth(settings.auth, report)),
     ]
+
+
+def _auth(auth: Auth, report: Report) -> str:
+    """Who may call."""
+    ways = [f"{len(auth.keys)} key{'s' * (len(auth.keys) > 1)}"] if auth.keys else []
+    if isinstance(report.made, str):
+        ways.append(f"keys that were made cannot be read: {report.made}")
+    else:
+        live, ended = report.made
+        ways += [f"{live} made with edge keys" + (f" ({ended} ended)" if ended else "")] if live or ended else []
+    if isinstance(report.token_keys, str):
+        ways.append(f"tokens cannot be verified: {report.token_keys}")
+    elif report.token_keys is not None:
+        kind = "a secret" if auth.jwt_secret else f"{report.token_keys} keys of {auth.jwt_issuer}"
+        ways.append(f"tokens by {kind}")
+    if ways:
+        return ", ".join(ways)
+    return "nobody yet: auth.require_key, and no key has been made" if auth.require_key else "anonymous: no keys"
 
 
 def _address_row(address: Address) -> Row:

@@ -25,7 +25,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _KIB = 1024
 
 
-class _Nobody:
+class Nobody:
     """``store.base.Hear`` for a command, which ends before anything can happen."""
 
     def stop_asked(self, stream_id: str) -> None:
@@ -73,7 +73,7 @@ def _ask(settings: Settings, ask: Callable[[StreamStore], Awaitable[T]], nothing
     """Ask the store; ``nothing`` is the answer where there is none yet."""
 
     async def asked() -> T:
-        stores = Stores(settings, _Nobody(), os.environ)
+        stores = Stores(settings, Nobody(), os.environ)
         try:
             if stores.empty:
                 return nothing

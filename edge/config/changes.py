@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from edge.config.fields import KEYS, SECTIONS
+from edge.config.fields import KEYS, LISTED, SECTIONS
 from edge.config.problems import ConfigError, Problem
 from edge.config.rules import conflicts
-from edge.settings import Settings, Upstream
+from edge.settings import Settings
 
 # What is decided when Edge begins to listen.
 AT_START = {
@@ -39,19 +39,20 @@ def reconciled(old: Settings, new: Settings) -> tuple[Settings, list[str], list[
         problems = [Problem(conflict.keys[0], None, _RESTART + conflict.message) for conflict in conflicts(settings)]
         if problems:
             raise ConfigError(problems)
-    return settings, [*_changed(old, settings), *_upstreams(old.upstream, settings.upstream)], waiting
+    return settings, [*_changed(old, settings), *_listed(old, settings)], waiting
 
 
 def _changed(old: Settings, new: Settings) -> Iterator[str]:
-    for section in (name for name in SECTIONS if name != "upstream"):
+    for section in (name for name in SECTIONS if name not in LISTED):
         before, after = getattr(old, section), getattr(new, section)
         yield from (f"{section}.{name}" for name in KEYS[section] if getattr(before, name) != getattr(after, name))
 
 
-def _upstreams(old: list[Upstream], new: list[Upstream]) -> Iterator[str]:
-    before, after = ({upstream.name: upstream for upstream in upstreams} for upstreams in (old, new))
-    yield from (f"upstream {name} added" for name in after if name not in before)
-    yield from (f"upstream {name} removed" for name in before if name not in after)
-    yield from (f"upstream {name} changed" for name in after if name in before and after[name] != before[name])
-    if old != new and before == after:
-        yield "upstream order"
+def _listed(old: Settings, new: Settings) -> Iterator[str]:
+    for section in sorted(LISTED):
+        before, after = ({one.name: one for one in getattr(settings, section)} for settings in (old, new))
+        yield from (f"{section} {name} added" for name in after if name not in before)
+        yield from (f"{section} {name} removed" for name in before if name not in after)
+        yield from (f"{section} {name} changed" for name in after if name in before and after[name] != before[name])
+        if list(before) != list(after) and before == after:
+            yield f"{section} order"

@@ -33,6 +33,8 @@ def _struct(hint: Any) -> type[Struct]:
 
 
 SECTIONS: dict[str, type[Struct]] = {field.name: _struct(field.type) for field in fields(Settings)}
+# Sections of which there may be any number, each written as [[section]].
+LISTED = frozenset(field.name for field in fields(Settings) if get_origin(bare(field.type)) is list)
 KEYS: dict[str, dict[str, FieldInfo]] = {
     section: {field.name: field for field in fields(struct)} for section, struct in SECTIONS.items()
 }

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
+from edge.config.authentication import asks_for_keys
 from edge.config.certificate import server_context
 from edge.config.listen import Listen, parse_listen
 from edge.config.problems import Conflict
@@ -50,11 +51,11 @@ def _listen(settings: Settings) -> Iterator[Conflict]:
     yield from _unreadable(_LISTEN, read)
     if _has_twice(read):
         yield Conflict((_LISTEN,), "has the same address twice")
-    if _is_beyond(read) and not settings.auth.keys and not settings.auth.allow_anonymous:
+    if _is_beyond(read) and not asks_for_keys(settings.auth) and not settings.auth.allow_anonymous:
         yield Conflict(
-            (_LISTEN, "auth.keys", "auth.allow_anonymous"),
-            "Edge refuses to listen beyond loopback and Unix sockets without auth.keys, unless "
-            "auth.allow_anonymous = true says so",
+            (_LISTEN, "auth.keys", "auth.require_key", "auth.allow_anonymous"),
+            "Edge refuses to listen beyond loopback and Unix sockets without auth.keys, or auth.require_key = true for "
+            "keys that edge keys create makes, unless auth.allow_anonymous = true says so",
         )
 
 

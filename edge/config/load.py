@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge.config.fields import KEYS, SECTIONS, convert, env_name, faults, section_of
+from edge.config.fields import KEYS, LISTED, SECTIONS, convert, env_name, faults, section_of
 from edge.config.lines import find_lines, line_of
 from edge.config.problems import ConfigError, Problem, Where
 from edge.config.rules import conflicts
@@ -114,13 +114,13 @@ def _build(found: Found, values: Values) -> Settings:
     """The settings, with defaults for what is wrong and empty texts for what is missing."""
     built: dict[str, Any] = {}
     for section, struct in SECTIONS.items():
-        if section != "upstream":
+        if section not in LISTED:
             built[section] = struct(**values.get(section, {}))
             continue
         required = [name for name, info in KEYS[section].items() if info.required]
         built[section] = []
         for place in (place for place in values if section_of(place) == section):
-            needs_url = values[place].get("kind") not in {*CLOUD_URLS, *URLLESS}
+            needs_url = section == "upstream" and values[place].get("kind") not in {*CLOUD_URLS, *URLLESS}
             found.problems += _missing(found, place, [*required, *["url"] * needs_url])
             built[section].append(struct(**dict.fromkeys(required, "") | values[place]))
     return Settings(**built)
@@ -128,9 +128,9 @@ def _build(found: Found, values: Values) -> Settings:
 
 def _missing(found: Found, place: str, required: Sequence[str]) -> list[Problem]:
     """What a place must have, and does not."""
-    head = found.heads[place]
+    head, section = found.heads[place], section_of(place)
     return [
-        head.problem(f"{place}.{name}", "is required" if head.line else f"is required: {env_name('upstream', name)}")
+        head.problem(f"{place}.{name}", "is required" if head.line else f"is required: {env_name(section, name)}")
         for name in required
         if name not in found.given[place]
     ]

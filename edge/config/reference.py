@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import NODEFAULT
 from msgspec.structs import FieldInfo
 
-from edge.config.fields import KEYS, SECTIONS, choices, env_name, facts
+from edge.config.fields import KEYS, LISTED, SECTIONS, choices, env_name, facts
 
 REQUIRED = "required"
 UNSET = "unset"
@@ -27,7 +27,13 @@ _HEAD = """\
 """
 
 # Values that show what is meant where no default does.
-_EXAMPLES = {"name": '"local"', "url": '"http://127.0.0.1:8000"', "repairs": '["drop-null-events"]'}
+_EXAMPLES = {
+    ("upstream", "name"): '"local"',
+    ("upstream", "url"): '"http://127.0.0.1:8000"',
+    ("upstream", "max_concurrency"): "4",
+    ("upstream", "repairs"): '["drop-null-events"]',
+    ("limit", "name"): '"everybody"',
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +80,8 @@ def render_table() -> str:
 def _section(section: str) -> str:
     title = (SECTIONS[section].__doc__ or "").strip()
     rows = [row for row in settings_rows() if row.section == section]
-    if section == "upstream":  # having one is a choice, so it is shown as a comment: "# " is text, "#key" a setting
-        lines = [f"# {title} One such block for each; take away the # before a key to set it.", "#[[upstream]]"]
+    if section in LISTED:  # having one is a choice, so it is shown as a comment: "# " is text, "#key" a setting
+        lines = [f"# {title} One such block for each; take away the # before a key to set it.", f"#[[{section}]]"]
         return (
             "\n".join(lines + [line for row in rows for line in (_comment(row), f"#{row.key} = {_shown(row)}")]) + "\n"
         )
@@ -88,7 +94,7 @@ def _comment(row: Row) -> str:
 
 
 def _shown(row: Row) -> str:
-    return _EXAMPLES.get(row.key, row.default) if row.section == "upstream" else row.default
+    return _EXAMPLES.get((row.section, row.key), row.default)
 
 
 def _row(section: str, field: FieldInfo) -> Row:

@@ -1,29 +1,31 @@
 """Combinations and texts that cannot work, though every value has the right type.
 
 In: settings. Out: conflicts, each with the keys that are part of it. Must not: repeat a configured value, or touch
-anything but the certificate files and the scripts.
+anything but the certificate files, the scripts and the file of a key set.
 """
 
 import re
 import ssl
 from collections import Counter
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 from urllib.parse import urlsplit
 
+from edge.config.authentication import authentication
 from edge.config.listen import Listen, is_host, is_ip, is_loopback
 from edge.config.listening import addresses, listening
 from edge.config.problems import Conflict
-from edge.settings import CLOUD_URLS, URLLESS, Settings, Upstream
-
-MIN_KEY_CHARS = 8
+from edge.settings import CLOUD_URLS, RELAY_PATHS, SURFACE_NAMES, URLLESS, Settings, Upstream
 
 _VISIBLE = re.compile(r"[!-~]+")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+")
 _RELAYED_KINDS = ("openai-compatible", "ollama")  # the others are spoken to in their own ways, not relayed
+_SURFACES = (*get_args(SURFACE_NAMES), "session", *get_args(RELAY_PATHS))
 _SIMULATED = frozenset({"chat", "completions", "embeddings"})
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - recognised here, not bound
 
@@ -67,14 +69,13 @@ def _bodies(settings: Settings) -> Iterator[Conflict]:
         )
 
 
-def _keys(settings: Settings) -> Iterator[Conflict]:
-    for n, key in enumerate(settings.auth.keys, start=1):
-        if not key:
-            yield Conflict(("auth.keys",), f"item {n} is empty")
-        elif not _VISIBLE.fullmatch(key):
-            yield Conflict(("auth.keys",), f"item {n} has a space, a line end or another character no header can carry")
-        elif len(key) < MIN_KEY_CHARS:
-            yield Conflict(("auth.keys",), f"item {n} is shorter than {MIN_KEY_CHARS} characters")
+def _queue(settings: Settings) -> Iterator[Conflict]:
+    queue = settings.queue
+    if queue.batch_ageing_s >= queue.batch_wait_s:
+        yield Conflict(
+            ("queue.batch_ageing_s", "queue.batch_wait_s"),
+            "batch_ageing_s must be less than batch_wait_s, after which a batch request is refused",
+        )
 
 
 def _discovery(settings: Settings) -> Iterator[Conflict]:
@@ -90,6 +91,8 @@ def _upstreams(settings: Settings) -> Iterator[Conflict]:
         first = seen.setdefault(upstream.name, n)
         if first != n:
             yield Conflict((f"{place}.name", f"upstream[{first}].name"), f"upstream[{first}] has the same name")
+        if upstream.max_concurrency is not None and upstream.max_concurrency < 0:
+            yield Conflict((f"{place}.max_concurrency",), "must be at least 0, which is no limit")
         if upstream.kind in URLLESS:
             yield from _simulator(place, upstream)
             continue
@@ -195,6 +198,22 @@ def _headers(place: str, upstream: Upstream) -> Iterator[Conflict]:
             yield Conflict((key,), f"the value of header {n} has a line end or another control character")
 
 
+def _limits(settings: Settings) -> Iterator[Conflict]:
+    seen: dict[str, int] = {}
+    for n, limit in enumerate(settings.limit):
+        place = f"limit[{n}]"
+        first = seen.setdefault(limit.name, n)
+        if first != n:
+            yield Conflict((f"{place}.name", f"limit[{first}].name"), f"limit[{first}] has the same name")
+        for name in ("principals", "models", "surfaces"):
+            if "" in getattr(limit, name):
+                yield Conflict((f"{place}.{name}",), f"item {getattr(limit, name).index('') + 1} is empty")
+        for item, glob in enumerate(limit.surfaces, start=1):
+            if glob and not any(fnmatchcase(surface, glob) for surface in _SURFACES):
+                message = f"item {item} matches no surface; there are {', '.join(_SURFACES)}"
+                yield Conflict((f"{place}.surfaces",), message)
+
+
 def _store(settings: Settings) -> Iterator[Conflict]:
     url = settings.store.url
     kind = url.partition(":")[0]
@@ -209,9 +228,6 @@ def _store(settings: Settings) -> Iterator[Conflict]:
             fine = False
         if not fine:
             yield Conflict(("store.url",), "must be redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], or rediss://… for TLS")
-        elif find_spec("redis") is None:
-            message = "needs the Python package redis, which is not installed: pip install 'edge-relay[redis]'"
-            yield Conflict(("store.url",), message)
     if settings.store.principal_bytes > settings.store.memory_bytes:
         yield Conflict(
             ("store.principal_bytes", "store.memory_bytes"),
@@ -223,8 +239,10 @@ _RULES: tuple[Callable[[Settings], Iterator[Conflict]], ...] = (
     listening,
     _browsers,
     _bodies,
-    _keys,
+    authentication,
+    _queue,
     _discovery,
     _store,
     _upstreams,
+    _limits,
 )

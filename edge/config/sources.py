@@ -5,14 +5,16 @@ the keys that do not exist. Must not: check or resolve a value.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_origin
 
-from edge.config.fields import ENV_NAMES, KEYS, SECTIONS, bare, env_name, section_of
+from edge.config.fields import ENV_NAMES, KEYS, LISTED, SECTIONS, bare, env_name, section_of
 from edge.config.problems import Problem, Where, nearest
 
-LOCAL_NAME = "local"  # what an upstream is called that the environment alone describes
+# What one of a listed section is called that the environment alone describes.
+NAMES = {"upstream": "local", "limit": "default"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,26 +51,26 @@ def from_file(found: Found, table: Mapping[str, Any], where: Callable[[str], Whe
             if isinstance(entry, dict):
                 _take(found, place, entry, where)
             else:
-                heading = "[[upstream]] for each upstream" if section == "upstream" else f"[{section}] as a section"
+                heading = f"[[{section}]] for each {section}" if section in LISTED else f"[{section}] as a section"
                 found.problems.append(where(place).problem(place, f"must be written as {heading}"))
 
 
 def from_environ(found: Found, environ: Mapping[str, str]) -> None:
     """Take what ``EDGE_SECTION_KEY`` variables give."""
-    upstreams = sum(section_of(place) == "upstream" for place in found.given)
+    given = Counter(map(section_of, found.given))
     for variable in sorted(environ.keys() & ENV_NAMES.keys()):
         section, key = ENV_NAMES[variable]
         where = Where(variable)
-        place = "upstream[0]" if section == "upstream" else section
-        if section == "upstream" and upstreams > 1:
-            message = f"the file has {upstreams} upstreams, so a variable cannot tell which: set it in the file"
-            found.problems.append(where.problem(f"upstream.{key}", message))
+        place = f"{section}[0]" if section in LISTED else section
+        if section in LISTED and given[section] > 1:
+            message = f"the file has {given[section]} {section}s, so a variable cannot tell which: set it in the file"
+            found.problems.append(where.problem(f"{section}.{key}", message))
         elif not environ[variable].strip():
             message = "the variable is set but empty: give it a value, or unset it for the default"
             found.problems.append(where.problem(f"{place}.{key}", message))
         else:
-            if section == "upstream" and place not in found.given:
-                found.given[place] = {"name": Given(LOCAL_NAME, where)}
+            if section in LISTED and place not in found.given:
+                found.given[place] = {"name": Given(NAMES[section], where)}
                 found.heads[place] = where
             value = _from_text(KEYS[section][key].type, environ[variable])
             found.given.setdefault(place, {})[key] = Given(value, where, lax=True)
@@ -108,10 +110,10 @@ def unclaimed(environ: Mapping[str, str], used: set[str]) -> tuple[list[Problem]
 
 
 def _entries(section: str, content: object) -> Iterator[tuple[str, object]]:
-    if section == "upstream" and isinstance(content, list):
+    if section in LISTED and isinstance(content, list):
         yield from ((f"{section}[{n}]", entry) for n, entry in enumerate(content))
     else:
-        yield section, None if section == "upstream" else content
+        yield section, None if section in LISTED else content
 
 
 def _take(found: Found, place: str, entry: Mapping[str, object], where: Callable[[str], Where]) -> None:

@@ -1,87 +1,108 @@
-"""Who is calling: static keys, compared in constant time.
+"""Who is calling, and what they may: the words for it, and the static keys, compared in constant time.
 
-In: the configured keys, once; then a request's headers. Out: a Principal, or Unauthorized.
+In: the configured keys, once; then what a request offers. Out: a Principal, or Unauthorized.
 Must not: keep a key in the clear, log, or say anything about the key it refused.
 """
 
 import hmac
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 
 from edge.errors import Unauthorized
+from edge.policy.allowance import Allowance
 
-MAX_KEY_CHARS = 4096  # far above any real key; below it a hash costs microseconds
-_CHALLENGE = {"WWW-Authenticate": "Bearer"}
-_HOW = "send Authorization: Bearer KEY, or x-api-key: KEY"
+MAX_KEY_CHARS = 8192  # as much as a header line may have; a hash of it costs 20 µs
+CHALLENGE = {"WWW-Authenticate": "Bearer"}
+HOW = "send Authorization: Bearer KEY, x-api-key: KEY or api-key: KEY"
+_HEADERS = ("x-api-key", "api-key")  # Anthropic's and Azure's
+
+LANES = ("interactive", "batch")
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is calling, by a name that is safe to log."""
+    """Who is calling.
+
+    Attributes:
+        name: Safe to log, and the same for as long as it is the same caller: what is theirs is kept under it.
+        models: Globs of the models they may use; None = all.
+        lanes: Those of ``LANES`` they may use, the first by default; None = all.
+        limits: The name of a class of limits, or limits of their own; None = those of everybody.
+        admin: May also do what concerns all: read the metrics, change an Ollama's models.
+        grant: By which credential: ``key:ID``, ``static:NAME``, ``jwt`` or ``anonymous``.
+        until: Unix time when that ends; None = never.
+    """
 
     name: str
     anonymous: bool = False
+    models: tuple[str, ...] | None = None
+    lanes: tuple[str, ...] | None = None
+    limits: str | Allowance | None = None
+    admin: bool = False
+    grant: str = ""
+    until: float | None = None
 
 
-ANONYMOUS = Principal("anonymous", anonymous=True)
+ANONYMOUS = Principal("anonymous", anonymous=True, admin=True, grant="anonymous")
 
 
 class Keys:
-    """The static keys.
+    """The static keys. Whoever has one is the operator, or acts for them: it may do everything.
 
     Args:
-        keys: In the clear; only their digests are kept. Without any, every caller is anonymous, whatever it sends:
-            SDKs insist on sending a key.
+        keys: In the clear; only their digests are kept.
     """
 
     def __init__(self, keys: list[str]) -> None:
-        self._digests = [_digest(key) for key in keys]
+        self._principals = {digest: _static(digest) for digest in map(digest_of, keys)}
 
     def __bool__(self) -> bool:
-        return bool(self._digests)
+        return bool(self._principals)
 
     def __repr__(self) -> str:
-        return f"<Keys: {len(self._digests)}>"
+        return f"<Keys: {len(self._principals)}>"
 
-    def check(self, headers: Mapping[str, str]) -> Principal:
-        """Find out who is calling.
-
-        Args:
-            headers: A case-insensitive mapping. A valid key in either header is enough; Authorization goes first.
-
-        Raises:
-            Unauthorized: no key, or not one of ours.
-        """
-        if not self._digests:
-            return ANONYMOUS
-        offered = list(_offered(headers))
-        for key in offered:
-            principal = self._find(key)
-            if principal is not None:
-                return principal
-        if offered:
-            raise Unauthorized(f"the API key is not valid here; {_HOW}", headers=_CHALLENGE)
-        raise Unauthorized(f"an API key is required; {_HOW}", headers=_CHALLENGE)
-
-    def _find(self, key: str) -> Principal | None:
-        if len(key) > MAX_KEY_CHARS:
+    def find(self, key: str) -> Principal | None:
+        """Whose key this is, if it is one."""
+        if len(key) > MAX_KEY_CHARS or not key:
             return None
-        digest = _digest(key)
+        digest = digest_of(key)
         found = None
-        for known in self._digests:  # always all of them: the time taken tells nothing
+        for known, principal in self._principals.items():  # always all of them: the time taken tells nothing
             if hmac.compare_digest(known, digest):
-                found = Principal(f"key-{known.hex()[:8]}")
+                found = principal
         return found
 
+    def of(self, grant: str) -> Principal | None:
+        """Who has the grant of a static key, while that is configured."""
+        return next((principal for principal in self._principals.values() if principal.grant == grant), None)
 
-def _digest(key: str) -> bytes:
+
+def offered(headers: Mapping[str, str]) -> list[str]:
+    """The credentials of a request, Authorization's first; any of them may be right.
+
+    Args:
+        headers: A case-insensitive mapping.
+    """
+    scheme, _, token = headers.get("Authorization", "").strip().partition(" ")
+    found = [token if scheme.lower() == "bearer" else "", *(headers.get(name, "") for name in _HEADERS)]
+    return [stripped for text in found if (stripped := text.strip())]
+
+
+def digest_of(key: str) -> bytes:
+    """What is kept of a key. Keys are random and long, so that a slow hash would slow down nobody but us."""
     # Header bytes that are not UTF-8 arrive as lone surrogates.
     return sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
-def _offered(headers: Mapping[str, str]) -> Iterator[str]:
-    scheme, _, token = headers.get("Authorization", "").strip().partition(" ")
-    for key in (token if scheme.lower() == "bearer" else "", headers.get("x-api-key", "")):
-        if key := key.strip():
-            yield key
+def unknown(*, any_offered: bool) -> Unauthorized:
+    """What a request with no credential is told, or one with none that is right."""
+    if any_offered:
+        return Unauthorized(f"the API key is not valid here; {HOW}", headers=CHALLENGE)
+    return Unauthorized(f"an API key is required; {HOW}", headers=CHALLENGE)
+
+
+def _static(digest: bytes) -> Principal:
+    name = f"key-{digest.hex()[:8]}"
+    return Principal(name, admin=True, grant=f"static:{name}")

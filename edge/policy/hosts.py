@@ -21,11 +21,11 @@ _MAX_AGE_S = 600
 
 EXPOSED = (
     "request-id, x-request-id, x-stream-id, x-edge-upstream, x-edge-estimated, server-timing, openai-processing-ms, "
-    "retry-after, retry-after-ms, x-should-retry, "
+    "retry-after, retry-after-ms, x-should-retry, x-edge-queue-position, x-edge-queue-length, x-edge-queue-estimate, "
     "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
     "x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"
 )
-_USUAL_HEADERS = "authorization, content-type, x-api-key, anthropic-version, x-request-id, last-event-id"
+_USUAL_HEADERS = "authorization, content-type, x-api-key, api-key, anthropic-version, x-request-id, last-event-id"
 
 Host = tuple[str, str | None]
 

@@ -4,7 +4,7 @@ In: the surface, the model as the client wrote it, and what is known of each ups
 or the error that tells the client why there is nobody. Must not: remember, log, or prefer an upstream by its name.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 from edge.errors import BadRequest, EdgeError, NotFound, NoUpstream, Unsupported
@@ -66,13 +66,20 @@ def route(surface: Surface, model: str | None, candidates: Sequence[C]) -> list[
     )
 
 
-def default_model(surface: Surface, candidates: Iterable[C]) -> str | None:
+def default_model(
+    surface: Surface, candidates: Iterable[C], may_use: Callable[[str], bool] = lambda _model: True
+) -> str | None:
     """The model for a request that names none: the only one there is; None if nobody lists any.
+
+    Args:
+        surface: Where it is asked for.
+        candidates: All upstreams.
+        may_use: Whether whoever asks may use a model; any other is not there for them.
 
     Raises:
         BadRequest: there are several.
     """
-    there = sorted({name for c in candidates if c.up and surface in c.surfaces for name in c.models})
+    there = sorted({name for c in candidates if c.up and surface in c.surfaces for name in c.models if may_use(name)})
     if len(there) > 1:
         raise BadRequest(f"model: required, as there are several: {_names(there)}", param="model")
     return there[0] if there else None

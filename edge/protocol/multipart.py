@@ -1,6 +1,7 @@
 """As much of multipart forms as it takes to pass one on: the boundary, and the value of one field near the beginning.
 
-In: a Content-Type, then the body's first bytes, cut anywhere. Out: text. Must not: look past its bound, judge a form.
+In: a Content-Type, then a body, cut anywhere. Out: text, or that a field is there twice. Must not: hold a body, or
+judge a form by anything else.
 Format: RFC 7578, RFC 2046 section 5.1.
 """
 
@@ -14,6 +15,8 @@ MOST_LOOKED_AT = 64 * 1024
 FORM = "multipart/form-data"
 
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
+_MOST_HEAD_BYTES = 16 * 1024  # of a part's own headers
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
 _TOKEN = re.compile(r"[0-9A-Za-z'+_.-]+")
 
 
@@ -74,3 +77,45 @@ class Finder:
         if headers.get_param("name", header="content-disposition") == self._field:
             self.value = value.decode("utf-8", "replace")
             self.settled = True
+
+
+class Once:
+    """Watches that a whole form has a field only once, however its reader takes forms: the lax reading counts."""
+
+    def __init__(self, boundary: str, field: str) -> None:
+        self._mark = b"--" + boundary.encode()
+        named = rb"\bname\*?\s*=\s*(?:[\w-]*'[^']*')?[\"']?\s*%b(?![\w.-])" % re.escape(field.encode())
+        self._name = re.compile(named, re.IGNORECASE)
+        self._field = field
+        self._held = b""
+        self._in_head = False
+        self._seen = False
+
+    def feed(self, data: bytes) -> None:
+        """Look at what has come.
+
+        Raises:
+            BadRequest: the field is there a second time, or may be.
+        """
+        held, at = self._held + data, 0
+        while True:
+            if not self._in_head:
+                found = held.find(self._mark, at)
+                if found < 0:
+                    self._held = held[max(at, len(held) - len(self._mark) + 1) :]
+                    return
+                at, self._in_head = found + len(self._mark), True
+            end = _HEAD_END.search(held, at)
+            if end is None and len(held) - at <= _MOST_HEAD_BYTES:
+                self._held = held[at:]
+                return
+            self._look(held[at : len(held) if end is None else end.start()])
+            at, self._in_head = len(held) if end is None else end.start(), False
+
+    def _look(self, head: bytes) -> None:
+        if len(head) > _MOST_HEAD_BYTES:
+            raise BadRequest("a part of the form has too long a head")
+        if self._name.search(head.replace(b"\\", b"")):
+            if self._seen:
+                raise BadRequest(f"{self._field}: must be in the form only once", param=self._field)
+            self._seen = True

@@ -10,9 +10,8 @@ import re
 from itertools import islice, pairwise
 from typing import Protocol
 
-from edge.protocol.sse import BOUNDARY, COMMENT_HEARTBEAT, SSE_TYPE
+from edge.protocol.sse import BOUNDARY, SSE_TYPE
 
-_SAFE_HEARTBEAT = b": ping\n"
 _CURSOR = re.compile(r"(st_[0-9a-f]{32}):(0|[1-9][0-9]{0,15})")
 _STREAM_ID = re.compile(r"st_[0-9a-f]{32}")
 
@@ -70,7 +69,7 @@ class EventIds:
 
     def safe(self, heartbeat: bytes) -> bytes:
         """See ``Numbering``: a comment without a blank line after it."""
-        return _SAFE_HEARTBEAT if heartbeat == COMMENT_HEARTBEAT else heartbeat
+        return heartbeat.removesuffix(b"\n") if heartbeat.startswith(b":") else heartbeat
 
     @staticmethod
     def aside(event: bytes) -> bytes:

@@ -6,14 +6,17 @@ Must not: forward the client's bytes: what was checked is what is sent (duplicat
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
 from edge.errors import BadRequest
+from edge.protocol import cap
 from edge.protocol.canonical import Target
 from edge.protocol.embeddings import Reshape
+from edge.protocol.prompt_size import prompt_tokens
 from edge.protocol.surface import GENERATING, STREAMS_BY_DEFAULT, Surface
 
 MAX_DEPTH = 200  # orjson parses 1,024 levels but writes about 300
@@ -31,7 +34,9 @@ _UNSTREAMABLE = ("prompt_logprobs", "best_of", "background")
 
 # What is read or set here. Servers in Go take keys in any case (even a long s for an s), and the last one wins: such a
 # second spelling would undo what was checked.
-_READ = frozenset({"model", "stream", "stream_options", "n", "messages", "prompt", "raw", "suffix", *_UNSTREAMABLE})
+_READ = frozenset(
+    {"model", "stream", "stream_options", "n", "messages", "prompt", "raw", "suffix", *_UNSTREAMABLE, *cap.NAMES}
+)
 _READ_OPTIONS = frozenset({"include_usage"})
 # Without it Ollama only loads the model.
 _LOADING = {Surface.OLLAMA_CHAT: "messages", Surface.OLLAMA_GENERATE: "prompt"}
@@ -68,6 +73,8 @@ class Prepared:
         crossed: The request written for upstreams that speak another surface, where that has been done beforehand.
         raw: Ollama: the prompt is to be continued as it stands.
         loads: Ollama: nothing is asked, only that the model be loaded, or let go.
+        tokens: Estimate of what the prompt has.
+        capped: Edge has set how many tokens the answer may have, as the client named nothing.
     """
 
     surface: Surface
@@ -81,10 +88,17 @@ class Prepared:
     crossed: tuple[tuple[Target, Translated], ...] = ()
     raw: bool = False
     loads: bool = False
+    tokens: int = 0
+    capped: bool = False
 
 
-def prepare(surface: Surface, raw: bytes) -> Prepared:
+def prepare(surface: Surface, raw: bytes, most: Callable[[str | None], int | None] | None = None) -> Prepared:
     """Check and rewrite a request body.
+
+    Args:
+        surface: Whose it is.
+        raw: As it came.
+        most: How many tokens an answer of a model may have; None is no limit.
 
     Raises:
         BadRequest: not JSON, not an object, over a bound, or a field that Edge reads has the wrong type.
@@ -97,10 +111,13 @@ def prepare(surface: Surface, raw: bytes) -> Prepared:
     if surface not in GENERATING:
         if stream:
             raise BadRequest(f"stream: {surface} answers cannot be streamed; leave it out", param="stream")
-        return Prepared(surface, model, False, False, orjson.dumps(body), False, 1, len(raw))
+        tokens = prompt_tokens(surface, body, len(raw))
+        return Prepared(surface, model, False, False, orjson.dumps(body), False, 1, len(raw), tokens=tokens)
     _check_shape(surface, body)
     if surface in _LOADING and not body.get(_LOADING[surface]):
         return Prepared(surface, model, False, False, orjson.dumps(body), False, 1, len(raw), loads=True)
+    limit = None if most is None else most(model)
+    capped = limit is not None and cap.cap(surface, body, limit)
     streamed = stream or not any(_asks(body, name) for name in _UNSTREAMABLE)
     strip_usage = False
     if streamed:
@@ -109,7 +126,11 @@ def prepare(surface: Surface, raw: bytes) -> Prepared:
             strip_usage = _inject_usage(body, stream=stream)
     continues = surface is Surface.OLLAMA_GENERATE and bool(body.get("raw") or body.get("suffix"))
     size, choices = len(raw), _choices(surface, body)
-    return Prepared(surface, model, stream, streamed, orjson.dumps(body), strip_usage, choices, size, raw=continues)
+    tokens = prompt_tokens(surface, body, size)
+    return Prepared(
+        surface, model, stream, streamed, orjson.dumps(body), strip_usage, choices, size,
+        raw=continues, tokens=tokens, capped=capped,
+    )  # fmt: skip
 
 
 def unstreamed(prepared: Prepared) -> Prepared:

@@ -13,6 +13,7 @@ import orjson
 
 from edge.protocol.canonical import Ask, Message, TextPart
 from edge.protocol.fields import Fields
+from edge.protocol.prompt_size import prompt_tokens
 from edge.protocol.request import Prepared
 from edge.protocol.surface import Surface
 
@@ -50,11 +51,13 @@ class Ours:
         turns: Who has said what so far.
         keep_bytes: How much of the answer may be kept.
         accepted_at: When the request came, on the monotonic clock.
+        max_tokens: How many tokens the answer may have; None is no limit.
     """
 
     turns: tuple[Said, ...] = ()
     keep_bytes: int = 0
     accepted_at: float | None = None
+    max_tokens: int | None = None
 
 
 def read(body: dict[str, Any], name: str = "message", most_bytes: int | None = None) -> Wanted:
@@ -92,12 +95,16 @@ def is_session(text: str) -> bool:
     return _SESSION.fullmatch(text) is not None
 
 
-def prepared(wanted: Wanted, turns: Iterable[Said], keep_bytes: int, accepted_at: float) -> Prepared:
+def prepared(
+    wanted: Wanted, turns: Iterable[Said], keep_bytes: int, accepted_at: float, max_tokens: int | None = None
+) -> Prepared:
     """The request as an exchange takes it."""
-    ours = Ours(tuple(turns), keep_bytes, accepted_at)
+    ours = Ours(tuple(turns), keep_bytes, accepted_at, max_tokens)
     told = {name: value for name, value in asdict(wanted).items() if name != "ignored"}
     body = orjson.dumps({**dict.fromkeys(wanted.ignored, True), **told, _OURS: ours})
-    return Prepared(Surface.SESSION, wanted.model, True, True, body, False, 1, len(wanted.message.encode()))
+    size = len(wanted.message.encode())
+    tokens = prompt_tokens(Surface.SESSION, {**told, "turns": ours.turns}, len(body))
+    return Prepared(Surface.SESSION, wanted.model, True, True, body, False, 1, size, tokens=tokens)
 
 
 def ours(body: dict[str, Any]) -> Ours:
@@ -116,4 +123,5 @@ def parse(body: dict[str, Any]) -> Ask:
     messages = [Message("system", (TextPart(wanted.system),), "system")] if wanted.system else []
     messages += [Message(role, (TextPart(text),), "message") for role, text in ours(body).turns]
     messages.append(Message("user", (TextPart(wanted.message),), "message"))
-    return Ask(model=wanted.model, messages=messages, ignored=list(wanted.ignored))
+    most = ours(body).max_tokens
+    return Ask(model=wanted.model, messages=messages, max_tokens=most, ignored=list(wanted.ignored))

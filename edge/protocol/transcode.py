@@ -133,13 +133,18 @@ def _written(rendering: Rendering) -> bytes:
         raise rendering.refuse("messages", "the arguments of a tool call are nested too deep") from None
 
 
-def prepare_crossed(surface: Surface, raw: bytes, targets: tuple[Target, ...]) -> Prepared:
+def prepare_crossed(
+    surface: Surface,
+    raw: bytes,
+    targets: tuple[Target, ...],
+    most: Callable[[str | None], int | None] | None = None,
+) -> Prepared:
     """``prepare``, and the request written for each of the targets: all of it in the process that reads large bodies.
 
     Raises:
         BadRequest: see ``prepare``; what one target cannot be told is left out, and is found out when it is asked.
     """
-    prepared = prepare(surface, raw)
+    prepared = prepare(surface, raw, most)
     crossed = []
     for to in targets:
         try:

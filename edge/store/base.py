@@ -9,6 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from edge.policy.counters import Account, Used
+from edge.policy.keys import KeyRecord
+from edge.policy.limits import Demand, Spent, Taken
 from edge.settings import Sessions as SessionSettings
 from edge.settings import Settings
 
@@ -282,3 +285,72 @@ LOST = ("the Edge process that generated this stream is gone; send the request a
 def lost(at: float) -> Ending:
     """The end of a stream whose process is gone."""
     return Ending("shutdown", clean=False, at=at, status=503, error=LOST)
+
+
+# --- counters -------------------------------------------------------------------------------------------------------
+
+
+class CounterStore(Protocol):
+    """Keeps the counts behind limits and budgets, and what was used by whom.
+
+    One that shares its counts and cannot reach them counts by itself meanwhile: no request waits for it or fails by it.
+    """
+
+    async def open(self) -> None:
+        """Learn what has been counted before; later, if that cannot be had now."""
+
+    async def take(self, demand: Demand) -> Taken:
+        """Take all that a demand is bounded by, or nothing of it; at once, as others see it.
+
+        Cancelled, it has taken nothing. A demand without bounds is always allowed.
+        """
+
+    def end(self, taken: Taken, spent: Spent | None) -> None:
+        """Settle what was taken, or with None give it all back; once for each. Does not wait, or raise."""
+
+    async def usage(self, first: str) -> dict[Account, Used]:
+        """What was used from this day on, by whom.
+
+        Raises:
+            StoreDown: it cannot be asked now.
+        """
+
+    async def close(self) -> None:
+        """Write what is to be written, then let go of files and connections."""
+
+
+# --- keys -----------------------------------------------------------------------------------------------------------
+
+
+class KeyStore(Protocol):
+    """Keeps what is kept of the keys that were made, and the secrets of the installation. All raise ``StoreDown``.
+
+    Attributes:
+        place: Where that is, for people.
+    """
+
+    place: str
+
+    async def keys(self) -> list[KeyRecord]:
+        """All of them, the oldest first; revoked and expired ones too."""
+
+    async def find(self, key_id: str) -> KeyRecord | None:
+        """One of them; None if there is none of this id."""
+
+    async def put(self, record: KeyRecord) -> None:
+        """Keep a record, in place of one with the same id."""
+
+    async def forget(self, key_id: str) -> bool:
+        """Let go of a record; whether there was one."""
+
+    async def mark(self) -> object:
+        """Something that differs from what it was before ``put`` or ``forget``, by whomever; cheap to ask for.
+
+        None where that cannot be told: then they may have changed.
+        """
+
+    async def secret(self, name: str, proposed: bytes) -> bytes:
+        """The secret of this name; if there is none, ``proposed`` is from now on, for everybody."""
+
+    async def close(self) -> None:
+        """Let go of files and connections."""

@@ -7,15 +7,23 @@ and Redis more.
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edge.settings import Settings
-from edge.store.base import Durable, Hear, StoreStatistics, StreamStore, Unusable
+from edge.store.base import CounterStore, Durable, Hear, KeyStore, StoreStatistics, StreamStore, Unusable
 from edge.store.memory import MemorySessions
+from edge.store.memory_counters import MemoryCounters
+from edge.store.memory_keys import MemoryKeys
 from edge.store.patient_sessions import PatientSessions
+from edge.store.sqlite_counters import SqliteCounters
+from edge.store.sqlite_keys import SqliteKeys
+
+if TYPE_CHECKING:  # it brings SQLite
+    from edge.store.sqlite_count_file import CountFile
 
 MEMORY = "memory:"
 SQLITE = "sqlite:"
+_LOCKED_S = 5.0  # how long the counts wait for whoever writes
 
 
 class DurableStreams(StreamStore, Protocol):
@@ -37,6 +45,8 @@ class Opened:
     start: Callable[[], Awaitable[None]]
     streams: DurableStreams
     sessions: Durable
+    counters: Callable[[], CounterStore]  # made when they are wanted
+    keys: KeyStore
 
 
 class Stores:
@@ -51,12 +61,14 @@ class Stores:
         self._hear = hear
         self._environ = environ
         self._opened: Opened | None = None
+        self._counters: CounterStore | None = None
         most_bytes = settings.store.memory_bytes
         self.sessions: Durable = (
             MemorySessions(settings.sessions, most_bytes=most_bytes)
             if settings.store.url == MEMORY
             else PatientSessions(lambda: self._open().sessions, settings.sessions, most_bytes)
         )
+        self._keys: KeyStore | None = None
 
     @property
     def shared(self) -> bool:
@@ -77,10 +89,23 @@ class Stores:
         """
         if self.shared and not self.empty:
             await self._open().start()
+            await self.counters().open()
 
     def streams(self) -> StreamStore | None:
         """Of streams; None where there is nothing but this process's memory."""
         return None if self._settings.store.url == MEMORY else self._open().streams
+
+    def counters(self) -> CounterStore:
+        """Of limits and usage. A file is only opened when there is something to be written, or it is there."""
+        if self._counters is None:
+            url = self._settings.store.url
+            if url == MEMORY:
+                self._counters = MemoryCounters()
+            elif url.startswith(SQLITE):
+                self._counters = _sqlite_counters(self._hear, path_of(url, self._environ))
+            else:
+                self._counters = self._open().counters()
+        return self._counters
 
     def statistics(self) -> StoreStatistics | None:
         """How they are; None if nothing can be down, or has been used."""
@@ -95,10 +120,30 @@ class Stores:
 
     async def close(self) -> None:
         """Write what is to be written, and let go."""
+        if self._counters is not None:
+            await self._counters.close()
         await self.sessions.close()
         if self._opened is not None:
+            await self._opened.keys.close()
             await self._opened.sessions.close()  # which may have been opened with the streams, and not used
             await self._opened.streams.close()
+
+    @property
+    def keys(self) -> KeyStore:
+        """Of keys that were made. They are looked for from the start, which must not make a file.
+
+        Raises:
+            Unusable: see ``start``.
+        """
+        if self._keys is None:
+            url = self._settings.store.url
+            if url == MEMORY:
+                self._keys = MemoryKeys()
+            elif url.startswith(SQLITE):
+                self._keys = SqliteKeys(path_of(url, self._environ))
+            else:
+                self._keys = self._open().keys
+        return self._keys
 
     def _open(self) -> Opened:
         if self._opened is None:
@@ -116,20 +161,39 @@ def _sqlite(settings: Settings, hear: Hear, path: Path) -> Opened:
     from edge.store.sqlite_streams import SqliteStreams  # noqa: PLC0415
 
     file = SqliteFile(path, hear)
-    return Opened(file.start, SqliteStreams(file, settings.store), SqliteSessions(file, settings.sessions))
+    return Opened(
+        file.start,
+        SqliteStreams(file, settings.store),
+        SqliteSessions(file, settings.sessions),
+        lambda: _sqlite_counters(hear, path),
+        SqliteKeys(path),
+    )
+
+
+def _sqlite_counters(hear: Hear, path: Path) -> CounterStore:
+    def make() -> "CountFile":
+        from edge.store.sqlite_count_file import CountFile  # noqa: PLC0415 - see the module
+        from edge.store.sqlite_file import open_to_write  # noqa: PLC0415
+
+        return CountFile(lambda: open_to_write(path, _LOCKED_S))
+
+    return SqliteCounters(make, hear)
 
 
 def _redis(settings: Settings, hear: Hear) -> Opened:
-    from edge.store.redis_link import RedisLink  # noqa: PLC0415 - see the module
+    from edge.store.redis_counters import RedisCounters  # noqa: PLC0415 - see the module
+    from edge.store.redis_keys import RedisKeys  # noqa: PLC0415
+    from edge.store.redis_link import RedisLink  # noqa: PLC0415
     from edge.store.redis_sessions import RedisSessions  # noqa: PLC0415
     from edge.store.redis_streams import RedisStreams  # noqa: PLC0415
 
     try:
         link = RedisLink(settings.store.url, hear)
-    except (ValueError, RuntimeError) as error:
+    except ValueError as error:
         raise Unusable(str(error)) from None
     streams = RedisStreams(link, settings.store)
-    return Opened(streams.open, streams, RedisSessions(link, settings.sessions))
+    sessions = RedisSessions(link, settings.sessions)
+    return Opened(streams.open, streams, sessions, lambda: RedisCounters(link), RedisKeys(link))
 
 
 def path_of(url: str, environ: Mapping[str, str]) -> Path:

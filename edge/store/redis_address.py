@@ -4,7 +4,6 @@ In: ``redis://`` or ``rediss://``, perhaps with a password. Out: what the client
 shown. Must not: let the password into anything that is shown.
 """
 
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote, urlsplit
@@ -18,14 +17,9 @@ class Address:
 
     Raises:
         ValueError: it is not such a URL; says what is wrong, not what it was.
-        RuntimeError: the client library is missing.
     """
 
     def __init__(self, url: str) -> None:
-        if importlib.util.find_spec("redis") is None:
-            raise RuntimeError(
-                "store.url names a Redis server, but its client is missing: pip install 'edge-relay[redis]'"
-            )
         try:
             parts = urlsplit(url)
             port = parts.port or 6379

@@ -50,7 +50,6 @@ class RedisLink:
 
     Raises:
         ValueError: ``url`` is wrong; says how.
-        RuntimeError: the client library is not installed; says how to install it.
     """
 
     def __init__(

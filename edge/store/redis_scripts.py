@@ -3,7 +3,7 @@
 In: arguments, as the stores give them. Out: rows, as the stores read them. Must not: take longer than a few
 milliseconds a call (all of Redis waits meanwhile), or leave a key that nothing renews without an expiry.
 
-Keys, all under ``edge:`` (``edge:schema`` alone has no expiry):
+Keys, all under ``edge:`` (``edge:schema`` and what ``redis_keys`` keeps have no expiry):
 
 - ``edge:st:ID`` hash: a stream's ``meta principal owner keep first last size back``, and as it comes ``upstream``,
   ``stop``, ``ending`` and ``at``, or ``lost`` and ``at`` if a reader found its owner gone
@@ -12,6 +12,8 @@ Keys, all under ``edge:`` (``edge:schema`` alone has no expiry):
 - ``edge:all``, ``edge:of:PRINCIPAL`` sorted sets: ids of streams by when they began; may name some that are gone
 - ``edge:lease:OWNER`` when a process was last known to live; ``edge:claim:WHOSE`` who has a session
 - ``edge:se:WHOSE`` hash: a session; ``edge:sessions`` sorted set: those, the one unused for longest first
+- ``edge:keys`` hash: the records of keys that were made; ``edge:keys:mark`` how often that was changed;
+  ``edge:secret:NAME`` a secret of the installation
 - channels ``edge:went:ID`` (a stream went on, or ended) and ``edge:ask:OWNER`` (a stream is to be stopped)
 
 ``WHOSE`` is the length of the principal, the principal and the session. The scripts make up names of keys, so a Redis

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from edge.errors import BadRequest
 from edge.protocol.canonical import Target
+from edge.protocol.cap import for_cloud
 from edge.protocol.context import context_of
 from edge.protocol.dialect import Codec, Dialect
 from edge.protocol.dialects import DIALECTS
@@ -19,6 +20,7 @@ from edge.protocol.transcoding import Answering
 from edge.settings import Stream as StreamSettings
 from edge.upstream.base import Call, Upload
 from edge.upstream.health import Member
+from edge.upstream.servers import CLOUDS
 
 _PROMPTS = {Surface.RESPONSES: "input"}  # where it is not called messages
 _CUTS_PROMPTS = (Surface.OLLAMA_CHAT, Surface.OLLAMA_GENERATE)
@@ -91,7 +93,8 @@ def _relayed(prepared: Prepared, member: Member, terms: Terms) -> Call:
         if not prepared.stream and terms.upload is None:
             codec.collect(terms.dialect.collector(prepared))
     most = terms.settings.max_answer_bytes
+    renamed = prepared.capped and prepared.surface is Surface.CHAT and member.kind in CLOUDS
     return Call(
-        prepared.surface, prepared.body, codec, terms.headers, most,
+        prepared.surface, for_cloud(prepared.body) if renamed else prepared.body, codec, terms.headers, most,
         takes_body=not prepared.stream, upload=terms.upload,
     )  # fmt: skip

@@ -1,9 +1,9 @@
-"""The clocks of a generation: which of them has run out, and what a reader is told of that or another end from here.
+"""The clocks of a generation: which of them has run out, and what a reader is told of that.
 
 In: state and times. Out: what happened, and the error. Must not: end anything.
 """
 
-from edge.errors import EdgeError, Gone, ShuttingDown, Stopped, UpstreamTimeout
+from edge.errors import UpstreamTimeout
 from edge.policy.lifecycle import Happened, State, step
 from edge.settings import Stream as StreamSettings
 
@@ -34,15 +34,3 @@ def timed_out(state: State, happened: Happened, limit_s: float) -> UpstreamTimeo
     """What a reader is told."""
     _, outcome = step(state, happened)
     return UpstreamTimeout(_TOLD[happened].format(f"{limit_s:g}"), code=outcome)
-
-
-def ended_here(happened: Happened, settings: StreamSettings, *, kept: bool) -> EdgeError | None:
-    """What a reader is told of a stream that was ended from this side; None if there is nobody to be told."""
-    if happened is Happened.SHUTDOWN:
-        return ShuttingDown("Edge is shutting down; send the request again")
-    if happened is Happened.STOP:
-        return Stopped("the stream was stopped")
-    if not kept:
-        return None  # whoever has gone is told nothing
-    waited = f"nobody has read this stream for {settings.grace_s:g} s, so it was stopped"
-    return Gone(f"{waited}; send the request again", code="client_gone")

@@ -1,44 +1,46 @@
 """An exchange: the one place that runs a request from Principal to StreamRecord.
 
-In: a prepared request and who sent it. Out: a response, through a reader, and one record. It routes, opens, fails over,
-books the time on phases and ends. Must not: parse a request, pick a codec by itself, or write to a socket.
+In: a prepared request and who sent it. Out: a response, through a reader, and one record. It has attempts made, books
+the time on phases and ends. Must not: parse a request, pick a codec or an upstream by itself, or write to a socket.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from aiohttp import web
 
-from edge.errors import EdgeError, UpstreamSaid, UpstreamUnreachable
+from edge.errors import EdgeError
 from edge.policy.auth import Principal
+from edge.policy.lanes import Lane
 from edge.policy.lifecycle import Happened, State
-from edge.policy.routing import printable, route
-from edge.protocol.context import Context
+from edge.policy.limits import Reservation
+from edge.policy.routing import printable
+from edge.protocol import queued
 from edge.protocol.dialect import Dialect
 from edge.protocol.numbering import numbering
-from edge.protocol.request import Prepared, unstreamed
+from edge.protocol.request import Prepared
 from edge.settings import Settings
 from edge.store.base import StreamMeta
-from edge.stream.calling import Terms, compose
+from edge.stream.attempts import Attempts
 from edge.stream.collected import Collected
 from edge.stream.either import Either
 from edge.stream.generation import Generation
 from edge.stream.keeper import Keeper, Keeping
+from edge.stream.limiting import Limits, settle
 from edge.stream.registry import Registry
 from edge.stream.subscriber import Subscriber
 from edge.stream.summary import summarise
 from edge.stream.ticker import Ticker
+from edge.stream.turn import Admitting
 from edge.stream.voice import Voice
 from edge.stream.writer import Writer
 from edge.telemetry.record import ReturnRecord, StreamRecord
 from edge.telemetry.timeline import Phase, Timeline
-from edge.upstream.base import Call, Upload
-from edge.upstream.fleet import Fleet, Member
+from edge.upstream.base import Upload
+from edge.upstream.fleet import Fleet
 
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-_NAMES_STREAMING = re.compile(r"\bstream", re.IGNORECASE)  # but not "upstream", which our own messages name
 _PHASES = {
     State.ROUTING: Phase.EDGE,
     State.CONNECTING: Phase.CONNECTING,
@@ -82,6 +84,8 @@ class House:
     tell: Tell
     clock: Callable[[], float]
     keeper: Keeper
+    limits: Limits
+    admitting: Admitting
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,7 @@ class Asked:
         opening: What goes out at once, before the upstream has said anything; empty where the status is held.
         resume: The client wants a stream that it can come back to.
         session: The session that it is part of.
+        lane: How much hurry there is.
         ended: Called once with the generation when that has ended, whatever its reader still does.
         forsaken: Called each time that nobody reads it any more, and it goes on for one that may come back.
         upload: The body, where it is passed on as it comes.
@@ -112,6 +117,7 @@ class Asked:
     opening: bytes = b""
     resume: bool = False
     session: str | None = None
+    lane: Lane = Lane.INTERACTIVE
     ended: Callable[[Generation], None] | None = None
     forsaken: Callable[[], None] | None = None
     upload: Upload | None = None
@@ -127,18 +133,14 @@ class Exchange:
         self.stream_id = asked.stream_id
         self.prepared = prepared  # without its body, once that is not needed any more
         self.request_text = prepared.body[: self.settings.log.content_bytes]
-        self.member: Member | None = None  # of the latest attempt
-        self.attempts = 0
-        self.context: Context | None = None  # of the prompt, where the upstream may cut it
-        self.dropped: tuple[str, ...] = ()  # fields of the request that the upstream had no place for
+        self.attempts = Attempts(self)
         self.timeline = Timeline(asked.accepted_at)
         self.reader: Subscriber | Collected | None = None
-        self._busy: Member | None = None  # the one whose load this exchange counts towards
-        self._candidates: list[Member] = []
         self._phase = Phase.EDGE
         self._told_at = asked.accepted_at
         self._recorded = False
-        self._ended = asked.ended
+        self._reservation: Reservation | None = None  # of limits and budgets
+        self._over = False  # the generation's end has been seen to
         voice = Voice(asked.dialect, prepared.model, asked.request_id)
         resume = prepared.stream and (asked.resume or prepared.surface in self.settings.stream.resume)
         self._numbering = numbering(asked.dialect.stream_type, asked.stream_id) if resume else None
@@ -172,9 +174,10 @@ class Exchange:
         self.house.registry.streams[self.stream_id] = self
         self.house.ticker.add(self)
         try:
-            if self.asked.opening:
-                self.generation.present(self.asked.opening)
-            self._begin()
+            if await self._reserved():
+                if self.asked.opening:
+                    self.generation.present(self.asked.opening)
+                self.attempts.begin()
             self.house.tell.started(self)
             return await reader.run()
         except EdgeError as error:
@@ -187,7 +190,8 @@ class Exchange:
     @property
     def upstream(self) -> str | None:
         """The name of the upstream tried last; None if none was."""
-        return None if self.member is None else self.member.name
+        member = self.attempts.member
+        return None if member is None else member.name
 
     @property
     def elapsed_s(self) -> float:
@@ -211,70 +215,35 @@ class Exchange:
         except Exception as bug:  # noqa: BLE001 - one exchange's bug must not stop everybody's clock
             self.generation.fail(bug)
 
-    # --- attempts -------------------------------------------------------------------------------------------------
-
-    def _begin(self) -> None:
+    async def _reserved(self) -> bool:
+        """Take what limits allow; whether the exchange is to begin. Cancelled, nothing is left taken."""
+        principal = self.asked.principal
         try:
-            self._candidates = route(self.prepared.surface, self.prepared.model, self.house.fleet.members)
-            member = self._candidates.pop(0)
-            self._open(member, self._compose(member))
+            self._reservation = await self.house.limits.reserve(
+                self.stream_id, principal.name, principal.limits, self.prepared, anonymous=principal.anonymous
+            )
         except EdgeError as error:
             self.generation.reject(error)
         except Exception as bug:  # noqa: BLE001 - told by the reader like every other end
             self.generation.fail(bug)
+        if self.generation.outcome is None:
+            return True
+        if self._reservation is not None:  # the reader left while it was made
+            settle(self._reservation, self.generation, self.prepared, asked=False)
+        return False
 
-    def _compose(self, member: Member) -> Call:
-        headers = {**self.asked.headers, "x-request-id": self.asked.request_id}
-        terms = Terms(self.asked.dialect, self.settings.stream, headers, self.stream_id, self.asked.upload)
-        return compose(self.prepared, member, terms)
-
-    def _open(self, member: Member, call: Call) -> None:
-        self.member = self._busy = member
-        self.attempts += 1
-        member.active += 1
-        self.dropped, self.context = call.dropped, call.context
-        self.generation.open(member.upstream, call)
+    # --- attempts -------------------------------------------------------------------------------------------------
 
     def retry(self, error: EdgeError) -> bool:
         """See ``generation.Owner``."""
-        member = self.member
-        unreachable = isinstance(error, UpstreamUnreachable) or error.code == Happened.CONNECT_TIMEOUT
-        if member is not None and unreachable:
-            self.house.fleet.note_failure(member)
-        if self.asked.upload is not None and self.asked.upload.touched:
-            return False
-        if self._refuses_streaming(error):
-            self.prepared = unstreamed(self.prepared)
-        elif error.retryable and self._candidates:
-            member = self._candidates.pop(0)
-        else:
-            return False
-        if member is None:
-            return False
-        try:
-            call = self._compose(member)
-        except EdgeError:  # the next one cannot be asked this: the first one's failure is what there is to tell
-            return False
-        self._free()
-        self.generation.retrying()
-        self._open(member, call)
-        return True
+        return self.attempts.retry(error)
 
-    def _refuses_streaming(self, error: EdgeError) -> bool:
-        """The client wants no stream, Edge asked for one, and the server says that it cannot stream this."""
-        prepared = self.prepared
-        return (
-            prepared.streamed
-            and not prepared.stream
-            and isinstance(error, UpstreamSaid)
-            and error.status in (400, 422, 501)
-            and _NAMES_STREAMING.search(error.message) is not None
-        )
-
-    def _free(self) -> None:
-        member, self._busy = self._busy, None
-        if member is not None:
-            member.active -= 1
+    def waiting_beat(self) -> bytes | None:
+        """See ``generation.Owner``."""
+        place = self.attempts.place
+        if place is None:
+            return None
+        return queued.heartbeat(self.prepared.surface, self.prepared.model, place.position, place.estimate_s)
 
     # --- time and the record --------------------------------------------------------------------------------------
 
@@ -283,6 +252,8 @@ class Exchange:
         reader = self.reader
         blocked = reader is not None and reader.blocked
         phase = Phase.CLIENT_BLOCKED if blocked else _PHASES[self.generation.state]
+        if self.generation.state is State.ROUTING and self.attempts.waiting:
+            phase = Phase.QUEUED
         if self.generation.clients_turn:
             phase = Phase.EDGE  # as it is while a body is read that is not passed on at once
         if phase is not self._phase:
@@ -293,15 +264,21 @@ class Exchange:
             self.prepared = replace(self.prepared, body=b"", crossed=())
             self.asked.release()
         if self.generation.outcome is not None:
-            self._free()
-            if self._keeping is not None:
-                keeping, self._keeping = self._keeping, None
-                keeping.end(self.generation, self.upstream, self.generation.reconnections)
-            if self._ended is not None:
-                ended, self._ended = self._ended, None
-                ended(self.generation)
+            if not self._over:
+                self._over = True
+                self._let_go()
             if reader is not None and reader.closed:
                 self._record()
+
+    def _let_go(self) -> None:
+        """The generation has ended: give back what it had, and pass on what came of it."""
+        self.attempts.free()
+        if self._reservation is not None:
+            settle(self._reservation, self.generation, self.prepared, asked=self.attempts.count > 0)
+        if self._keeping is not None:
+            self._keeping.end(self.generation, self.upstream, self.generation.reconnections)
+        if self.asked.ended is not None:
+            self.asked.ended(self.generation)
 
     def forsaken(self) -> None:
         """See ``generation.Owner``."""
@@ -333,10 +310,12 @@ class Exchange:
     def known_headers(self) -> dict[str, str]:
         """What is known when the status goes out."""
         headers = {"x-request-id": self.asked.request_id, "x-stream-id": self.stream_id, **self.generation.headers}
-        if self.member is not None:
-            headers["x-edge-upstream"] = self.member.name
-        if self.dropped:
-            headers["x-edge-dropped-params"] = ", ".join(map(printable, self.dropped))
+        if self._reservation is not None:
+            headers.update(self._reservation.headers)
+        if self.upstream is not None:
+            headers["x-edge-upstream"] = self.upstream
+        if self.attempts.dropped:
+            headers["x-edge-dropped-params"] = ", ".join(map(printable, self.attempts.dropped))
         now = self.house.clock()
         self.timeline.enter(self._phase, now)
         headers["Server-Timing"] = self.timeline.server_timing()

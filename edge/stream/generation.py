@@ -15,7 +15,9 @@ from edge.protocol.batch import Batch
 from edge.protocol.dialect import Codec
 from edge.settings import Settings
 from edge.stream.audience import Audience, Kept
-from edge.stream.deadlines import ended_here, overdue, timed_out
+from edge.stream.deadlines import overdue, timed_out
+from edge.stream.endings import broken_off, ended_here, unread
+from edge.stream.prelude import Prelude
 from edge.stream.voice import Voice
 from edge.telemetry.gaps import Gaps
 from edge.upstream.base import JSON_TYPE, Call, Source, Upstream
@@ -32,6 +34,9 @@ class Owner(Protocol):
     def changed(self) -> None:
         """The state changed: time is to be booked on another phase."""
 
+    def waiting_beat(self) -> bytes | None:
+        """The heartbeat that tells for what no attempt has been opened yet; None if nothing is waited for."""
+
     def forsaken(self) -> None:
         """The last reader has left, and it goes on for one that may come back."""
 
@@ -42,13 +47,15 @@ class Generation(Audience):
     Args:
         voice: How Edge's own events look.
         kept: If it can be come back to.
+
+    Attributes:
+        sent: The server of the latest attempt has got it to work on.
+        cut_off: Edge broke that attempt off, so the server may still be at work on it.
     """
 
     __slots__ = (
         "_clock",
         "_held",
-        "_held_bytes",
-        "_held_events",
         "_left_at",
         "_others",
         "_owner",
@@ -58,6 +65,7 @@ class Generation(Audience):
         "_voice",
         "clients_turn",
         "codec",
+        "cut_off",
         "first_token_at",
         "gaps",
         "headers",
@@ -65,6 +73,7 @@ class Generation(Audience):
         "reconnections",
         "sample",
         "sample_bytes",
+        "sent",
         "state",
         "terminated",
         "token_count",
@@ -92,6 +101,7 @@ class Generation(Audience):
         self.clients_turn = False  # the client is to bring more of the request's body
         self.terminated = False  # the journal ends with the surface's regular end
         self.told = False  # the journal ends with the upstream's own error event
+        self.sent = self.cut_off = False
         self.reconnections = 0  # readers that came back
         self._others = 0  # events without any
         self.token_count = 0  # events with generated content
@@ -104,9 +114,7 @@ class Generation(Audience):
         self._owner = owner
         self._voice = voice
         self._left_at: float | None = None  # when the last reader left of one that waits for others
-        self._held: list[bytes] = []  # the prelude, until something has been generated
-        self._held_bytes = 0
-        self._held_events = 0
+        self._held: Prelude | None = None  # until something has been generated
         self._source: Source | None = None
         self._started_at = clock()
         self._since = self._started_at  # when the present state's clock was last reset
@@ -147,12 +155,14 @@ class Generation(Audience):
     def open(self, upstream: Upstream, call: Call) -> None:
         """Begin an attempt."""
         self._step(Happened.OPEN)
+        self.sent = self.cut_off = False
         self.codec = call.codec
         self.headers = {}
         self._source = upstream.open(call, self)
 
     def connected(self) -> None:
         """See ``upstream.base.Sink``."""
+        self.sent = True
         self._step(Happened.CONNECTED)
 
     def uploading(self, *, clients_turn: bool) -> None:
@@ -225,6 +235,7 @@ class Generation(Audience):
     def end(self, happened: Happened, error: EdgeError | None) -> None:
         """See ``upstream.base.Sink``: the attempt is over, and with it the generation unless another one follows."""
         self._source = None
+        self.cut_off |= self.sent and broken_off(happened, error)
         try:
             if not self._retried(happened, error):
                 self._finish(happened, error)
@@ -237,26 +248,23 @@ class Generation(Audience):
         return self.state in (State.CONNECTING, State.WAITING) and self._owner.retry(error)
 
     def retrying(self) -> None:
-        """The owner is about to open another attempt: what the last one left behind is dropped."""
+        """The owner opens another attempt, now or when it can: what the last one left behind is dropped."""
         self._step(Happened.RETRY)
-        self._held.clear()
-        self._held_bytes = self._held_events = 0
+        self._held = None
         self._others = 0
+        self.codec = None
         self.told = self.terminated = False
 
     # --- readers --------------------------------------------------------------------------------------------------
 
     def heartbeat(self, *, handed_over: bool) -> bytes:
         """See ``Audience``."""
-        return (self.codec or self._voice).heartbeat(handed_over=handed_over)
+        waiting = self._owner.waiting_beat() if self.state is State.ROUTING else None
+        return waiting or (self.codec or self._voice).heartbeat(handed_over=handed_over)
 
     def left(self, *, stalled: bool) -> None:
         """See ``Audience``: it ends, or waits for a reader to come back, or is to be drained."""
-        policy = self._settings.on_disconnect
-        if policy == "cancel" and self.kept:
-            policy = "grace"
-        elif policy == "grace" and not self.kept:
-            policy = "cancel"
+        policy = unread(self._settings, self.state, kept=self.kept)
         if policy == "cancel":
             self.stop(Happened.READER_STALLED if stalled else Happened.READER_GONE)
             return
@@ -285,24 +293,19 @@ class Generation(Audience):
             self._source.resume()
 
     def _hold(self, data: bytes, events: int) -> None:
-        self._held.append(data)
-        self._held_bytes += len(data)
-        self._held_events += events
-        if self._held_bytes > self._settings.buffer_bytes:
+        self._held = self._held or Prelude()
+        if self._held.add(data, events) > self._settings.buffer_bytes:
             # A prelude of that size is none; what is bounded must leave.
             self._release()
 
     def _release(self) -> None:
-        held, self._held = self._held, []
-        events = self._held_events
-        self._held_bytes = self._held_events = 0
-        if held:
-            self._hand_over(b"".join(held), events)
+        held, self._held = self._held, None
+        if held is not None:
+            self._hand_over(held.data, held.events)
 
     def _hand_over(self, data: bytes, events: int) -> None:
-        if self._held:
-            self._held.append(data)
-            self._held_events += events
+        if self._held is not None:
+            self._held.add(data, events)
             self._release()
             return
         if self.sample_bytes and len(self.sample) < self.sample_bytes:
@@ -345,13 +348,14 @@ class Generation(Audience):
         self._abort()
         self._finish(Happened.ERROR, error)
 
-    def reject(self, error: EdgeError) -> None:
-        """No upstream was ever asked."""
-        self._finish(Happened.REJECT, error)
+    def reject(self, error: EdgeError, happened: Happened = Happened.REJECT) -> None:
+        """No upstream is to be asked."""
+        self._finish(happened, error)
 
     def _abort(self) -> None:
         source, self._source = self._source, None
         if source is not None:
+            self.cut_off = self.sent
             source.abort()
 
     def _finish(self, happened: Happened, error: EdgeError | None) -> None:
@@ -360,9 +364,8 @@ class Generation(Audience):
         if self.state is State.ENDED:
             return
         if happened is not Happened.DONE:
-            if self._held:
-                self._held.clear()
-                self._held_events = 0
+            if self._held is not None:
+                self._held = None
                 self.told = False  # the error was held too: it becomes the HTTP status, or Edge tells it in-band
             self.terminated &= self.told  # an end that is the error itself; any other was no regular one
         self.error = error

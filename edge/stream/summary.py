@@ -27,7 +27,7 @@ def summarise(exchange: "Exchange") -> StreamRecord:
         raise InternalError("an exchange is recorded only when both its sides have ended")
     usage = generation.codec.usage if generation.codec is not None else None
     measured = (generation.codec.measured if generation.codec is not None else None) or _NOTHING
-    context = exchange.context if generation.first_token_at is not None else None
+    context = exchange.attempts.context if generation.first_token_at is not None else None
     reported = usage.completion if usage is not None else None
     tokens = generation.token_count if reported is None else reported
     ttft = None if generation.first_token_at is None else generation.first_token_at - timeline.started
@@ -46,7 +46,7 @@ def summarise(exchange: "Exchange") -> StreamRecord:
         outcome=str(generation.outcome),
         reader="stalled" if reader.stalled else "gone" if reader.gone else "finished",
         error=error.code if error is not None else None,
-        attempts=exchange.attempts,
+        attempts=exchange.attempts.count,
         queued_s=seconds(Phase.QUEUED),
         connecting_s=seconds(Phase.CONNECTING),
         upstream_s=seconds(Phase.UPSTREAM),
@@ -72,7 +72,7 @@ def summarise(exchange: "Exchange") -> StreamRecord:
         output_s=measured.output_s,
         output_tokens_per_s=reported / measured.output_s if reported and measured.output_s else None,
         truncated=context is not None and context.cut(usage.prompt if usage is not None else None),
-        dropped=", ".join(map(printable, exchange.dropped)) or None,
+        dropped=", ".join(map(printable, exchange.attempts.dropped)) or None,
         stalls=int(generation.outcome in _STALLS),
         http10=reader.http10,
         session=asked.session,

@@ -46,7 +46,19 @@ _OUTCOME_LEVELS = {
 }
 
 _SECRET_NAMES = frozenset(
-    {"authorization", "proxy_authorization", "x_api_key", "api_key", "key", "keys", "password", "cookie", "set_cookie"}
+    {
+        "authorization",
+        "proxy_authorization",
+        "x_api_key",
+        "api_key",
+        "key",
+        "keys",
+        "password",
+        "cookie",
+        "set_cookie",
+        "ticket",
+        "token",
+    }
 )
 _BEARER = re.compile(r'(?i)(\bbearer\s+)[^\s"\\]+')
 # What could end a line, move a cursor or not be encoded: C0, DEL, C1, the Unicode line ends, lone surrogates.

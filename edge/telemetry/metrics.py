@@ -27,6 +27,7 @@ from edge import __version__
 from edge.policy.lifecycle import Outcome
 from edge.protocol.surface import Surface
 from edge.store.base import StoreStatistics
+from edge.telemetry.queue_metrics import QueueCollector, QueueStatistics
 from edge.telemetry.record import ReturnRecord, StreamRecord
 from edge.telemetry.store_metrics import StoreCollector
 
@@ -97,6 +98,7 @@ class Metrics:
         active: How many exchanges are running.
         known_models: The models that the upstreams serve; any other is told as ``other``.
         store: How the store is; None where there is none.
+        queues: How the queues in front of upstreams are.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class Metrics:
         active: Callable[[], int],
         known_models: Callable[[], Container[str]],
         store: Callable[[], StoreStatistics | None] = lambda: None,
+        queues: QueueStatistics = lambda: ((), {}),
     ) -> None:
         self._known_models = known_models
         self._registry = registry = CollectorRegistry()
@@ -115,6 +118,7 @@ class Metrics:
         self._observe_model(registry)
         self._observe_edge(registry)
         registry.register(StoreCollector(store))
+        registry.register(QueueCollector(queues))
 
     def _observe_model(self, registry: CollectorRegistry) -> None:
         self._duration = Histogram(
@@ -149,6 +153,13 @@ class Metrics:
     def _observe_edge(self, registry: CollectorRegistry) -> None:
         self._exchanges = Counter(
             "edge_exchanges", "Exchanges ended.", ["surface", "outcome", "upstream"], registry=registry
+        )
+        self._queued = Histogram(
+            "edge_queue_wait_seconds",
+            "Time that exchanges waited for a slot, or for their session.",
+            ["upstream"],
+            buckets=_DURATIONS_S,
+            registry=registry,
         )
         self._blocked = Counter(
             "edge_client_blocked_seconds", "Time in which bytes waited for a reader.", registry=registry
@@ -185,6 +196,7 @@ class Metrics:
         self._series(self._exchanges, surface, outcome, upstream).inc()
         error_type = "" if outcome == Outcome.COMPLETE else outcome
         self._series(self._duration, *asked, error_type).observe(record.total_s)
+        self._series(self._queued, upstream).observe(record.queued_s)
         self._count_tokens(record, asked)
         if record.truncated:
             self._series(self._truncated, upstream).inc()

@@ -6,12 +6,14 @@ does not answer looks, or tell a secret.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from edge.policy.admission import Admission
 from edge.protocol.canonical import Target
 from edge.protocol.surface import Surface
 from edge.settings import Settings
@@ -21,6 +23,7 @@ from edge.upstream.catalogue import merged
 from edge.upstream.discovery import Place, places
 from edge.upstream.health import MISSES_TO_BE_GONE, Member
 from edge.upstream.pool import Pool
+from edge.upstream.queues import MemberQueues, rules_of
 from edge.upstream.servers import MODEL_SERVERS, Card, Found, Kind
 
 if TYPE_CHECKING:  # only ``edge.telemetry.log`` may import structlog: plainly imported it brings rich along
@@ -40,6 +43,10 @@ class Fleet:
     Args:
         make: Gives a member its way to open calls; the pool stays the fleet's.
         own_ports: Loopback ports that Edge itself listens on, which are never used as upstreams.
+        clock: Seconds, as the admission is told them.
+
+    Attributes:
+        admission: To the slots of all upstreams.
 
     Raises:
         OSError: the ``ca_file`` of an upstream cannot be used.
@@ -52,11 +59,15 @@ class Fleet:
         *,
         log: "FilteringBoundLogger",
         own_ports: AbstractSet[int] = frozenset(),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._make = make
         self._log = log
         self._own_ports = own_ports
+        self._clock = clock
+        self.admission = Admission(rules_of(settings.queue))
+        self._queues: dict[Member, MemberQueues] = {}
         self._places = places(settings, own_ports)
         self._leaving: list[tuple[Member, Pool]] = []
         self._watcher: asyncio.Task[None] | None = None
@@ -87,6 +98,8 @@ class Fleet:
         """Stop looking and close every connection. Cancelled while waiting, it has still let go of everything."""
         self._closed = True
         async with AsyncExitStack() as stack:  # runs them all, whichever of them is cancelled or fails
+            for queues in self._queues.values():
+                stack.push_async_callback(queues.close)
             for place in self._places:
                 stack.push_async_callback(place.pool.close)
                 if place.member is not None:
@@ -117,6 +130,9 @@ class Fleet:
             await self._dismiss(new)
             raise
         self._settings, before, self._places = settings, self._places, wanted
+        self.admission.follow(rules_of(settings.queue))
+        for queues in self._queues.values():
+            queues.follow(settings.queue.drain_s)
         await self._dismiss([place for place in before if place not in wanted])
 
     async def look(self) -> None:
@@ -130,7 +146,7 @@ class Fleet:
         """Connecting to it has just failed: do not route to it until a look finds it up."""
         before = _seen(member)
         member.fail("could not be connected to")
-        self._tell(member, before)
+        self._changed(member, before)
 
     def targets(self, surface: Surface) -> tuple[Target, ...]:
         """In whose words ``surface`` may have to be asked for, of those that are up."""
@@ -194,6 +210,7 @@ class Fleet:
         """Whoever is there leaves when its streams have ended."""
         for place in unwanted:
             if place.member is not None:
+                self._queues[place.member].leave()
                 self._leaving.append((place.member, place.pool))
                 place.member = None
             else:
@@ -234,11 +251,13 @@ class Fleet:
             found = replace(found, up=False, why="is this Edge itself", listless=False)
         before = _seen(member)
         member.take(found)
-        self._tell(member, before)
+        self._changed(member, before)
 
     def _join(self, place: Place, settings: UpstreamSettings, kind: Kind) -> None:
         place.member = member = Member(settings, kind, configured=place.configured)
         member.upstream = self._make(place.pool, settings, member)
+        queues = MemberQueues(self.admission, member, place.pool, self._settings.queue.drain_s, self._clock)
+        self._queues[member], member.queue = queues, queues.of
 
     def _let_go(self, place: Place, why: str | None) -> None:
         member = place.member
@@ -247,17 +266,24 @@ class Fleet:
         before = _seen(member)
         if why is not None:
             member.fail(why)
-            self._tell(member, before)
+            self._changed(member, before)
         # Its streams, if it has any, run on over the pool that they began on.
+        self._queues[member].leave()
         self._leaving.append((member, place.renew_pool()))
         place.member = None
 
     async def _see_off(self) -> None:
         for leaver in [leaver for leaver in self._leaving if not leaver[0].active]:
             member, pool = leaver
+            await self._queues.pop(member).close()
             await member.upstream.close()
             await pool.close()
             self._leaving.remove(leaver)
+
+    def _changed(self, member: Member, before: tuple[object, ...]) -> None:
+        if member in self._queues:
+            self._queues[member].follow()
+        self._tell(member, before)
 
     def _tell(self, member: Member, before: tuple[object, ...]) -> None:
         """One line per change, none for a look that found everything as it was."""

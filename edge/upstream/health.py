@@ -5,10 +5,12 @@ Must not: do I/O, or log: whoever changes it tells.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from yarl import URL
 
+from edge.policy.queue import Queue
 from edge.protocol.canonical import Target
 from edge.protocol.surface import Surface
 from edge.protocol.transcode import reachable, target
@@ -27,6 +29,7 @@ class Member:
 
     Attributes:
         upstream: Opens calls to it.
+        queue: Where a request for a model waits for a slot of it.
         native: The surfaces that it speaks itself; ``surfaces`` are those that it can answer, translated if need be.
         kind: What was recognised there, as a word for people.
         url: Where it is, without any secret; empty if it is in Edge itself.
@@ -34,12 +37,15 @@ class Member:
         model_cards: The entries of its last model list, as they came; kept while it is down.
         any_model: It answers whatever model is named.
         repairs: Faults of its streams that are mended.
+        slots: Requests that it is given at once; None = any number.
         active: Requests of ours that it is working on; the exchange counts.
         misses: Failed looks in a row.
         since: Unix time when it became known.
     """
 
     upstream: Upstream
+    queue: Callable[[str | None], Queue]
+    slots: int | None
 
     def __init__(self, settings: UpstreamSettings, kind: Kind = Kind.GENERIC, *, configured: bool = True) -> None:
         self.name = settings.name
@@ -54,6 +60,7 @@ class Member:
         self.since = int(time.time())
         self._settings = settings
         self._configured = configured
+        self._told_slots: int | None = None
         self._become(kind)
 
     def __repr__(self) -> str:
@@ -91,9 +98,16 @@ class Member:
         """What it was made with."""
         return self._settings
 
+    @property
+    def slots_per_model(self) -> bool:
+        """Its slots are not one number for all models, but each has so many."""
+        return self.kind is Kind.OLLAMA
+
     def _become(self, kind: Kind) -> None:
         traits, chosen = TRAITS[kind], self._settings
         self.kind = kind
+        told = traits.slots if self._told_slots is None else self._told_slots
+        self.slots = told if chosen.max_concurrency is None else chosen.max_concurrency or None
         spoken = frozenset(map(Surface, chosen.surfaces)) or traits.surfaces
         self.native = spoken | frozenset(map(Surface, chosen.relay))
         self.surfaces = reachable(self.native)
@@ -101,6 +115,8 @@ class Member:
 
     def _answered(self, found: Found) -> None:
         self.misses = 0
+        if found.slots is not None or found.kind is not self.kind:
+            self._told_slots = found.slots  # a server too busy to tell has not lost its limit
         self._become(found.kind)
         self.up, self.why = found.up, found.why
         if found.cards is not None:

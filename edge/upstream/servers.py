@@ -25,6 +25,7 @@ from edge.protocol.surface import OLLAMA, RELAYED, UPSTREAM_PATHS, Surface
 from edge.upstream.connection import Ended, Malformed
 from edge.upstream.fetch import Answer, Unreachable, get
 from edge.upstream.pool import Pool
+from edge.upstream.working import listed_slots, total_slots
 
 PROBE_S = 2.0
 MAX_LIST_BYTES = 2**20
@@ -60,11 +61,13 @@ class Traits:
     Attributes:
         repairs: Faults of its streams that are mended.
         answers_any: With a single model it answers whatever name it is asked for.
+        slots: How many requests it works on at once if it does not tell; None = any number.
     """
 
     surfaces: frozenset[Surface]
     repairs: frozenset[str] = _HARMLESS
     answers_any: bool = False
+    slots: int | None = None
 
 
 _BASIC = frozenset({Surface.CHAT, Surface.COMPLETIONS, Surface.EMBEDDINGS})
@@ -83,7 +86,8 @@ TRAITS: Mapping[Kind, Traits] = {
     # reasoning or reasoning_content, by model and version: lmstudio-bug-tracker#378, #894.
     Kind.LM_STUDIO: Traits(_BASIC | {Surface.RESPONSES}, _HARMLESS | {"both-reasoning"}),
     # Its /v1 turns errors in mid-stream into clean ends, so it is only spoken to in its own API.
-    Kind.OLLAMA: Traits(OLLAMA),
+    # OLLAMA_NUM_PARALLEL, for each model, is 1 unless it is set, and cannot be asked for.
+    Kind.OLLAMA: Traits(OLLAMA, slots=1),
     Kind.EDGE: Traits(frozenset(UPSTREAM_PATHS) - RELAYED),
     Kind.OPENAI: Traits(_BASIC | {Surface.RESPONSES}),
     Kind.ANTHROPIC: Traits(_ANTHROPIC),
@@ -132,6 +136,7 @@ class Found:
         cards: The entries of its model list, as they came; None if there was no list.
         listless: It answers, but has no model list, as far as its status tells.
         seems: For ``OTHER``, what it calls itself, if anything.
+        slots: How many requests it works on at once, if it tells.
     """
 
     kind: Kind
@@ -141,6 +146,7 @@ class Found:
     listless: bool = False
     seems: str = ""
     mark: Mark | None = None
+    slots: int | None = None
 
 
 async def identify(pool: Pool, before: Found | None = None) -> Found:
@@ -163,7 +169,7 @@ async def identify(pool: Pool, before: Found | None = None) -> Found:
     if kind is Kind.OLLAMA and cards is not None:
         return Found(kind, up=True, cards=_detailed(cards, await _peek(pool, "/api/tags")), mark=mark)
     if cards is not None:
-        return Found(kind, up=True, cards=cards, mark=mark)
+        return Found(kind, up=True, cards=cards, mark=mark, slots=await _slots(pool, kind, mark, before))
     return Found(kind, why=why_not(kind, mark), listless=mark.status in LISTLESS, seems=seems, mark=mark)
 
 
@@ -191,6 +197,16 @@ async def _peek(pool: Pool, path: str) -> bytes:
     except (Unreachable, *_NO_ANSWER):  # a TimeoutError is an OSError
         return b""
     return answer.body if answer.head.status == 200 else b""
+
+
+async def _slots(pool: Pool, kind: Kind, mark: Mark, before: Found | None) -> int | None:
+    """How many requests it works on at once. Asked after each start of the server, of which a failed look tells."""
+    if kind is not Kind.LLAMA_CPP:
+        return None
+    if before is not None and before.mark == mark and before.up and before.slots is not None:
+        return before.slots
+    told = total_slots(await _peek(pool, "/props"))
+    return listed_slots(await _peek(pool, "/slots")) if told is None else told
 
 
 async def _recognise(pool: Pool, mark: Mark) -> tuple[Kind, str]:

@@ -21,6 +21,7 @@ RIGHT = {
     "bearer": {"Authorization": f"Bearer {KEY}"},
     "bearer in any case": {"authorization": f"bearer {OTHER}"},
     "x-api-key": {"x-api-key": KEY},
+    "api-key": {"api-key": KEY},
     "one of both is right": {"Authorization": f"Bearer {WRONG}", "x-api-key": KEY},
 }
 REFUSED = {
@@ -32,7 +33,7 @@ REFUSED = {
     "basic": {"Authorization": f"Basic {KEY}"},
     "no scheme": {"Authorization": KEY},
     "empty": {"Authorization": "Bearer ", "x-api-key": ""},
-    "in another header": {"api-key": KEY, "Cookie": f"key={KEY}"},
+    "in another header": {"X-Auth-Token": KEY, "Cookie": f"key={KEY}"},
     "very long": {"x-api-key": KEY * 200},
 }
 

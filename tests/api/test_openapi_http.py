@@ -66,9 +66,14 @@ async def test_it_tells_who_needs_a_key_and_is_itself_behind_one(serve: Serve) -
     assert (await get(edge.port, "/openapi.json")).status == 401
     told = await described(edge, KEY)
     schemes = told["components"]["securitySchemes"]
-    assert [schemes[name]["type"] for needed in told["security"] for name in needed] == ["http", "apiKey"]
+    assert [schemes[name]["type"] for needed in told["security"] for name in needed] == ["http", "apiKey", "apiKey"]
     keyless = {path for path, methods in told["paths"].items() if methods.get("get", {}).get("security") == []}
     assert keyless == {"/health", "/ready"}
+    assert schemes["ticket"]["in"] == "query"
+    by_ticket = {
+        path for path, methods in told["paths"].items() if {"ticket": []} in methods.get("get", {}).get("security", [])
+    }
+    assert by_ticket == {"/v1/chat/stream", "/stream", "/v1/streams", "/v1/streams/{id}"}
     for path, methods in told["paths"].items():
         assert all(("401" in one["responses"]) == (path not in keyless) for one in methods.values())
 

@@ -84,6 +84,7 @@ GOALS = (
     Goal("S3", "us_per_token", 2.7, "nginx"),
     Goal("S3", "kb_per_stream", 20),
     Goal("S4", "us_per_request", 1.1, "plain"),
+    Goal("S4k", "us_per_request", 1.15, "edge", peer="edge-limits"),
 )
 
 Results = dict[str, dict[str, Measured]]  # by scenario and peer

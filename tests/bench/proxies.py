@@ -240,6 +240,13 @@ def _edge_kept(store: str) -> tuple[str, Command]:
     return importlib.metadata.version("edge-relay"), command
 
 
+def _edge_limits() -> tuple[str, Command]:
+    """With all that a request has to pass: a key, limits of every kind, and the queue of an upstream with slots."""
+    limits = "requests_per_min = 1000000\ntokens_per_min = 100000000\nconcurrent = 1000\ntokens_per_day = 1000000000\n"
+    rules = f'max_concurrency = 64\n[[limit]]\nname = "all"\n{limits}[auth]\nkeys = ["{_KEY}"]\n'
+    return _edge(rules)
+
+
 def _edge_redis() -> tuple[str, Command]:
     """The server is nobody's child that is measured, and ends with this program."""
     program = shutil.which("redis-server")
@@ -294,6 +301,8 @@ PEERS = {
         # What translation costs: a chat client of an Ollama, and a Messages client of a chat server.
         Peer("edge-ollama", lambda: _edge('surfaces = ["ollama_chat"]\n')),
         Peer("edge-messages", lambda: _edge('surfaces = ["chat"]\n'), path="/v1/messages"),
+        # What it costs to know who asks, to count it and to queue it.
+        Peer("edge-limits", _edge_limits, key=_KEY),
         # What it costs to keep streams, so that they can be resumed.
         Peer("edge-memory", lambda: _edge_kept("memory:")),
         Peer("edge-sqlite", lambda: _edge_kept("")),

@@ -345,6 +345,13 @@ SCENARIOS = {
             (Metric("us_per_request", "CPU µs/request", 1, ratio=True), Metric("requests_per_s", "requests/s", 0)),
         ),
         Scenario(
+            "S4k",
+            "S4 with keys, limits and a queue",
+            s4,
+            (Metric("us_per_request", "CPU µs/request", 1, ratio=True), Metric("requests_per_s", "requests/s", 0)),
+            peers=("edge", "edge-limits"),
+        ),
+        Scenario(
             "S5",
             "20 readers that stop",
             s5,

@@ -4,7 +4,7 @@ import pytest
 from support.forms import BOUNDARY, LAST, field, file, form
 
 from edge.errors import BadRequest, UnsupportedMedia
-from edge.protocol.multipart import MOST_LOOKED_AT, Finder, boundary_of, content_type_of
+from edge.protocol.multipart import MOST_LOOKED_AT, Finder, Once, boundary_of, content_type_of
 
 FORMS = {
     "model first": (form(), "m"),
@@ -81,3 +81,44 @@ def test_what_is_no_form_is_refused(given: str) -> None:
 def test_a_boundary_that_cannot_be_one_is_refused(boundary: str) -> None:
     with pytest.raises(BadRequest, match="boundary"):
         boundary_of(f"multipart/form-data; boundary={boundary}")
+
+
+def part(head: str, value: str = "other", end: str = "\r\n") -> bytes:
+    return f"--{BOUNDARY}{end}{head}{end}{end}{value}{end}".encode()
+
+
+DISPOSITION = "Content-Disposition: form-data; name"
+TWICE = {
+    "after the file": form()[: -len(LAST)] + field("model", "other") + LAST,
+    "at once": field("model", "m") + field("model", "m") + LAST,
+    "without quotes": form()[: -len(LAST)] + part(f"{DISPOSITION}=model") + LAST,
+    "in single quotes": form()[: -len(LAST)] + part(f"{DISPOSITION}='model'") + LAST,
+    "in other case": form()[: -len(LAST)] + part(f'{DISPOSITION.upper()}="MODEL"') + LAST,
+    "escaped": form()[: -len(LAST)] + part(f'{DISPOSITION}="mo\\del"') + LAST,
+    "with a character set": form()[: -len(LAST)] + part(f"{DISPOSITION}*=utf-8''model") + LAST,
+    "with bare line ends": form()[: -len(LAST)] + part(f'{DISPOSITION}="model"', end="\n") + LAST,
+    "after the end": form() + field("model", "other") + LAST,
+    "behind a long head": form()[: -len(LAST)] + part(f'X: {"x" * 20_000}\r\n{DISPOSITION}="model"') + LAST,
+}
+ONCE = {name: body for name, (body, _) in FORMS.items() if name not in ("two", "a file that looks like it")}
+ONCE["a large file with it in the text"] = form(b'name="model"' * 10_000)
+
+
+@pytest.mark.parametrize("step", [1, 7, 64, 10**6])
+@pytest.mark.parametrize("body", TWICE.values(), ids=TWICE)
+def test_a_second_field_is_seen_however_it_is_written(body: bytes, step: int) -> None:
+    with pytest.raises(BadRequest):
+        watch(body, step)
+
+
+@pytest.mark.parametrize("step", [1, 7, 64, 10**6])
+@pytest.mark.parametrize("body", ONCE.values(), ids=ONCE)
+def test_a_field_that_is_there_once_is_not_held_against_anybody(body: bytes, step: int) -> None:
+    watch(body, step)
+
+
+def watch(body: bytes, step: int) -> None:
+    once = Once(BOUNDARY, "model")
+    for at in range(0, len(body), step):
+        once.feed(body[at : at + step])
+        assert len(once._held) <= 17_000

@@ -37,7 +37,9 @@ def test_a_stream_is_asked_for_as_it_is_with_usage() -> None:
     prepared = prepare(CHAT, raw(stream=True, x=1))
     asked = {"model": "m", "messages": [], "stream": True, "x": 1, "stream_options": {"include_usage": True}}
     assert sent(prepared) == asked
-    assert prepared == Prepared(CHAT, "m", True, True, prepared.body, True, 1, len(raw(stream=True, x=1)))
+    assert prepared == Prepared(
+        CHAT, "m", True, True, prepared.body, True, 1, len(raw(stream=True, x=1)), tokens=prepared.tokens
+    )
 
 
 @pytest.mark.parametrize("stream", [False, None])

@@ -156,9 +156,7 @@ async def test_the_model_stops_when_the_reader_leaves_during_prefill(
     assert await predicted(llama) - before < 10
 
 
-async def test_a_reader_that_leaves_the_queue_of_the_server_never_gets_a_slot(
-    serve: Serve, mortal: LlamaServer
-) -> None:
+async def test_a_reader_that_leaves_the_queue_never_gets_a_slot(serve: Serve, mortal: LlamaServer) -> None:
     edge = await serve(mortal.url)
     async with asking(edge, CHAT, {**ENDLESS[CHAT], "stream": True}):
         await generating(mortal)

@@ -168,3 +168,10 @@ async def test_an_event_that_is_cut_into_many_counts_as_many(serve: Serve, fake:
     assert count > 6
     assert (await resumed(edge, stream, count)).status == 204
     assert (await resumed(edge, stream, 4)).body == b"".join(answer.events[4:])
+
+
+async def test_a_session_refuses_what_is_neither_too(serve: Serve, fake: FakeModel) -> None:
+    """Though its streams can be resumed whatever is said."""
+    edge = await serve()
+    assert_told(await ask(edge.port, STREAM, {"message": "hi"}, {"x-edge-resume": "perhaps"}), 400, STREAM)
+    assert fake.requests == []

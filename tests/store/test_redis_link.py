@@ -64,12 +64,6 @@ def test_an_address_is_shown_without_its_password() -> None:
         )
 
 
-def test_without_the_client_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "redis", None)
-    with pytest.raises(RuntimeError, match=r"pip install 'edge-relay\[redis\]'"):
-        RedisLink("redis://127.0.0.1/0", Heard())
-
-
 def test_the_client_library_is_loaded_by_who_uses_it() -> None:
     code = "import sys, edge.store.redis_streams, edge.store.redis_sessions; sys.exit('redis' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603 - our own words

@@ -80,6 +80,8 @@ class Running:
         assert len(self.edge.registry) == 0
         assert len(self.edge.ticker) == 0
         assert [member.active for member in self.edge.fleet.members if member.active] == []
+        for queues in self.edge.fleet._queues.values():
+            assert [queue for queue in queues._queues.values() if queue.slots.busy or queue.waiting] == []
         assert self.edge.bodies.budget.used == 0
         bugs = [line for line in self.lines.lines if line["event"] == "bug" or "Traceback" in str(line)]
         assert bugs == []

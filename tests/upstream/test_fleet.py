@@ -1,16 +1,19 @@
 """Upstreams are watched: up and down, their models, what is told about them, and nothing is left behind."""
 
 import asyncio
+import time
 
 import orjson
 import pytest
 from lookalikes import Log, Lookalike, Way, edge, fleet_of, free_port, listing, llama_cpp, ollama, vllm
 
+from edge.policy.lanes import Claim
+from edge.policy.refusal import Refusal, Why
 from edge.protocol.surface import Surface
-from edge.settings import Discovery, Settings, Upstream
+from edge.settings import Discovery, Queue, Settings, Upstream
 from edge.upstream import fleet as fleet_module
 from edge.upstream import servers
-from edge.upstream.fleet import Fleet
+from edge.upstream.fleet import Fleet, Member
 
 
 def at(server, name: str = "local", **settings) -> Upstream:
@@ -276,3 +279,64 @@ async def test_closing_that_is_cancelled_at_any_point_has_still_let_go_of_everyt
             await asyncio.wait(ending, timeout=5)
         assert ours(before) == set()
         assert (member.upstream.closed, member.upstream.pool.closed) == (1, True)
+
+
+class Told:
+    """What a waiter was told."""
+
+    def __init__(self) -> None:
+        self.slots: list = []
+        self.refusals: list = []
+
+    def granted(self, waiting) -> None:
+        self.slots.append(waiting.slot)
+
+    def refused(self, refusal) -> None:
+        self.refusals.append(refusal)
+
+
+def waits(fleet: Fleet, member: Member, told: Told):
+    return fleet.admission.enter(Claim("a"), [member.queue("m")], told, time.monotonic())
+
+
+async def test_slots_are_those_that_the_server_tells_and_nothing_is_granted_while_it_is_down():
+    async with llama_cpp() as server:
+        server.routes["/props"] = {"total_slots": 1}
+        async with fleet_of(at(server)) as fleet:
+            await fleet.look()
+            (member,) = fleet.members
+            first = waits(fleet, member, Told())
+            told = Told()
+            waits(fleet, member, told)
+            assert (first.slot is not None, told.slots) == (True, [])
+            fleet.note_failure(member)
+            first.slot.release(time.monotonic())
+            assert told.slots == [], "it is down"
+            await fleet.look()
+            assert len(told.slots) == 1
+
+
+async def test_a_reload_brings_other_bounds_and_who_waits_for_an_upstream_that_leaves_is_refused():
+    async with vllm() as server, vllm() as other, fleet_of(at(server, max_concurrency=1)) as fleet:
+        await fleet.look()
+        (member,) = fleet.members
+        running, told = waits(fleet, member, Told()), Told()
+        waits(fleet, member, told)
+        same = Settings(upstream=[at(server, max_concurrency=1)], queue=Queue(interactive_length=1, drain_s=7.0))
+        await fleet.reload(same)
+        assert member.queue("m").slots.drain_s == 7.0
+        assert isinstance(waits(fleet, member, Told()), Refusal)
+        await fleet.reload(Settings(upstream=[at(other)]))
+        assert [refusal.why for refusal in told.refusals] == [Why.CLOSED]
+        running.slot.release(time.monotonic())
+        await fleet.look()
+        assert isinstance(waits(fleet, member, Told()), Refusal), "nobody waits for who has left"
+        assert fleet.admission.statistics(0.0) == []
+
+
+async def test_what_drains_when_all_is_closed_leaves_nothing():
+    async with llama_cpp() as server, fleet_of(at(server, max_concurrency=1)) as fleet:
+        await fleet.look()
+        (member,) = fleet.members
+        waits(fleet, member, Told()).slot.release(time.monotonic(), draining=True)
+        assert member.queue("m").slots.draining == 1

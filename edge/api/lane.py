@@ -1,0 +1,34 @@
+"""How much hurry there is with a request, as far as its client says.
+
+In: a request. Out: a lane. Must not: let anybody into one: that is admission's to decide.
+"""
+
+from aiohttp import web
+
+from edge.errors import BadRequest, Forbidden
+from edge.policy.auth import Principal
+from edge.policy.lanes import Lane
+from edge.policy.routing import printable
+
+HEADER = "x-edge-lane"
+
+
+def lane_of(request: web.Request, principal: Principal) -> Lane:
+    """The lane that the client chooses, or the first one that its key has; interactive if neither says.
+
+    Raises:
+        BadRequest: there is none of that name.
+        Forbidden: the key is not for that lane.
+    """
+    allowed = principal.lanes or tuple(Lane)
+    text = request.headers.get(HEADER)
+    if text is None:
+        return Lane(allowed[0])
+    try:
+        lane = Lane(text.strip().lower())
+    except ValueError:
+        lanes = " or ".join(Lane)
+        raise BadRequest(f"{HEADER}: must be {lanes}, not {printable(text)!r}", param=HEADER) from None
+    if lane not in allowed:
+        raise Forbidden(f"{HEADER}: this key is not for {lane}, but for {' and '.join(allowed)}", param=HEADER)
+    return lane

@@ -1,0 +1,181 @@
+"""The slots of one upstream: taken, given back, and not free before the server is.
+
+In: who takes one, what becomes of it, and what others have seen of the server. Out: ``Slot`` objects, whose end is told
+to their owner. Must not: ask the server anything, wait, or give out more than there are.
+
+A slot is ``busy`` while a request has it. Let go of after a whole answer it is free at once. After a cancel the server
+may still be at work on what nobody wants (it looks only between two batches of a prompt), so that the slot is
+``draining``: until the server has been seen to be idle (``idle``), or for ``drain_s`` at the most (``tick``).
+"""
+
+from enum import StrEnum
+from typing import Protocol
+
+# The newest holding time counts a tenth: a burst of embeddings between long answers does not turn the estimate over.
+_NEWEST = 0.1
+
+
+class SlotState(StrEnum):
+    """Where a slot is."""
+
+    BUSY = "busy"
+    DRAINING = "draining"
+    FREE = "free"
+
+
+class Owner(Protocol):
+    """Whose slots they are."""
+
+    def freed(self, slot: "Slot", now: float) -> None:
+        """``slot`` is free from now on."""
+
+    def drains(self) -> None:
+        """Some slot has begun to drain."""
+
+
+class Slot:
+    """One taken slot. Free it is over; the next one is another object.
+
+    Attributes:
+        since: When it was taken.
+        drains_since: When it was let go of, if it is or was draining; otherwise ``since``.
+        held_s: How long it was taken, draining included; None until it is free.
+        served: The server has worked on something in it.
+    """
+
+    __slots__ = ("_slots", "drains_since", "held_s", "served", "since", "state")
+
+    def __init__(self, slots: "Slots", now: float) -> None:
+        self._slots = slots
+        self.state = SlotState.BUSY
+        self.since = now
+        self.drains_since = now
+        self.held_s: float | None = None
+        self.served = True
+
+    def __repr__(self) -> str:
+        return f"<Slot {self.state} since {self.drains_since:g}>"
+
+    def release(self, now: float, *, draining: bool = False, served: bool = True) -> None:
+        """Let go of it; idempotent.
+
+        Args:
+            now: Seconds.
+            draining: The server may still be at work on it: the request was cut off.
+            served: The server has got to work on something; without that, nothing is learnt from how long it took.
+        """
+        if self.state is not SlotState.BUSY:
+            return
+        self.served = served
+        if draining and self._slots.draining_helps:
+            self.state, self.drains_since = SlotState.DRAINING, now
+        self._slots.released(self, now)
+
+
+class Slots:
+    """See the module.
+
+    Args:
+        capacity: How many there are; None = no limit, and then nothing drains.
+        drain_s: How long one may be draining; 0 = no time.
+        owner: Is told what becomes of them.
+
+    Attributes:
+        hold_s: How long a slot is held, as of late; None until one has been.
+        grants: How many were ever taken.
+    """
+
+    def __init__(self, capacity: int | None, drain_s: float, owner: Owner) -> None:
+        self.capacity = capacity
+        self.drain_s = drain_s
+        self.hold_s: float | None = None
+        self.grants = 0
+        self._owner = owner
+        self._busy: dict[Slot, None] = {}
+        self._draining: dict[Slot, None] = {}  # the one that has been so for longest first
+        self._zombie_s = 0.0  # of those that are over
+
+    def __repr__(self) -> str:
+        most = "any" if self.capacity is None else self.capacity
+        return f"<Slots {self.busy} busy, {self.draining} draining of {most}>"
+
+    @property
+    def busy(self) -> int:
+        """How many have a request."""
+        return len(self._busy)
+
+    @property
+    def draining(self) -> int:
+        """How many are only held because the server may be at work on them."""
+        return len(self._draining)
+
+    @property
+    def taken(self) -> int:
+        """How many are not free."""
+        return len(self._busy) + len(self._draining)
+
+    @property
+    def available(self) -> bool:
+        """Whether one can be taken."""
+        return self.capacity is None or self.taken < self.capacity
+
+    @property
+    def draining_helps(self) -> bool:
+        """Whether a slot that was cut off has to drain."""
+        return self.capacity is not None and self.drain_s > 0
+
+    def zombie_s(self, now: float) -> float:
+        """Seconds that slots have ever spent draining."""
+        return self._zombie_s + sum(now - slot.drains_since for slot in self._draining)
+
+    def take(self, now: float) -> Slot:
+        """One that is available."""
+        slot = Slot(self, now)
+        self._busy[slot] = None
+        self.grants += 1
+        return slot
+
+    def released(self, slot: Slot, now: float) -> None:
+        """See ``Slot.release``."""
+        del self._busy[slot]
+        if slot.state is SlotState.DRAINING:
+            self._draining[slot] = None
+            self._owner.drains()
+        else:
+            self._free(slot, now)
+
+    def idle(self, running: int, asked_at: float, now: float) -> None:
+        """The server was asked at ``asked_at``, and was at work on ``running`` requests then.
+
+        What it worked on are our requests that were with it at that time, those of others, and what is draining; only
+        what cannot be draining any more is free.
+        """
+        ours = sum(slot.since < asked_at for slot in self._busy)
+        at_work = 0
+        drained = []
+        for slot in self._draining:
+            if slot.drains_since < asked_at:
+                drained.append(slot)
+            else:
+                at_work += 1  # it was with the server, and was let go of while that answered
+        still = max(0, running - ours - at_work)
+        for slot in drained[: max(0, len(drained) - still)]:
+            self._end(slot, now)
+
+    def tick(self, now: float) -> None:
+        """Free what has been draining for long enough, whatever the server is at."""
+        for slot in [slot for slot in self._draining if now - slot.drains_since >= self.drain_s]:
+            self._end(slot, now)
+
+    def _end(self, slot: Slot, now: float) -> None:
+        if slot in self._draining:  # ``Owner.freed`` may have led back to here
+            del self._draining[slot]
+            self._zombie_s += now - slot.drains_since
+            self._free(slot, now)
+
+    def _free(self, slot: Slot, now: float) -> None:
+        slot.state = SlotState.FREE
+        slot.held_s = held = now - slot.since
+        if slot.served:
+            self.hold_s = held if self.hold_s is None else self.hold_s + _NEWEST * (held - self.hold_s)
+        self._owner.freed(slot, now)

@@ -1,0 +1,94 @@
+"""Keys in a Redis server, shared by several nodes.
+
+In: records. Out: what ``base.KeyStore`` promises. Must not: take a server that has lost its data for one on which
+nobody has made a key.
+"""
+
+import msgspec
+
+from edge.policy.keys import KeyRecord
+from edge.store.base import StoreDown
+from edge.store.redis_link import RedisLink
+from edge.store.redis_scripts import PREFIX, Script
+
+_KEYS, _MARK, _SECRET = f"{PREFIX}keys", f"{PREFIX}keys:mark", f"{PREFIX}secret:"
+
+# id, record -> nothing
+_PUT = Script("""
+redis.call('HSET', 'edge:keys', ARGV[1], ARGV[2])
+redis.call('INCR', 'edge:keys:mark')
+""")
+
+# id -> how many there were
+_FORGET = Script("""
+redis.call('INCR', 'edge:keys:mark')
+return redis.call('HDEL', 'edge:keys', ARGV[1])
+""")
+
+
+class RedisKeys:
+    """A ``base.KeyStore``."""
+
+    def __init__(self, link: RedisLink) -> None:
+        self._link = link
+        self._latest = 0  # of the marks that have been seen: it only grows, unless the server has lost its data
+        self.place = str(link.address)
+        link.join(self)
+
+    def __repr__(self) -> str:
+        return f"<RedisKeys {self._link!r}>"
+
+    async def keys(self) -> list[KeyRecord]:
+        """See ``base.KeyStore``."""
+        records = [self._record(data) for data in await self._link.command("HVALS", _KEYS)]
+        return sorted(records, key=lambda record: (record.created, record.id))
+
+    async def find(self, key_id: str) -> KeyRecord | None:
+        """See ``base.KeyStore``."""
+        data = await self._link.command("HGET", _KEYS, key_id)
+        return None if data is None else self._record(data)
+
+    async def put(self, record: KeyRecord) -> None:
+        """See ``base.KeyStore``."""
+        await self._link.ask(_PUT, record.id, msgspec.json.encode(record))
+
+    async def forget(self, key_id: str) -> bool:
+        """See ``base.KeyStore``."""
+        return bool(await self._link.ask(_FORGET, key_id, even_full=True))
+
+    async def mark(self) -> object:
+        """See ``base.KeyStore``."""
+        mark = int(await self._link.command("GET", _MARK) or 0)
+        if mark < self._latest:
+            raise StoreDown(f"{self.place} has lost the keys that were made; make new ones, and restart Edge")
+        self._latest = mark
+        return mark
+
+    async def secret(self, name: str, proposed: bytes) -> bytes:
+        """See ``base.KeyStore``."""
+        await self._link.command("SET", f"{_SECRET}{name}", proposed, "NX")
+        kept = await self._link.command("GET", f"{_SECRET}{name}")
+        if kept is None:
+            raise StoreDown(f"{self.place} keeps nothing that is written there")
+        return bytes(kept)
+
+    async def close(self) -> None:
+        """See ``base.KeyStore``."""
+        await self._link.leave(self)
+
+    # --- redis_link.Part ----------------------------------------------------------------------------------------------
+
+    async def renew(self) -> None:
+        """See ``redis_link.Part``: nothing of this expires."""
+
+    def went_down(self, error: StoreDown) -> None:
+        """See ``redis_link.Part``."""
+
+    def stop_asked(self, stream_id: str) -> None:
+        """See ``redis_link.Part``: not of a stream of this."""
+
+    def _record(self, data: bytes) -> KeyRecord:
+        try:
+            return msgspec.json.decode(data, type=KeyRecord)
+        except msgspec.DecodeError as error:
+            raise StoreDown(f"{self.place}: a key's record cannot be read: {error}") from None

@@ -1,0 +1,221 @@
+"""The attempts of an exchange: which upstreams are asked, one after the other, each when it has a slot.
+
+In: the request, slots, failures. Out: calls, opened on the exchange's generation. Must not: end the generation but for
+want of an upstream, book time, or have more than one attempt at once.
+"""
+
+import re
+from typing import TYPE_CHECKING
+
+from edge.errors import EdgeError, UpstreamSaid, UpstreamUnreachable
+from edge.policy.lifecycle import Happened
+from edge.policy.refusal import Place, Refusal, Why
+from edge.policy.routing import route
+from edge.protocol.context import Context
+from edge.protocol.request import unstreamed
+from edge.protocol.surface import Surface
+from edge.stream.calling import Terms, compose
+from edge.stream.turn import Turn, claim_of
+from edge.upstream.base import Call
+from edge.upstream.health import Member
+
+if TYPE_CHECKING:  # the exchange makes them
+    from edge.stream.exchange import Exchange
+
+_NAMES_STREAMING = re.compile(r"\bstream", re.IGNORECASE)  # but not "upstream", which our own messages name
+_SLOTLESS = frozenset({Surface.COUNT_TOKENS, Surface.TOKENIZE, Surface.DETOKENIZE})  # servers need none for these
+
+
+class Attempts:
+    """See the module.
+
+    Attributes:
+        count: How many there have been.
+        member: Of the latest one.
+        context: Of its prompt, where the upstream may cut that.
+        dropped: Fields of the request that it had no place for.
+    """
+
+    __slots__ = ("_busy", "_candidates", "_exchange", "_ready", "_turn", "context", "count", "dropped", "member")
+
+    def __init__(self, exchange: "Exchange") -> None:
+        self.count = 0
+        self.member: Member | None = None
+        self.context: Context | None = None
+        self.dropped: tuple[str, ...] = ()
+        self._exchange = exchange
+        self._busy: Member | None = None  # the one whose load the exchange counts towards
+        self._candidates: list[Member] = []  # not asked yet
+        self._ready: tuple[Member, Call] | None = None  # composed in advance, for the one that is preferred
+        self._turn = Turn(exchange.house.admitting, claim_of(exchange), exchange.prepared.model, self)
+
+    def __repr__(self) -> str:
+        return f"<Attempts {self.count}, {self._turn!r}>"
+
+    @property
+    def waiting(self) -> bool:
+        """The next one waits for a slot."""
+        return self._turn.waits
+
+    @property
+    def place(self) -> Place | None:
+        """Where in the queue that is; None if it does not wait."""
+        return self._turn.place
+
+    # --- beginning ------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Route the request, and make the first attempt as soon as an upstream has a slot for it."""
+        try:
+            self._route()
+            self._seek()
+        except EdgeError as error:
+            self._exchange.generation.reject(error)
+        except Exception as bug:  # noqa: BLE001 - told by the reader like every other end
+            self._exchange.generation.fail(bug)
+
+    def _route(self) -> None:
+        exchange = self._exchange
+        prepared = exchange.prepared
+        self._candidates = route(prepared.surface, prepared.model, exchange.house.fleet.members)
+
+    def _seek(self, *, first: bool = False) -> None:
+        """Open a call as soon as one of the candidates has a slot for it. ``first``: see ``Admission.enter``.
+
+        Raises:
+            EdgeError: none will have; or the request is of no use, which is told before any wait.
+        """
+        self._ready = self._compose_preferred()
+        answer = self._take(first=first)
+        if isinstance(answer, Refusal):
+            raise answer.error()
+        if answer is None:
+            self._exchange.changed()
+        else:
+            self._proceed(answer)
+
+    def _take(self, *, first: bool) -> Member | Refusal | None:
+        """See ``Turn.take``."""
+        if self._exchange.prepared.surface in _SLOTLESS:
+            return self._candidates[0]
+        return self._turn.take(self._candidates, first=first)
+
+    def _proceed(self, member: Member) -> None:
+        """It has a slot of this one.
+
+        Raises:
+            EdgeError: it cannot be asked this, and there is no other.
+        """
+        self._candidates.remove(member)
+        ready, self._ready = self._ready, None
+        try:
+            call = ready[1] if ready is not None and ready[0] is member else self._compose(member)
+        except EdgeError:
+            self._turn.give_back(cut_off=False, sent=False)
+            if not self._candidates:
+                raise
+            self._seek(first=True)
+        else:
+            self.member = self._busy = member
+            member.active += 1
+            self._open(member, call)
+
+    def _open(self, member: Member, call: Call) -> None:
+        self.count += 1
+        self.dropped, self.context = call.dropped, call.context
+        self._exchange.generation.open(member.upstream, call)
+
+    def _compose_preferred(self) -> tuple[Member, Call]:
+        member = self._candidates[0]
+        return member, self._compose(member)
+
+    def _compose(self, member: Member) -> Call:
+        exchange = self._exchange
+        asked = exchange.asked
+        headers = {**asked.headers, "x-request-id": asked.request_id}
+        terms = Terms(asked.dialect, exchange.settings.stream, headers, exchange.stream_id, asked.upload)
+        return compose(exchange.prepared, member, terms)
+
+    # --- turn.Taker -----------------------------------------------------------------------------------------------
+
+    def admitted(self, member: Member) -> None:
+        """See ``turn.Taker``."""
+        try:
+            self._proceed(member)
+        except EdgeError as error:
+            self._exchange.generation.reject(error)
+        except Exception as bug:  # noqa: BLE001 - as in begin
+            self._exchange.generation.fail(bug)
+
+    def refused(self, refusal: Refusal) -> None:
+        """See ``turn.Taker``."""
+        generation = self._exchange.generation
+        try:
+            if refusal.why is Why.CLOSED:  # other settings are in force: there may be another in its place
+                self._route()
+                self._seek(first=True)
+            else:
+                late = refusal.why is Why.LATE
+                generation.reject(refusal.error(), Happened.QUEUE_TIMEOUT if late else Happened.REJECT)
+        except EdgeError as error:
+            generation.reject(error)
+        except Exception as bug:  # noqa: BLE001 - as in begin
+            generation.fail(bug)
+
+    # --- another one, and the end ---------------------------------------------------------------------------------
+
+    def retry(self, error: EdgeError) -> bool:
+        """See ``generation.Owner``."""
+        exchange, member = self._exchange, self.member
+        unreachable = isinstance(error, UpstreamUnreachable) or error.code == Happened.CONNECT_TIMEOUT
+        if member is not None and unreachable:
+            exchange.house.fleet.note_failure(member)
+        if exchange.asked.upload is not None and exchange.asked.upload.touched:
+            return False
+        try:
+            if member is not None and self._refuses_streaming(error):
+                exchange.prepared = unstreamed(exchange.prepared)
+                call = self._compose(member)
+                exchange.generation.retrying()
+                self._open(member, call)  # in the slot that it has
+                return True
+            self._candidates = [other for other in self._candidates if other.up]
+            return error.retryable and bool(self._candidates) and self._elsewhere(self._compose_preferred())
+        except EdgeError:  # the next one cannot be asked this: the first one's failure is what there is to tell
+            return False
+
+    def _elsewhere(self, ready: tuple[Member, Call]) -> bool:
+        """Another attempt with one of the other candidates, now or when one has a slot; False if that cannot be."""
+        generation = self._exchange.generation
+        self.free()
+        self._ready = ready
+        answer = self._take(first=True)
+        if isinstance(answer, Refusal):
+            return False
+        if answer is None and not (generation.kept or generation.readers):
+            self.free()  # nobody would read what it waits for
+            return False
+        generation.retrying()
+        if answer is not None:
+            self.admitted(answer)
+        return True
+
+    def _refuses_streaming(self, error: EdgeError) -> bool:
+        """The client wants no stream, Edge asked for one, and the server says that it cannot stream this."""
+        prepared = self._exchange.prepared
+        return (
+            prepared.streamed
+            and not prepared.stream
+            and isinstance(error, UpstreamSaid)
+            and error.status in (400, 422, 501)
+            and _NAMES_STREAMING.search(error.message) is not None
+        )
+
+    def free(self) -> None:
+        """No attempt runs any more, and none is waited for; idempotent."""
+        generation = self._exchange.generation
+        self._ready = None
+        self._turn.give_back(cut_off=generation.cut_off, sent=generation.sent)
+        member, self._busy = self._busy, None
+        if member is not None:
+            member.active -= 1

@@ -1,0 +1,39 @@
+"""Ends that are not the upstream's own: when nobody reads, what is told of one from here, what it means to the server.
+
+In: what happened, and the settings. Out: what is to become of a generation; an error to tell; whether a server may
+still be at work. Must not: end anything.
+"""
+
+from typing import Literal
+
+from edge.errors import EdgeError, Gone, ShuttingDown, Stopped, UpstreamBroken
+from edge.policy.lifecycle import Happened, State
+from edge.settings import Stream as StreamSettings
+
+_BY_EDGE = frozenset({Happened.READER_GONE, Happened.REJECT, Happened.BUG})
+
+
+def unread(settings: StreamSettings, state: State, *, kept: bool) -> Literal["cancel", "grace", "drain"]:
+    """What becomes of a generation when its last reader has left. ``kept``: it can be come back to."""
+    policy = settings.on_disconnect
+    if kept:
+        return "grace" if policy == "cancel" else policy
+    # No model is at work on what waits for a slot, so there is nothing to drain.
+    return "cancel" if policy == "grace" or state is State.ROUTING else policy
+
+
+def ended_here(happened: Happened, settings: StreamSettings, *, kept: bool) -> EdgeError | None:
+    """What a reader is told of a stream that was ended from this side; None if there is nobody to be told."""
+    if happened is Happened.SHUTDOWN:
+        return ShuttingDown("Edge is shutting down; send the request again")
+    if happened is Happened.STOP:
+        return Stopped("the stream was stopped")
+    if not kept:
+        return None  # whoever has gone is told nothing
+    waited = f"nobody has read this stream for {settings.grace_s:g} s, so it was stopped"
+    return Gone(f"{waited}; send the request again", code="client_gone")
+
+
+def broken_off(happened: Happened, error: EdgeError | None) -> bool:
+    """Whether an attempt ended since Edge would not have more of it: what the server sent or was sent made no sense."""
+    return happened in _BY_EDGE or isinstance(error, UpstreamBroken)

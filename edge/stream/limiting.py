@@ -1,0 +1,100 @@
+"""Limits around an exchange: what it may take, taken before anything is asked, and settled when it has ended.
+
+In: who asks for what; a generation that has ended. Out: a reservation, or the error that tells the client why not.
+Must not: decide (``policy.limits`` does), count (a counter store does), or let go of a reservation that nobody has.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edge.policy.allowance import Allowance
+from edge.policy.lifecycle import Outcome
+from edge.policy.limits import Course, Own, Reservation, Rules, Spent, Taken, cost, refusal
+from edge.protocol.request import Prepared
+from edge.protocol.whole_usage import usage_in
+from edge.settings import Settings
+from edge.store.base import CounterStore
+from edge.stream.generation import Generation
+
+
+@dataclass(frozen=True, slots=True)
+class Most:
+    """How many tokens an answer of a model may have, for one principal on one surface. Can be sent to a process."""
+
+    rules: Rules
+    principal: str
+    limits: Own
+    surface: str
+
+    def __call__(self, model: str | None) -> int | None:
+        """None is no limit."""
+        return self.rules.allowance(self.principal, self.limits, model, self.surface).max_tokens
+
+
+class Limits:
+    """The limits in force."""
+
+    def __init__(self, store: CounterStore, settings: Settings) -> None:
+        self.store = store
+        self.follow(settings)
+
+    def follow(self, settings: Settings) -> None:
+        """Other settings are in force."""
+        self.rules = Rules(settings.limit)
+        self._weighted = any(limit.weight for limit in settings.limit)
+        self._capped = any(limit.max_tokens for limit in settings.limit)
+
+    def most(self, principal: str, limits: Own, surface: str) -> Callable[[str | None], int | None] | None:
+        """For ``protocol.request.prepare``; None where nothing has to be looked up."""
+        own = isinstance(limits, Allowance) and limits.max_tokens is not None
+        return Most(self.rules, principal, limits, surface) if self._capped or own else None
+
+    def weight(self, principal: str, limits: Own, prepared: Prepared) -> float:
+        """The principal's share of a busy upstream, in proportion to those of others."""
+        if not self._weighted and not isinstance(limits, Allowance):
+            return 1.0
+        return self.rules.allowance(principal, limits, prepared.model, str(prepared.surface)).weight or 1.0
+
+    async def reserve(
+        self, request: str, principal: str, limits: Own, prepared: Prepared, *, anonymous: bool = False
+    ) -> Reservation:
+        """Take what a request needs; ``request`` is its id. Whoever gets a reservation ends it, whatever happens.
+
+        What no rule is about is not counted of who is ``anonymous``: an Edge without keys and limits keeps no counts.
+
+        Raises:
+            RateLimited, OverBudget: it does not fit; nothing was taken.
+        """
+        surface, model = str(prepared.surface), prepared.model
+        demand = self.rules.demand(request, principal, limits, model=model, surface=surface, tokens=prepared.tokens)
+        if anonymous and not demand.rule:
+            return Reservation(Taken(demand, 0.0, allowed=True), _uncounted)
+        taken = await self.store.take(demand)
+        if not taken.allowed:
+            raise refusal(taken)
+        return Reservation(taken, self.store.end)
+
+
+def _uncounted(_taken: Taken, _spent: Spent | None) -> None:
+    """Nobody wants to know."""
+
+
+def settle(reservation: Reservation, generation: Generation, prepared: Prepared, *, asked: bool) -> None:
+    """End a reservation by what its generation has cost; ``asked``: some upstream was asked. Done twice, it is once."""
+    usage = generation.codec.usage if generation.codec is not None else None
+    if usage is None and generation.whole is not None:
+        usage = usage_in(prepared.surface, generation.whole)
+    spent = cost(
+        Course(
+            outcome=generation.outcome or Outcome.INTERNAL_ERROR,
+            asked=asked,
+            estimate=prepared.tokens,
+            streamed=generation.token_count,
+            prompt=None if usage is None else usage.prompt,
+            completion=None if usage is None else usage.completion,
+        )
+    )
+    if spent is None:
+        reservation.release()
+    else:
+        reservation.settle(spent.prompt, spent.completion)

@@ -1,0 +1,59 @@
+"""The Redis store keeps the promises of a key store, on one node and on several."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+from contract.key_store_contract import KeyStoreContract, SharedKeyStoreContract, made
+from contract.stream_store_contract import Heard
+from support.redis_server import RedisServer, redis_server, until
+
+from edge.store.base import KeyStore, StoreDown
+from edge.store.redis_keys import RedisKeys
+from edge.store.redis_link import RedisLink
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+@pytest.fixture
+async def opened(server: RedisServer) -> AsyncIterator[Callable[[], RedisKeys]]:
+    """Each over a link of its own, as in a process of its own; at the end no connection is left."""
+    server.say("FLUSHALL")
+    stores: list[RedisKeys] = []
+
+    def make() -> RedisKeys:
+        stores.append(RedisKeys(RedisLink(server.url, Heard())))
+        return stores[-1]
+
+    yield make
+    for store in stores:
+        await store.close()
+    await until(lambda: server.connections() == 0)
+
+
+class TestRedisKeys(KeyStoreContract):
+    @pytest.fixture
+    def store(self, opened: Callable[[], RedisKeys]) -> KeyStore:
+        return opened()
+
+
+class TestSharedRedisKeys(SharedKeyStoreContract):
+    @pytest.fixture
+    def stores(self, opened: Callable[[], RedisKeys]) -> tuple[KeyStore, KeyStore]:
+        return opened(), opened()
+
+
+async def test_a_server_that_has_lost_its_data_is_not_one_without_keys(
+    server: RedisServer, opened: Callable[[], RedisKeys]
+) -> None:
+    """Else everybody would be let in."""
+    store = opened()
+    await store.put(made())
+    await store.mark()
+    server.say("FLUSHALL")
+    for _ in range(2):
+        with pytest.raises(StoreDown, match="has lost the keys"):
+            await store.mark()
