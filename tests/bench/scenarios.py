@@ -303,6 +303,7 @@ _PACED = (
     Metric("delay_p50_ms", "delay p50 ms", 2),
     _KEPT,
 )
+_SMALL = (Metric("us_per_request", "CPU µs/request", 1, ratio=True), Metric("requests_per_s", "requests/s", 0))
 _FULL = (_US, Metric("tokens_per_s", "tokens/s", 0), Metric("cpu_percent", "CPU %", 0))
 
 SCENARIOS = {
@@ -338,19 +339,8 @@ SCENARIOS = {
                 Metric("rss_idle_mb", "idle RSS MB", 1),
             ),
         ),
-        Scenario(
-            "S4",
-            "small requests without a stream, 32 at once",
-            s4,
-            (Metric("us_per_request", "CPU µs/request", 1, ratio=True), Metric("requests_per_s", "requests/s", 0)),
-        ),
-        Scenario(
-            "S4k",
-            "S4 with keys, limits and a queue",
-            s4,
-            (Metric("us_per_request", "CPU µs/request", 1, ratio=True), Metric("requests_per_s", "requests/s", 0)),
-            peers=("edge", "edge-limits"),
-        ),
+        Scenario("S4", "small requests without a stream, 32 at once", s4, _SMALL),
+        Scenario("S4k", "S4 with keys, limits and a queue", s4, _SMALL, peers=("edge", "edge-limits")),
         Scenario(
             "S5",
             "20 readers that stop",
