@@ -47,7 +47,8 @@ http.server.ThreadingHTTPServer(("127.0.0.1", 11434), Handler).serve_forever()
 def fresh(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A machine where nobody has installed Edge yet, beside an Ollama."""
     folder = tmp_path_factory.mktemp("fresh")
-    done(built.python, *PIP, "download", "--dest", folder / "wheels", built.wheel)
+    # The last is for a Python before 3.11.3, such as the machine's.
+    done(built.python, *PIP, "download", "--dest", folder / "wheels", built.wheel, "async-timeout")
     try:
         machine = Machine(folder / "console")
         with machine:
