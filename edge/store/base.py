@@ -99,6 +99,8 @@ def within(turns: tuple[Turn, ...], bounds: SessionSettings, now: float) -> tupl
 # A process that has not renewed its lease for so long is gone: who follows its live streams ends them (``shutdown``).
 LEASE_S = 10.0
 RENEW_S = 2.5
+# So many times ``store.keep_s`` after its end it is forgotten that a stream was there; in memory, for room only.
+REMEMBERED = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +188,14 @@ class StreamLog(Protocol):
     def append(self, data: bytes, count: int) -> None:
         """Whole events, ``count`` of them (1 or more)."""
 
-    def end(self, ending: Ending, upstream: str | None, settled: Callable[[bool], None]) -> None:
+    def end(self, ending: Ending, upstream: str | None, reconnections: int, settled: Callable[[bool], None]) -> None:
         """No more will come.
 
-        ``settled`` is called once, on the loop: whether all of it is kept. If not, whatever is left of it is forgotten.
+        Args:
+            ending: How it ended.
+            upstream: The name of that which generated it, if one did.
+            reconnections: Readers that came back to it past the store, beside those that ``came_back`` has counted.
+            settled: Called once, on the loop: whether all of it is kept. If not, what is left of it is forgotten.
         """
 
 
@@ -214,8 +220,8 @@ class StreamStore(Protocol):
         """A stream, whoever's it is; None if there is none (any more). What was appended here before is in it.
 
         A live stream whose process is gone is found ended, as ``shutdown``: not clean, status 503, with the error that
-        ``lost`` gives; its last event is the last that was written. One that had to go, for its age or for room, may
-        be found for a while as ``gone``, and is not unknown then.
+        ``lost`` gives; its last event is the last that was written. One that had to go, for its age, for room or by a
+        purge, is found for a while as ``gone`` (see ``REMEMBERED``), and is not unknown then.
         """
 
     async def read(self, stream_id: str, after: int, most: int) -> list[Stretch]:
@@ -240,10 +246,10 @@ class StreamStore(Protocol):
         """Count a reader that came back to a stream; how many that makes."""
 
     async def forget(self, stream_id: str) -> bool:
-        """Let go of a stream that has ended; whether there was one."""
+        """Let go of a stream that has ended, and of that it was there; whether its events still were."""
 
     async def purge(self, before: float) -> int:
-        """Let go of what ended before this Unix time; how many streams that were."""
+        """Let go of what ended before this Unix time, but not of that it was there; how many streams that were."""
 
     async def sizes(self) -> Sizes:
         """What is in it."""

@@ -28,14 +28,14 @@ class _Kept:
 
     __slots__ = ("ending", "lasts", "meta", "parts", "reconnections", "size", "upstream", "waiting")
 
-    def __init__(self, meta: StreamMeta, before: int, reconnections: int) -> None:
+    def __init__(self, meta: StreamMeta, before: int) -> None:
         self.meta = meta
         self.parts: list[bytes] = []
         self.lasts = [before]  # sequence before the first part, then the last of each
         self.size = 0
         self.ending: Ending | None = None
         self.upstream: str | None = None
-        self.reconnections = reconnections
+        self.reconnections = 0
         self.waiting: set[asyncio.Future[None]] = set()
 
     @property
@@ -107,9 +107,10 @@ class _Log:
         if kept.waiting:
             kept.wake()
 
-    def end(self, ending: Ending, upstream: str | None, settled: Callable[[bool], None]) -> None:
+    def end(self, ending: Ending, upstream: str | None, reconnections: int, settled: Callable[[bool], None]) -> None:
         """See ``base.StreamLog``."""
         self._kept.upstream = upstream
+        self._kept.reconnections += reconnections
         self._store.ended(self._kept, ending)
         settled(True)
 
@@ -135,13 +136,9 @@ class MemoryStreams:
         self._bounds = settings.store
         self._shrink(*self._of)
 
-    def begin(self, meta: StreamMeta, before: int = 0, reconnections: int = 0) -> _Log:
-        """See ``base.StreamStore``.
-
-        ``before``: sequence of the event before the first, where a stream comes from elsewhere; ``reconnections``: what
-        it brings along.
-        """
-        kept = self._live[meta.id] = _Kept(meta, before, reconnections)
+    def begin(self, meta: StreamMeta, before: int = 0) -> _Log:
+        """See ``base.StreamStore``; ``before``: the event before the first, where a stream comes from elsewhere."""
+        kept = self._live[meta.id] = _Kept(meta, before)
         self._count(kept, _STREAM_BYTES)
         return _Log(self, kept)
 
@@ -211,12 +208,6 @@ class MemoryStreams:
     async def stop(self, stream_id: str) -> None:
         """See ``base.StreamStore``; whoever could be asked is this process itself, which knows its streams."""
 
-    def returned(self, stream_id: str, reconnections: int) -> None:
-        """So many readers came back to a live stream, past the store."""
-        kept = self._live.get(stream_id)
-        if kept is not None:
-            kept.reconnections = reconnections
-
     async def came_back(self, stream_id: str) -> int:
         """See ``base.StreamStore``."""
         kept = self._found(stream_id)
@@ -238,7 +229,7 @@ class MemoryStreams:
     async def purge(self, before: float) -> int:
         """See ``base.StreamStore``."""
         old = [stream_id for stream_id, kept in self._ended.items() if kept.ending and kept.ending.at < before]
-        return sum(map(self.discard, old))
+        return sum(map(self._make_room, old))
 
     async def sizes(self) -> Sizes:
         """See ``base.StreamStore``."""
@@ -277,16 +268,18 @@ class MemoryStreams:
         while self._ended and self._bytes > whole:
             self._make_room(next(iter(self._ended)))
 
-    def _make_room(self, stream_id: str) -> None:
+    def _make_room(self, stream_id: str) -> bool:
         """Let go of a stream, but not of what it was: whoever asks for it is told that it is gone."""
         kept = self._let_go(stream_id)
-        if kept is not None:
-            kept.drop()
-            self._gone[stream_id] = kept.state()
-            self._bytes += _GONE_BYTES
-            if len(self._gone) * _GONE_BYTES * _GONE_SHARE > self._bounds.memory_bytes:
-                self._gone.popitem(last=False)
-                self._bytes -= _GONE_BYTES
+        if kept is None:
+            return False
+        kept.drop()
+        self._gone[stream_id] = kept.state()
+        self._bytes += _GONE_BYTES
+        if len(self._gone) * _GONE_BYTES * _GONE_SHARE > self._bounds.memory_bytes:
+            self._gone.popitem(last=False)
+            self._bytes -= _GONE_BYTES
+        return True
 
     def _let_go(self, stream_id: str) -> _Kept | None:
         kept = self._ended.pop(stream_id, None)

@@ -6,7 +6,8 @@ milliseconds a call (all of Redis waits meanwhile), or leave a key that nothing 
 Keys, all under ``edge:`` (``edge:schema`` and what ``redis_keys`` keeps have no expiry):
 
 - ``edge:st:ID`` hash: a stream's ``meta principal owner keep first last size back``, and as it comes ``upstream``,
-  ``stop``, ``ending`` and ``at``, or ``lost`` and ``at`` if a reader found its owner gone
+  ``stop``, ``ending`` and ``at``, or ``lost`` and ``at`` if a reader found its owner gone. It outlives the events, to
+  tell that they were there; without ``first``, or without events though ``last`` is not 0, they had to go
 - ``edge:ev:ID`` stream: an entry is some whole events in a row, ``d``, and their number, ``n``; its id is the sequence
   of the last of them, so that what is written twice is written once
 - ``edge:all``, ``edge:of:PRINCIPAL`` sorted sets: ids of streams by when they began; may name some that are gone
@@ -23,7 +24,7 @@ Cluster, which wants to be told them beforehand, will not do.
 import hashlib
 from dataclasses import dataclass, field
 
-from edge.store.base import LEASE_S
+from edge.store.base import LEASE_S, REMEMBERED
 
 PREFIX = "edge:"
 SCHEMA = "1"
@@ -57,23 +58,36 @@ local function alive(owner, now)
   local at = call('GET', 'edge:lease:' .. owner)
   return now == '0' or (at and tonumber(at) >= tonumber(now) - LEASE_S)
 end
-local function forget(id)
-  local principal = call('HGET', 'edge:st:' .. id, 'principal')
-  call('DEL', 'edge:st:' .. id, 'edge:ev:' .. id)
+local function kept(id)
+  local h = call('HMGET', 'edge:st:' .. id, 'first', 'last')
+  return h[1] and (h[2] == '0' or call('EXISTS', 'edge:ev:' .. id) == 1)
+end
+local function unlist(id, principal)
   call('ZREM', 'edge:all', id)
   if principal then call('ZREM', 'edge:of:' .. principal, id) end
   call('PUBLISH', 'edge:went:' .. id, 'end')
 end
+local function let_go(id)  -- but not of that it was there; nothing here needs memory
+  call('DEL', 'edge:ev:' .. id)
+  call('HDEL', 'edge:st:' .. id, 'first', 'size')
+  unlist(id, call('HGET', 'edge:st:' .. id, 'principal'))
+end
+local function forget(id)
+  local principal = call('HGET', 'edge:st:' .. id, 'principal')
+  call('DEL', 'edge:st:' .. id, 'edge:ev:' .. id)
+  unlist(id, principal)
+end
 local function expire(id, principal, ms)
-  call('PEXPIRE', 'edge:st:' .. id, ms)
+  call('PEXPIRE', 'edge:st:' .. id, ms * REMEMBERED)
   call('PEXPIRE', 'edge:ev:' .. id, ms)
   for _, key in ipairs({'edge:all', 'edge:of:' .. principal}) do
     if call('PTTL', key) < tonumber(ms) then call('PEXPIRE', key, ms) end
   end
 end
-""".replace("LEASE_S", str(LEASE_S))
+""".replace("LEASE_S", str(LEASE_S)).replace("REMEMBERED", str(REMEMBERED))
 
-# A stream that is there, as ``meta owner first last size ending lost upstream back``; it finds out who is lost.
+# A stream that is there, as ``id meta owner first last size ending lost upstream back``, and whether its events are; it
+# finds out who is lost.
 _ROW = """
 local function row(id, now, oldest, keep_ms)
   local key = 'edge:st:' .. id
@@ -81,16 +95,20 @@ local function row(id, now, oldest, keep_ms)
     'principal')
   if not h[1] then return nil end
   if h[10] then
-    if tonumber(h[10]) < tonumber(oldest) then forget(id) return nil end
+    local at, from = tonumber(h[10]), tonumber(oldest)
+    if at < from - (REMEMBERED - 1) * keep_ms / 1000 then forget(id) return nil end
+    if at < from and h[3] then let_go(id) end
   elseif not alive(h[2], now) then
     call('HSET', key, 'lost', now, 'at', now)
     expire(id, h[11], keep_ms)
     call('PUBLISH', 'edge:went:' .. id, 'end')
     h[7] = now
   end
-  return {id, h[1], h[2], h[3], h[4], h[5], h[6], h[7], h[8], h[9]}
+  local there = kept(id)
+  if not there then h[3], h[5] = string.format('%d', h[4] + 1), 0 end
+  return {id, h[1], h[2], h[3], h[4], h[5], h[6], h[7], h[8], h[9]}, there
 end
-"""
+""".replace("REMEMBERED", str(REMEMBERED))
 
 # now, owner, milliseconds until the lease goes, schema -> the schema that is there
 RENEW = Script(
@@ -110,8 +128,9 @@ redis.call('DEL', 'edge:lease:' .. ARGV[1])
 for i = 2, #ARGV do redis.call('PUBLISH', 'edge:went:' .. ARGV[i], 'end') end
 """)
 
-# owner, milliseconds of a live stream, of an ended one, then six for each operation: kind, id and its own four
-#   begin: meta, principal, created, bytes to keep | append: last, count, data | end: last, ending, upstream, at | drop
+# owner, milliseconds of a live stream, of an ended one, then seven for each operation: kind, id and its own five
+#   begin: meta, principal, created, bytes to keep | append: last, count, data
+#   end: last, ending, upstream, at, how many came back past the store | drop
 # -> ids of streams that are not as they should be: gone, or not at the event that was last written
 WRITE = Script(
     _COMMON
@@ -119,7 +138,7 @@ WRITE = Script(
 local owner, live_ms, keep_ms = ARGV[1], ARGV[2], ARGV[3]
 local function clean(key)
   for _, id in ipairs(call('ZRANDMEMBER', key, 3)) do
-    if call('EXISTS', 'edge:st:' .. id) == 0 then call('ZREM', key, id) end
+    if not kept(id) then call('ZREM', key, id) end
   end
 end
 local function trim(ev, size, keep, first)
@@ -149,9 +168,10 @@ end
 function kinds.append(id, last, count, data)
   local key, ev = 'edge:st:' .. id, 'edge:ev:' .. id
   local h = call('HMGET', key, 'owner', 'last', 'size', 'keep', 'first', 'lost')
-  if h[1] ~= owner then return false end
+  if h[1] ~= owner or not h[5] then return false end
   local before, after = tonumber(h[2]), tonumber(last)
   if after <= before then return true end
+  if before > 0 and call('EXISTS', ev) == 0 then return false end
   if after - tonumber(count) ~= before then return false end
   call('XADD', ev, last .. '-0', 'd', data, 'n', count)
   if before == 0 then call('PEXPIRE', ev, live_ms) end
@@ -162,10 +182,11 @@ function kinds.append(id, last, count, data)
   call('PUBLISH', 'edge:went:' .. id, last)
   return true
 end
-kinds['end'] = function(id, last, ending, upstream, at)
+kinds['end'] = function(id, last, ending, upstream, at, back)
   local key = 'edge:st:' .. id
   local h = call('HMGET', key, 'owner', 'last', 'principal')
-  if h[1] ~= owner or h[2] ~= last then return false end
+  if h[1] ~= owner or h[2] ~= last or not kept(id) then return false end
+  if call('HEXISTS', key, 'ending') == 0 then call('HINCRBY', key, 'back', back) end  -- once, if written twice
   call('HSET', key, 'ending', ending, 'at', at)
   if upstream ~= '' then call('HSET', key, 'upstream', upstream) end
   call('HDEL', key, 'lost', 'stop')
@@ -178,9 +199,10 @@ function kinds.drop(id)
   return true
 end
 local bad = {}
-for i = 4, #ARGV, 6 do
+for i = 4, #ARGV, 7 do
   local id = ARGV[i + 1]
-  local went, good = pcall(kinds[ARGV[i]], id, ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5])
+  local went, good = pcall(kinds[ARGV[i]], id, ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5],
+    ARGV[i + 6])
   if not went then
     local why = type(good) == 'table' and good.err or good
     if not string.find(why, 'WRONGTYPE') then return redis.error_reply(why) end
@@ -199,7 +221,7 @@ local gone, stop = {}, {}
 for i = 3, #ARGV do
   local id = ARGV[i]
   local h = call('HMGET', 'edge:st:' .. id, 'owner', 'principal', 'stop', 'lost')
-  if h[1] ~= ARGV[1] then
+  if h[1] ~= ARGV[1] or not kept(id) then
     gone[#gone + 1] = id
   else
     expire(id, h[2], ARGV[2])
@@ -212,7 +234,7 @@ return {gone, stop}
 )
 
 # now, oldest end, milliseconds of an ended stream, id -> row
-FIND = Script(_COMMON + _ROW + "return row(ARGV[4], now_from(ARGV[1]), ARGV[2], ARGV[3])")
+FIND = Script(_COMMON + _ROW + "return (row(ARGV[4], now_from(ARGV[1]), ARGV[2], ARGV[3]))")
 
 # now, oldest end, milliseconds of an ended stream, index, rank, how many -> next rank or -1, rows
 LIST = Script(
@@ -223,8 +245,8 @@ local now, key, rank, most = now_from(ARGV[1]), ARGV[4], tonumber(ARGV[5]), tonu
 local ids = call('ZREVRANGE', key, rank, rank + most - 1)
 local rows = {}
 for _, id in ipairs(ids) do
-  local one = row(id, now, ARGV[2], ARGV[3])
-  if one then rows[#rows + 1] = one else call('ZREM', key, id) end
+  local one, there = row(id, now, ARGV[2], ARGV[3])
+  if there then rows[#rows + 1] = one else call('ZREM', key, id) end
 end
 return {#ids < most and -1 or rank + #rows, rows}
 """
@@ -233,7 +255,7 @@ return {#ids < most and -1 or rank + #rows, rows}
 # oldest end, id, after, bytes -> three numbers an entry (its last event, how many, bytes), and all their data in one,
 # which a client reads far faster than a list of lists; or nothing at all if that is not kept
 READ = Script("""
-local h = redis.call('HMGET', 'edge:st:' .. ARGV[2], 'first', 'at')
+local h = redis.call('HMGET', 'edge:st:' .. ARGV[2], 'first', 'at', 'last')
 local from, most = tonumber(ARGV[3]) + 1, tonumber(ARGV[4])
 if not h[1] or from < tonumber(h[1]) or (h[2] and tonumber(h[2]) < tonumber(ARGV[1])) then return false end
 local heads, found, size = {}, {}, 0
@@ -248,6 +270,7 @@ repeat
     from = tonumber(last) + 1
   end
 until size >= most or #entries < 16
+if #found == 0 and from <= tonumber(h[3]) then return false end
 return {table.concat(heads, ' '), table.concat(found)}
 """)
 
@@ -271,13 +294,17 @@ end
 """)
 
 # oldest end, id -> how many came back by now
-CAME_BACK = Script("""
-local h = redis.call('HMGET', 'edge:st:' .. ARGV[2], 'meta', 'at')
-if not h[1] or (h[2] and tonumber(h[2]) < tonumber(ARGV[1])) then return 0 end
-return redis.call('HINCRBY', 'edge:st:' .. ARGV[2], 'back', 1)
-""")
+CAME_BACK = Script(
+    _COMMON
+    + """
+local at = call('HGET', 'edge:st:' .. ARGV[2], 'at')
+if not kept(ARGV[2]) or (at and tonumber(at) < tonumber(ARGV[1])) then return 0 end
+return call('HINCRBY', 'edge:st:' .. ARGV[2], 'back', 1)
+"""
+)
 
-# oldest end that counts, end that is too late ('' = none is), ids -> how many it let go of that count
+# oldest end that counts, end that is too late ('' = none is), ids -> how many it let go of that count; if none is too
+# late, it is forgotten as well that they were there
 FORGET = Script(
     _COMMON
     + """
@@ -285,8 +312,8 @@ local count = 0
 for i = 3, #ARGV do
   local at = tonumber(call('HGET', 'edge:st:' .. ARGV[i], 'at') or '')
   if at and (ARGV[2] == '' or at < tonumber(ARGV[2])) then
-    forget(ARGV[i])
-    if at >= tonumber(ARGV[1]) then count = count + 1 end
+    if at >= tonumber(ARGV[1]) and kept(ARGV[i]) then count = count + 1 end
+    if ARGV[2] == '' then forget(ARGV[i]) else let_go(ARGV[i]) end
   end
 end
 return count

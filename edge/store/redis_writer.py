@@ -49,14 +49,14 @@ class _Operation:
         self.weight = _OPERATION_BYTES
 
     def arguments(self, stream_id: str) -> Iterator[Argument]:
-        """Six, as the script takes them."""
+        """Seven, as the script takes them."""
         yield self.kind
         yield stream_id
         if self.kind == "append":
-            yield from (self.last, self.count, b"".join(self.parts), "")
+            yield from (self.last, self.count, b"".join(self.parts), "", "")
         else:
             yield from self.facts
-            yield from ("",) * (4 - len(self.facts))
+            yield from ("",) * (5 - len(self.facts))
 
 
 class RedisLog:
@@ -95,9 +95,10 @@ class RedisLog:
         if not self.broken:
             self._writer.append(self, data, count, self._last)
 
-    def end(self, ending: Ending, upstream: str | None, settled: Settled) -> None:
+    def end(self, ending: Ending, upstream: str | None, reconnections: int, settled: Settled) -> None:
         """See ``base.StreamLog``."""
-        self._writer.end(self, (self._last, orjson.dumps(ending), upstream or "", repr(ending.at)), settled)
+        facts = (self._last, orjson.dumps(ending), upstream or "", repr(ending.at), reconnections)
+        self._writer.end(self, facts, settled)
 
 
 class Writer:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from edge.store.base import Unusable
 
 APPLICATION = 0x45646765  # "Edge"; ``file`` and SQLite's own tools show it
-SCHEMA = 1
+SCHEMA = 2
 # UPDATE FROM and RETURNING.
 _OLDEST_SQLITE = (3, 35, 0)
 _WAL_BYTES = 8 * 2**20  # more of it goes back to the file system once it is no longer needed
@@ -23,7 +23,8 @@ _AGAIN_S = 0.02
 # for each stream, which costs four times as much (measured: 34 us a row, and 9). A stream has its last row, and each
 # row the one before it; rows of what is no longer kept may be gone, and their ids be used again, so a walk ends at the
 # first event that is kept.
-# ``lost``: it was ended by another process, which took its owner for dead.
+# ``lost``: it was ended by another process, which took its owner for dead. ``gone`` are streams whose events had to go,
+# in that order.
 _SCHEMA = """
 CREATE TABLE owners (id TEXT PRIMARY KEY, renewed REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE streams (
@@ -51,6 +52,23 @@ CREATE INDEX streams_of ON streams (principal, created);
 CREATE INDEX streams_latest ON streams (created);
 CREATE INDEX streams_ended ON streams (ended) WHERE ended IS NOT NULL;
 CREATE INDEX streams_live ON streams (owner, stop) WHERE ended IS NULL;
+CREATE TABLE gone (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    principal TEXT NOT NULL,
+    surface TEXT NOT NULL,
+    model TEXT,
+    session TEXT,
+    request_id TEXT NOT NULL,
+    created REAL NOT NULL,
+    keep_bytes INTEGER NOT NULL,
+    owner TEXT NOT NULL,
+    last INTEGER NOT NULL,
+    reconnections INTEGER NOT NULL,
+    ended REAL NOT NULL,
+    ending TEXT NOT NULL
+);
+CREATE INDEX gone_ended ON gone (ended);
 CREATE TABLE events (
     id INTEGER PRIMARY KEY,
     before INTEGER NOT NULL,

@@ -66,6 +66,7 @@ class Piece:
     tail: int
     ending: str | None
     at: float | None
+    reconnections: int
     gone: "array[int]"
     ids: range = range(0)
 
@@ -94,6 +95,7 @@ class Log:
         self.size = 0
         self.ending: Ending | None = None
         self.upstream: str | None = None
+        self.reconnections = 0  # past the store
         self.settled: Callable[[bool], None] | None = None
         self.lost = False  # it can not be kept
         self.dirty = True
@@ -140,10 +142,11 @@ class Log:
             self.wake()
         self._owner.grown(self, size)
 
-    def end(self, ending: Ending, upstream: str | None, settled: Callable[[bool], None]) -> None:
+    def end(self, ending: Ending, upstream: str | None, reconnections: int, settled: Callable[[bool], None]) -> None:
         """See ``base.StreamLog``."""
         self.ending = ending
         self.upstream = upstream
+        self.reconnections = reconnections
         self.settled = settled
         self.wake()
         if self.lost:
@@ -163,8 +166,11 @@ class Log:
             if not waiting.done():
                 waiting.set_result(None)
 
-    def state(self, reconnections: int) -> StreamState:
-        """As it is now."""
+    def state(self, written: StreamState | None) -> StreamState:
+        """As it is now, and maybe not in the file yet; ``written``: as it is there."""
+        reconnections = 0 if written is None else written.reconnections
+        if written is None or written.ending != self.ending:
+            reconnections += self.reconnections
         return StreamState(
             self.meta, self.first, self.last, self.size, True, self.ending, self.upstream, reconnections
         )  # fmt: skip
@@ -211,6 +217,7 @@ class Log:
             self._tail,
             None if ending is None else ending_text(ending, self.upstream),
             None if ending is None else ending.at,
+            self.reconnections,
             gone,
         )
 
@@ -289,7 +296,9 @@ class Batch:
         self.kept = {piece.number for piece in self.pieces if piece.number is not None}
         if updated.rowcount < len(self.pieces):  # somebody deleted one, or the file
             self.kept &= {number for (number,) in connection.execute(_THERE, (_json(states),)).fetchall()}
-        endings = [(p.at, p.ending, p.number, p.log.meta.id) for p in self.pieces if p.ending is not None]
+        endings = [
+            (p.at, p.ending, p.reconnections, p.number, p.log.meta.id) for p in self.pieces if p.ending is not None
+        ]
         connection.executemany(_END, endings)
         gone = [row for piece in self.pieces for row in piece.gone]
         if gone:
@@ -351,7 +360,9 @@ _THERE = """
 SELECT number FROM streams, json_each(?)
 WHERE streams.number = json_extract(value, '$[0]') AND streams.id = json_extract(value, '$[1]')
 """
-_END = "UPDATE streams SET ended = ?, ending = ?, lost = 0 WHERE number = ? AND id = ?"
+_END = """
+UPDATE streams SET ended = ?, ending = ?, lost = 0, reconnections = reconnections + ? WHERE number = ? AND id = ?
+"""
 _INSERT_EVENTS = """
 INSERT INTO events (id, before, last, count, data) SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'),
     json_extract(value, '$[2]'), json_extract(value, '$[3]'),

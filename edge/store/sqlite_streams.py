@@ -153,6 +153,7 @@ class SqliteStreams:
         bounds = self._bounds
         self._tables.end_lost(connection, gone)
         _, more = self._tables.delete_ended(connection, now - bounds.keep_s)
+        more = self._tables.forget_gone(connection, bounds.keep_s) or more
         return self._tables.shrink(connection, bounds.disk_bytes) or more
 
     def leave(self, connection: sqlite3.Connection, now: float) -> None:
@@ -178,7 +179,7 @@ class SqliteStreams:
         log = self._logs.get(stream_id)
         keep_s = self._bounds.keep_s
         try:
-            found = await self._file.read(lambda connection: self._tables.find(connection, stream_id, keep_s), None)
+            found = await self._file.read(lambda connection: self._tables.recall(connection, stream_id, keep_s), None)
         except StoreDown:
             if log is None:
                 raise
@@ -238,10 +239,10 @@ class SqliteStreams:
         rows = await self._file.read(
             lambda connection: self._tables.streams(connection, principal, most, keep_s), list[Found]()
         )
-        found = {row.state.meta.id: row for row in rows}
+        found = {row.state.meta.id: row.state for row in rows}
         mine = [log for log in logs.values() if principal is None or log.meta.principal == principal]
         states = [self._state(log, found.pop(log.meta.id, None)) for log in mine]
-        states += [self._state(None, row) for row in found.values()]
+        states += [self._state(None, state) for state in found.values()]
         there = [state for state in states if state is not None]
         there.sort(key=lambda state: state.meta.created, reverse=True)
         return there[:most]
@@ -256,7 +257,8 @@ class SqliteStreams:
 
     async def came_back(self, stream_id: str) -> int:
         """See ``base.StreamStore``."""
-        if await self.find(stream_id) is None:
+        found = await self.find(stream_id)
+        if found is None or found.gone:
             return 0
         await self._written(stream_id)
         keep_s = self._bounds.keep_s
@@ -318,9 +320,9 @@ class SqliteStreams:
             await self._file.flush()
 
     @staticmethod
-    def _state(log: Log | None, found: Found | None) -> StreamState | None:
+    def _state(log: Log | None, found: StreamState | None) -> StreamState | None:
         if log is not None:
-            return log.state(0 if found is None else found.state.reconnections)
-        if found is None or (found.state.here and found.state.ending is None):  # given up, but not deleted yet
+            return log.state(found)
+        if found is None or (found.here and found.ending is None):  # given up, but not deleted yet
             return None
-        return found.state
+        return found

@@ -6,18 +6,21 @@ run on the loop.
 
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
-from edge.store.base import LEASE_S, Dropped, StreamMeta, StreamState, Stretch, lost
+from edge.store.base import LEASE_S, REMEMBERED, Dropped, StreamMeta, StreamState, Stretch, lost
 from edge.store.sqlite_lease import Lease
 from edge.store.sqlite_log import ending_of, ending_text
 
 # What one transaction deletes, at most: others wait for it.
 _CHUNK_STREAMS = 500
 _CHUNK_BYTES = 64 * 2**20
+
+MOST_GONE = 100_000  # streams that are remembered without their events: about 40 MB
+_CHUNK_GONE = 2000  # of those, which one transaction forgets
 
 _SIZES = "SELECT number, tail, first, size FROM streams"
 _STREAM = """
@@ -45,8 +48,21 @@ class Tables:
 
     def find(self, connection: sqlite3.Connection, stream_id: str, keep_s: float) -> Found | None:
         """A stream, unless it has expired."""
-        row = connection.execute(f"{_STREAM} WHERE id = ?", (stream_id,)).fetchone()
-        return None if row is None else self._found(row, self._lease.now(), keep_s)
+        found, now = self._find(connection, stream_id)
+        return None if found is None or _ended_before(found, now - keep_s) else found
+
+    def recall(self, connection: sqlite3.Connection, stream_id: str, keep_s: float) -> StreamState | None:
+        """A stream, or that it was there: see ``StreamState.gone``."""
+        found, now = self._find(connection, stream_id)
+        forgotten = now - REMEMBERED * keep_s
+        if found is None:
+            row = connection.execute(_RECALL, (stream_id, forgotten)).fetchone()
+            return None if row is None else self._remembered(row)
+        if _ended_before(found, forgotten):
+            return None
+        if _ended_before(found, now - keep_s):  # it is deleted soon
+            return replace(found.state, first=found.state.last + 1, size=0)
+        return found.state
 
     def streams(self, connection: sqlite3.Connection, principal: str | None, most: int, keep_s: float) -> list[Found]:
         """The latest ``most`` of a principal, or of all; the latest first."""
@@ -56,7 +72,8 @@ class Tables:
             f"{_STREAM} WHERE {whose} ifnull(ended, ?) >= ? ORDER BY created DESC, number DESC LIMIT ?",
             (*values, now, now - keep_s, most),
         ).fetchall()
-        return [found for row in rows if (found := self._found(row, now, keep_s)) is not None]
+        every = [self._found(row, now) for row in rows]
+        return [found for found in every if not _ended_before(found, now - keep_s)]
 
     def read(
         self, connection: sqlite3.Connection, stream_id: str, after: int, most: int, keep_s: float
@@ -88,12 +105,18 @@ class Tables:
         return dict(rows.fetchall())
 
     def forget(self, connection: sqlite3.Connection, stream_id: str, keep_s: float) -> bool:
-        """Delete a stream that has ended; whether there was one."""
-        found = self.find(connection, stream_id, keep_s)
+        """Delete a stream that has ended, and that it was there; whether it had not expired."""
+        connection.execute("DELETE FROM gone WHERE id = ?", (stream_id,))
+        found, now = self._find(connection, stream_id)
         if found is None or found.state.ending is None:
             return False
         _delete(connection, [(found.number, found.tail, found.state.first)])
-        return True
+        return not _ended_before(found, now - keep_s)
+
+    def forget_gone(self, connection: sqlite3.Connection, keep_s: float) -> bool:
+        """Forget some of those whose events had to go long ago; whether there may be more."""
+        forgotten = connection.execute(_FORGET_GONE, (self._lease.now() - REMEMBERED * keep_s, _CHUNK_GONE))
+        return forgotten.rowcount == _CHUNK_GONE
 
     def discard(self, connection: sqlite3.Connection, stream_id: str, rows_besides: Iterable[int]) -> None:
         """Delete a stream of this process, live or not, and rows that are not its any more."""
@@ -168,22 +191,39 @@ class Tables:
     def _is_gone(self, owner: str, renewed: float | None, now: float) -> bool:
         return owner != self._lease.owner and self._lease.lapsed(renewed, now)
 
-    def _found(self, row: tuple[Any, ...], now: float, keep_s: float) -> Found | None:
+    def _find(self, connection: sqlite3.Connection, stream_id: str) -> tuple[Found | None, float]:
+        """A stream, however old; and what time it is."""
+        now = self._lease.now()
+        row = connection.execute(f"{_STREAM} WHERE id = ?", (stream_id,)).fetchone()
+        return (None if row is None else self._found(row, now)), now
+
+    def _found(self, row: tuple[Any, ...], now: float) -> Found:
         number, owner, tail, first, last, size, reconnections, ended, text, renewed = row[8:]
         ending, upstream = (None, None) if ended is None else ending_of(text)
         if ending is None and self._is_gone(owner, renewed, now):
             ending = lost(now if renewed is None else renewed + LEASE_S)
-        if ending is not None and ending.at < now - keep_s:
-            return None
         here = owner == self._lease.owner
         meta = StreamMeta(*row[:8])
         return Found(number, tail, StreamState(meta, first, last, size, here, ending, upstream, reconnections))
+
+    def _remembered(self, row: tuple[Any, ...]) -> StreamState:
+        owner, last, reconnections, text = row[8:]
+        ending, upstream = ending_of(text)
+        here = owner == self._lease.owner
+        return StreamState(StreamMeta(*row[:8]), last + 1, last, 0, here, ending, upstream, reconnections)
+
+
+def _ended_before(found: Found, at: float) -> bool:
+    return found.state.ending is not None and found.state.ending.at < at
 
 
 def _delete_some(
     connection: sqlite3.Connection, rows: Iterable[tuple[int, int, int, int]], enough: int
 ) -> tuple[int, bool]:
-    """Delete streams of ``rows`` (as for ``_delete``, and the size) until that was enough; how many, and if it was."""
+    """Delete streams of ``rows`` (as for ``_delete``, and the size) until that was enough; how many, and if it was.
+
+    That they were there is remembered.
+    """
     streams: list[tuple[int, int, int]] = []
     size = 0
     for *stream, bytes_ in rows:
@@ -191,6 +231,8 @@ def _delete_some(
         size += bytes_
         if size >= enough:
             break
+    connection.executemany(_REMEMBER, [(number,) for number, _, _ in streams])
+    connection.execute("DELETE FROM gone WHERE number <= (SELECT max(number) FROM gone) - ?", (MOST_GONE,))
     _delete(connection, streams)
     return len(streams), size >= enough or len(streams) == _CHUNK_STREAMS
 
@@ -204,6 +246,14 @@ def _delete(connection: sqlite3.Connection, streams: list[tuple[int, int, int]])
 def _dropped(stream_id: str, after: int) -> Dropped:
     return Dropped(f"what follows event {after} of {stream_id} is not kept any more")
 
+
+_WHAT = "id, principal, surface, model, session, request_id, created, keep_bytes, owner, last, reconnections"
+_REMEMBER = f"""
+INSERT OR REPLACE INTO gone ({_WHAT}, ended, ending)
+SELECT {_WHAT}, ended, ending FROM streams WHERE number = ?
+"""  # noqa: S608 - of constants
+_RECALL = f"SELECT {_WHAT}, ending FROM gone WHERE id = ? AND ended >= ?"  # noqa: S608 - likewise
+_FORGET_GONE = "DELETE FROM gone WHERE number IN (SELECT number FROM gone WHERE ended < ? ORDER BY ended LIMIT ?)"
 
 # The rows from ?1 back to that which holds what follows event ?2.
 _CHAIN = """

@@ -46,19 +46,18 @@ class Keeping:
         keeper, meta, journal = self._keeper, self._meta, stream.journal
         ending = self._ending(stream)
         if not self._durable:
-            keeper.memory.returned(meta.id, reconnections)
-            self._log.end(ending, upstream, _unneeded)
+            self._log.end(ending, upstream, reconnections, _unneeded)
             return
-        copy = keeper.memory.begin(meta, journal.before, reconnections)
+        copy = keeper.memory.begin(meta, journal.before)
         for data, count in journal.held():
             copy.append(data, count)
-        copy.end(ending, upstream, _unneeded)
+        copy.end(ending, upstream, reconnections, _unneeded)
 
         def settled(stored: bool) -> None:  # noqa: FBT001 - the port's signature
             if stored:
                 keeper.memory.discard(meta.id)
 
-        self._log.end(ending, upstream, settled)
+        self._log.end(ending, upstream, reconnections, settled)
 
     def _ending(self, stream: Audience) -> Ending:
         error, outcome = stream.error, stream.outcome or Outcome.INTERNAL_ERROR

@@ -134,7 +134,7 @@ async def test_a_stream_of_another_process_is_followed_to_its_end(serve: Serve) 
         await client.until(b'"seq":1')
         log.append(TOKEN * 2, 2)
         await client.until(b'"seq":3')
-        log.end(lost(edge.edge.keeper.clock()), "up", lambda _: None)
+        log.end(lost(edge.edge.keeper.clock()), "up", 0, lambda _: None)
         answer = await client.answer()
     read = Merged()
     read.read(answer.body)
@@ -174,7 +174,7 @@ async def test_a_store_that_fails_cuts_the_connection_so_that_the_reader_comes_b
     assert read.last_id == f"{meta.id}:1"
     assert not read.ends
     store.down = False
-    log.end(lost(edge.edge.keeper.clock()), "up", lambda _: None)
+    log.end(lost(edge.edge.keeper.clock()), "up", 0, lambda _: None)
     read.read((await get(edge.port, path_of([meta.id]), {"Last-Event-ID": read.last_id})).body)
     assert len(read.data[meta.id]) == 2
     assert read.done == 1

@@ -73,10 +73,10 @@ def a_meta(principal: str = "a", *, created: float = NOW, keep_bytes: int = 2**2
     )
 
 
-async def ended(log: StreamLog, ending: Ending = COMPLETE, upstream: str | None = "up") -> bool:
+async def ended(log: StreamLog, ending: Ending = COMPLETE, upstream: str | None = "up", reconnections: int = 0) -> bool:
     """End a stream; whether all of it is kept."""
     settled: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-    log.end(ending, upstream, settled.set_result)
+    log.end(ending, upstream, reconnections, settled.set_result)
     async with asyncio.timeout(SOON_S):
         return await settled
 
@@ -85,6 +85,14 @@ async def is_gone(store: StreamStore, stream_id: str) -> bool:
     """Whether its events are not there any more, whatever is remembered of it."""
     state = await store.find(stream_id)
     return state is None or state.gone
+
+
+def assert_gone(state: StreamState | None, last: int, ending: Ending) -> StreamState:
+    """That it was there is remembered, and nothing else."""
+    assert state is not None
+    assert state.gone
+    assert (state.first, state.last, state.size, state.ending) == (last + 1, last, 0, ending)
+    return state
 
 
 async def finished(store: StreamStore, meta: StreamMeta, *parts: bytes, at: float = NOW + 1) -> str:
@@ -342,6 +350,17 @@ class StreamStoreContract:
         assert (await state_of(store, meta.id)).reconnections == 3
         assert (await state_of(store, other.id)).reconnections == 0
 
+    async def test_those_that_came_back_past_the_store_are_counted_with_its_own(self, opened: Opened) -> None:
+        store = await opened()
+        log = store.begin(meta := a_meta())
+        assert await store.came_back(meta.id) == 1
+        settled = asyncio.get_running_loop().create_future()
+        log.end(COMPLETE, "up", 2, settled.set_result)
+        assert (await state_of(store, meta.id)).reconnections == 3, "also before it is written"
+        assert await settled
+        assert (await state_of(store, meta.id)).reconnections == 3
+        assert await store.came_back(meta.id) == 4
+
     async def test_only_what_has_ended_is_forgotten(self, opened: Opened) -> None:
         store = await opened()
         meta = a_meta()
@@ -364,7 +383,8 @@ class StreamStoreContract:
         live = a_meta(created=NOW - 2)
         store.begin(live)
         assert await store.purge(NOW + 20) == 2
-        assert [await store.find(stream) for stream in old] == [None, None]
+        for stream, at in zip(old, (0, 10), strict=True):
+            assert_gone(await store.find(stream), 1, Ending("complete", clean=True, at=NOW + at))
         assert [state.meta.id for state in await store.streams(None, 10)] == [young, live.id]
         assert await store.purge(NOW + 20) == 0
 
@@ -376,12 +396,50 @@ class StreamStoreContract:
         clock.now = NOW + 64
         assert joined(await everything(store, stream)) == b"e"
         clock.now = NOW + 66
-        assert await is_gone(store, stream)
         with pytest.raises(Dropped):
             await store.read(stream, 0, 1000)
         assert await store.came_back(stream) == 0
-        assert await store.forget(stream) is False
         assert [state.meta.id for state in await store.streams(None, 10)] == [live.id]
+        assert (await store.sizes()).streams == 1
+        assert await store.forget(stream) is False
+
+    @pytest.mark.parametrize("how", ["expired", "purged"])
+    async def test_that_a_stream_was_there_is_remembered(self, opened: Opened, how: str) -> None:
+        clock = Clock()
+        store = await opened(bounds=Store(keep_s=60), clock=clock)
+        log = store.begin(meta := a_meta(session="s"))
+        for number in range(3):
+            log.append(b"e", number + 1)
+        assert await store.came_back(meta.id) == 1
+        assert await ended(log)
+        if how == "purged":
+            assert await store.purge(NOW + 10) == 1
+        else:
+            clock.now = NOW + 100
+        for _ in range(2):  # the first look may be what finds that it has expired
+            state = assert_gone(await store.find(meta.id), 6, COMPLETE)
+            assert (state.meta, state.upstream, state.reconnections) == (meta, "up", 1)
+            for after in (0, 5):
+                with pytest.raises(Dropped):
+                    await store.read(meta.id, after, 1000)
+            assert await store.streams(None, 10) == []
+            assert ((await store.sizes()).streams, (await store.sizes()).stream_bytes) == (0, 0)
+        assert await store.came_back(meta.id) == 0
+        await store.stop(meta.id)
+        async with asyncio.timeout(SOON_S):
+            await store.changed(meta.id, 6, 600)
+        await store.purge(NOW + 1000)
+        assert (await state_of(store, meta.id)).gone
+
+    async def test_what_is_forgotten_was_never_there(self, opened: Opened) -> None:
+        """Unlike what had to go; which can be forgotten as well."""
+        store = await opened(bounds=Store(keep_s=60), clock=Clock(NOW + 10))
+        purged = await finished(store, a_meta(), b"e")
+        assert await store.purge(NOW + 10) == 1
+        assert (await state_of(store, purged)).gone
+        kept = await finished(store, a_meta(), b"e")
+        assert [await store.forget(stream) for stream in (purged, kept)] == [False, True]
+        assert [await store.find(stream) for stream in (purged, kept)] == [None, None]
 
     async def test_it_tells_what_is_in_it(self, opened: Opened) -> None:
         store = await opened()
@@ -408,7 +466,7 @@ class StreamStoreContract:
         told: list[bool] = []
         log = store.begin(a_meta())
         log.append(b"e", 1)
-        log.end(COMPLETE, None, told.append)
+        log.end(COMPLETE, None, 0, told.append)
         await store.close()
         assert told == [True]
 
@@ -560,8 +618,8 @@ class SharedStreamStoreContract:
         await seen(other, meta.id)
         assert [await store.came_back(meta.id) for store in (owner, other, owner)] == [1, 2, 3]
         log.append(b"e", 1)
-        assert await ended(log)
-        assert (await state_of(other, meta.id)).reconnections == 3
+        assert await ended(log, reconnections=2)
+        assert (await state_of(other, meta.id)).reconnections == 5
 
     async def test_a_stream_whose_process_is_gone_ends_when_its_lease_has_lapsed(self, opened: Opened) -> None:
         clock = Clock()
@@ -643,6 +701,23 @@ class SharedStreamStoreContract:
         assert await second.forget(stream) is True
         assert await (await opened()).find(stream) is None
 
+    async def test_what_outlived_its_process_is_remembered_after_it_has_expired(self, opened: Opened) -> None:
+        """Whether it had ended by itself or not."""
+        clock = Clock()
+        first, other = [await opened(bounds=Store(keep_s=60), clock=clock) for _ in range(2)]
+        stream = await finished(first, a_meta(), b"e")
+        first.begin(meta := a_meta()).append(b"e", 1)
+        await seen(other, meta.id, 1)
+        await self.vanish(first)
+        clock.now += LEASE_S + 1
+        await self.renew(other)
+        at = (await state_of(other, meta.id)).ending
+        assert at is not None
+        clock.now += 80
+        await self.renew(other)
+        assert_gone(await other.find(stream), 1, COMPLETE)
+        assert_gone(await other.find(meta.id), 1, at)
+
     async def test_a_purge_is_everybodys(self, opened: Opened) -> None:
         owner, other = await opened(), await opened()
         stream = await finished(owner, a_meta(), b"e" * 1000)
@@ -651,6 +726,6 @@ class SharedStreamStoreContract:
         await seen(other, live.id, 1)
         assert ((await other.sizes()).streams, (await other.sizes()).live) == (2, 1)
         assert await other.purge(NOW + 1000) == 1
-        assert await owner.find(stream) is None
+        assert_gone(await owner.find(stream), 1, COMPLETE)
         assert await ended(log)
         assert joined(await everything(other, live.id)) == b"live"

@@ -8,6 +8,7 @@ from fakes.model_server import FakeModel
 from fakes.steps import chat_answer, chunk, end, gate, head, rst, stall
 from support.eventsource import Event, parsed
 from support.raw import CHAT, Answer, RawClient, ask, chat_body
+from support.resumed import KEYS, ONE, TWO
 from support.running import LIMIT_S, Running, Serve
 from support.sessions import kept, said
 from support.shapes import assert_told, get
@@ -136,3 +137,21 @@ async def test_one_node_at_a_time_speaks_in_a_session(serve: Serve, fake: FakeMo
         await waiting
     asked = [(message["role"], message["content"]) for message in fake.requests[1].json["messages"]]
     assert asked == [("user", "hi"), ("assistant", "".join(WORDS)), ("user", "and?")]
+
+
+async def test_what_is_gone_is_gone_for_every_node_and_for_nobody_else(
+    serve: Serve, fake: FakeModel, store: Store
+) -> None:
+    fake.script(*chat_answer(WORDS))
+    first, second = [await serve(store={**store, "keep_s": 1}, auth=KEYS) for _ in range(2)]
+    stream = (await ask(first.port, CHAT, chat_body(), RESUME | ONE)).headers["x-stream-id"]
+    path = f"/v1/streams/{stream}"
+    async with asyncio.timeout(LIMIT_S):
+        while (answer := await get(second.port, path, ONE)).status == 200:
+            pass
+        assert_told(answer, 410, CHAT, "stream_gone")
+        assert_told(await get(first.port, path, ONE), 410, CHAT, "stream_gone")
+        assert_told(await get(second.port, path, TWO), 404, CHAT, "stream_not_found")
+        while (answer := await get(second.port, path, ONE)).status == 410:
+            pass
+    assert_told(answer, 404, CHAT, "stream_not_found")

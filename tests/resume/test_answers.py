@@ -1,6 +1,7 @@
 """What is told to who comes back: each answer has its status, and its error is in the stream's own shape."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -27,7 +28,6 @@ from support.running import Running, Serve
 from support.shapes import assert_told, get
 
 every_native = pytest.mark.parametrize("case", NATIVE, ids=str)
-in_memory = pytest.mark.parametrize("store_url", ["memory:"])  # other stores do not remember what had to go
 UNKNOWN = f"st_{0:032}"
 
 
@@ -173,11 +173,10 @@ async def test_what_the_journal_has_dropped_is_gone_and_the_rest_is_not(
     assert len((await resumed(edge, stream, state.first - 1)).body) >= state.size
 
 
-@in_memory
 @every_native
 async def test_what_has_expired_is_gone(serve: Serve, fake: FakeModel, case: Case) -> None:
     """Not unknown: who held on to its id for too long is told so."""
-    edge = await serve(upstream=case.upstream, store={"keep_s": 0.2}, auth=KEYS)
+    edge = await serve(upstream=case.upstream, store={"keep_s": 1}, auth=KEYS)
     stream = await finished(edge, fake, case, RESUME | ONE)
     while (answer := await resumed(edge, stream, headers=ONE)).status == 200:
         pass
@@ -189,13 +188,25 @@ async def test_what_has_expired_is_gone(serve: Serve, fake: FakeModel, case: Cas
     assert listed.json["data"] == []
 
 
-@in_memory
 async def test_what_had_to_make_room_is_gone(serve: Serve, fake: FakeModel) -> None:
-    edge = await serve(store={"principal_bytes": 20_000})
+    edge = await serve(store={"principal_bytes": 20_000, "disk_bytes": 2000})
     streams = [await finished(edge, fake) for _ in range(12)]
+    await moved(edge)
+    streams.append(await finished(edge, fake))  # a file that has grown is looked through when more is written to it
+    await moved(edge)
     statuses = [(await resumed(edge, stream)).status for stream in streams]
     assert statuses == sorted(statuses, reverse=True)
     assert set(statuses) == {200, 410}
+
+
+async def test_what_was_purged_is_gone(serve: Serve, fake: FakeModel) -> None:
+    edge = await serve(auth=KEYS)
+    stream = await finished(edge, fake, CHAT_CASE, RESUME | ONE)
+    await moved(edge)
+    store = edge.edge.keeper.stores.streams() or edge.edge.keeper.memory
+    assert await store.purge(time.time() + 1) == 1
+    assert_shaped(await resumed(edge, stream, headers=ONE), CHAT_CASE, 410, "stream_gone")
+    assert (await resumed(edge, stream, headers=TWO)).status == 404
 
 
 @every_native

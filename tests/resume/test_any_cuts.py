@@ -239,7 +239,7 @@ async def test_a_stream_that_another_process_runs(
             await readers[how[0]].read(min(len(readers[how[0]].got) + how[1], have))
     if left:
         log.append(b"".join(left), len(left))
-    log.end(Ending("complete", clean=True, at=time.time()), "up", lambda _: None)
+    log.end(Ending("complete", clean=True, at=time.time()), "up", 0, lambda _: None)
     for reader in readers:
         await reader.finish(len(events))
     assert_each_has_all(case, events, readers)

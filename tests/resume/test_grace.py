@@ -14,6 +14,7 @@ from support.resumed import (
     Case,
     ended,
     left,
+    moved,
     opened,
     readers,
     resumed,
@@ -168,7 +169,6 @@ async def test_without_resume_leaving_is_stopping(serve: Serve, fake: FakeModel)
 # --- what is told of it -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("store_url", ["memory:"])  # elsewhere, those while it ran are counted by its record alone
 async def test_each_return_is_told_and_counted(serve: Serve, fake: FakeModel) -> None:
     """While it ran, and after it."""
     edge = await serve(upstream=OLLAMA_CASE.upstream)
@@ -179,6 +179,7 @@ async def test_each_return_is_told_and_counted(serve: Serve, fake: FakeModel) ->
         fake.open("more")
         live = await client.answer()
     await ended(edge, stream)
+    await moved(edge)
     stored = await resumed(edge, stream)
     first, second = await edge.lines.wait("returned", 2)
     assert (first["stream_id"], first["request_id"]) == (stream, live.headers["x-request-id"])

@@ -112,7 +112,7 @@ def fill(store: MemoryStreams, streams: int, principals: int = 1, tokens: int = 
         log = a_log(store, f"p{number % principals}")
         for _ in range(tokens):
             log.append(secrets.token_bytes(1000), 1)
-        log.end(Ending("complete", clean=True, at=NOW + number), "up", lambda _: None)
+        log.end(Ending("complete", clean=True, at=NOW + number), "up", 0, lambda _: None)
 
 
 @pytest.mark.parametrize("principals", [1, 100])
@@ -144,7 +144,7 @@ async def test_one_principal_cannot_take_the_room_of_the_others() -> None:
     fill_other = 2000
     for number in range(fill_other):
         log.append(b"x" * 1000, 1)
-        log.end(Ending("complete", clean=True, at=NOW + number), "up", lambda _: None)
+        log.end(Ending("complete", clean=True, at=NOW + number), "up", 0, lambda _: None)
         log = a_log(store, "other")
     assert {state.meta.id for state in await store.streams("p0", 100)} == mine
     assert store._of["other"] <= 2**20 + 2**12  # the one that is live is not dropped

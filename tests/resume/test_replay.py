@@ -40,7 +40,7 @@ def planted(edge: Running, case: Case = CHAT_CASE, keep_bytes: int = 2**20) -> S
 
 
 def over(log: StreamLog, ending: Ending) -> None:
-    log.end(ending, "up", lambda _: None)
+    log.end(ending, "up", 0, lambda _: None)
 
 
 async def reading(edge: Running, client: RawClient, after: int = 0) -> None:

@@ -88,7 +88,7 @@ async def refused_soon(store: RedisStreams, stream: str) -> None:
 
 def settling(log: Any) -> "asyncio.Future[bool]":
     settled: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-    log.end(COMPLETE, "up", settled.set_result)
+    log.end(COMPLETE, "up", 0, settled.set_result)
     return settled
 
 
@@ -220,7 +220,7 @@ async def test_full_it_refuses_and_can_still_be_purged(server: RedisServer, hear
     log.append(b"three", 1)
     assert await ended(log) is True
     assert joined(await everything(store, meta.id)) == b"one two three"
-    assert await store.find(old) is None
+    assert (await state_of(store, old)).gone
 
 
 async def test_slow_is_not_down(server: RedisServer, heard: Heard, opened: Opened) -> None:

@@ -4,12 +4,24 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
-from contract.session_store_contract import Clock
-from contract.stream_store_contract import Heard, Opened, SharedStreamStoreContract, StreamStoreContract
+from contract.session_store_contract import NOW, Clock
+from contract.stream_store_contract import (
+    COMPLETE,
+    Heard,
+    Opened,
+    SharedStreamStoreContract,
+    StreamStoreContract,
+    a_meta,
+    assert_gone,
+    ended,
+    finished,
+    seen,
+    state_of,
+)
 from support.redis_server import RedisServer, redis_server, until, vanish
 
 from edge.settings import Store
-from edge.store.base import StreamStore
+from edge.store.base import Dropped, StreamStore
 from edge.store.redis_link import RedisLink
 from edge.store.redis_streams import RedisStreams
 
@@ -60,3 +72,48 @@ class TestRedisStreamsOfSeveralNodes(SharedStreamStoreContract):
     async def renew(self, store: Any) -> None:
         await store.open()
         await store._link.renew()
+
+
+async def test_when_the_server_lets_go_of_events_that_they_were_there_is_remembered(
+    server: RedisServer, opened: Opened
+) -> None:
+    """By expiry, whatever this node's clock says, or for want of memory."""
+    store = await opened(bounds=Store(keep_s=60))
+    stream = await finished(store, a_meta(), b"e")
+    left = [int(server.say("PTTL", f"edge:{kind}:{stream}").strip()[1:]) for kind in ("ev", "st")]
+    assert left[0] <= 60_000
+    assert 110_000 < left[1] <= 120_000
+    server.say("DEL", f"edge:ev:{stream}")
+    assert await store.streams(None, 10) == []
+    assert_gone(await store.find(stream), 1, COMPLETE)
+    with pytest.raises(Dropped):
+        await store.read(stream, 0, 1000)
+    assert (await store.came_back(stream), await store.purge(NOW + 1000), await store.forget(stream)) == (0, 0, False)
+    assert await store.find(stream) is None
+
+
+async def test_that_a_stream_was_there_is_forgotten_when_it_would_have_expired_again(opened: Opened) -> None:
+    clock = Clock(NOW + 10)
+    store = await opened(bounds=Store(keep_s=60), clock=clock)
+    streams = [await finished(store, a_meta(), b"e", at=NOW + number) for number in range(2)]
+    assert await store.purge(NOW + 1) == 1
+    clock.now = NOW + 119
+    assert [(await state_of(store, stream)).gone for stream in streams] == [True, True]
+    clock.now = NOW + 122
+    assert [await store.find(stream) for stream in streams] == [None, None]
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+async def test_a_stream_that_lost_its_first_events_is_not_gone_on_with(
+    server: RedisServer, opened: Opened, goes_on: bool
+) -> None:
+    """Its process slept for so long that they expired; what it says at last is kept elsewhere, or nowhere."""
+    store, other = await opened(), await opened()
+    log = store.begin(meta := a_meta())
+    log.append(b"one", 1)
+    await seen(other, meta.id, 1)
+    server.say("DEL", f"edge:ev:{meta.id}")
+    if goes_on:
+        log.append(b"two", 1)
+    assert await ended(log) is False
+    assert await other.find(meta.id) is None

@@ -21,6 +21,7 @@ from contract.stream_store_contract import (
     ended,
     everything,
     finished,
+    is_gone,
     joined,
     seen,
     state_of,
@@ -335,8 +336,10 @@ async def test_what_ended_first_goes_when_all_is_over_the_bound(tmp_path: Path) 
     async with asyncio.timeout(SOON_S):
         while (await store.sizes()).stream_bytes > 100_000:
             await finished(store, a_meta(), b"e", at=NOW + 50)
-    found = [await store.find(stream) is not None for stream in streams]
-    assert found == [False] * 11 + [True] * 9
+    gone = [await is_gone(store, stream) for stream in streams]
+    assert gone == [True] * 11 + [False] * 9
+    for stream in streams[:11]:
+        assert (await state_of(store, stream)).last == 1, "that it was there is remembered"
     assert (await state_of(store, meta.id)).size == 10_000
     await store.close()
 

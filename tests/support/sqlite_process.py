@@ -32,7 +32,7 @@ class _Stops(Heard):
 
     def stop_asked(self, stream_id: str) -> None:
         ending = Ending("cancelled", clean=False, at=time.time(), status=499)
-        self._logs.pop(stream_id).end(ending, "up", lambda kept: _tell(stream_id, str(kept)))
+        self._logs.pop(stream_id).end(ending, "up", 0, lambda kept: _tell(stream_id, str(kept)))
 
 
 def _tell(*words: str) -> None:
