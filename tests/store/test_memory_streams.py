@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 import pytest
+from contract.kept_streams import Heard, Opened, a_meta, finished, is_gone
 from contract.session_store_contract import Clock
-from contract.stream_store_contract import Heard, Opened, StreamStoreContract, a_meta, finished, is_gone
+from contract.stream_store_contract import StreamStoreContract
 
 from edge.settings import Store
 from edge.store.base import StreamStore

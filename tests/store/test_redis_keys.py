@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
+from contract.kept_streams import Heard
 from contract.key_store_contract import KeyStoreContract, SharedKeyStoreContract, made
-from contract.stream_store_contract import Heard
 from support.redis_server import RedisServer, redis_server, until
 
 from edge.store.base import KeyStore, StoreDown

@@ -9,8 +9,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from contract.kept_streams import Heard, a_meta, ended, finished
 from contract.session_store_contract import said, told
-from contract.stream_store_contract import Heard, a_meta, ended, finished
 from support.redis_server import RedisServer, free_port, redis_server, until
 from support.tls import make_certificate
 

@@ -7,16 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract.stream_store_contract import (
-    COMPLETE,
-    Heard,
-    a_meta,
-    ended,
-    everything,
-    finished,
-    joined,
-    state_of,
-)
+from contract.kept_streams import COMPLETE, Heard, a_meta, ended, everything, finished, joined, state_of
 from support.redis_server import RedisServer, redis_server, until, vanish
 from support.running import no_tasks_left
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from contract.kept_streams import Heard
 from contract.session_store_contract import Opened, SessionStoreContract, SharedSessionStoreContract, said, told
-from contract.stream_store_contract import Heard
 from support.redis_server import RedisServer, redis_server, until, vanish
 
 from edge.settings import Sessions

@@ -4,20 +4,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
+from contract.kept_streams import COMPLETE, Heard, Opened, a_meta, assert_gone, ended, finished, seen, state_of
 from contract.session_store_contract import NOW, Clock
-from contract.stream_store_contract import (
-    COMPLETE,
-    Heard,
-    Opened,
-    SharedStreamStoreContract,
-    StreamStoreContract,
-    a_meta,
-    assert_gone,
-    ended,
-    finished,
-    seen,
-    state_of,
-)
+from contract.shared_stream_store_contract import SharedStreamStoreContract
+from contract.stream_store_contract import StreamStoreContract
 from support.redis_server import RedisServer, redis_server, until, vanish
 
 from edge.settings import Store

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from contract.session_store_contract import NOW, Clock, contents, said, told
-from contract.stream_store_contract import (
+from contract.kept_streams import (
     COMPLETE,
     SOON_S,
     Heard,
@@ -26,6 +25,7 @@ from contract.stream_store_contract import (
     seen,
     state_of,
 )
+from contract.session_store_contract import NOW, Clock, contents, said, told
 from support.sqlite import a_file, renew, some_streams
 
 from edge.settings import Sessions, Settings, Store

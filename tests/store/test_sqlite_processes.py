@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from contract.kept_streams import SOON_S, a_meta, everything, finished, joined, seen
 from contract.session_store_contract import Clock
-from contract.stream_store_contract import SOON_S, a_meta, everything, finished, joined, seen
 from support.sqlite import some_streams
 from support.sqlite_process import event
 

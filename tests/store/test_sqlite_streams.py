@@ -7,15 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from contract.kept_streams import Opened, a_meta, finished, is_gone
 from contract.session_store_contract import NOW, Clock
-from contract.stream_store_contract import (
-    Opened,
-    SharedStreamStoreContract,
-    StreamStoreContract,
-    a_meta,
-    finished,
-    is_gone,
-)
+from contract.shared_stream_store_contract import SharedStreamStoreContract
+from contract.stream_store_contract import StreamStoreContract
 from support.sqlite import renew, some_streams, vanish
 
 from edge.settings import Settings, Store

@@ -3,8 +3,8 @@
 import asyncio
 from pathlib import Path
 
+from contract.kept_streams import Heard
 from contract.session_store_contract import Clock
-from contract.stream_store_contract import Heard
 
 from edge.settings import Sessions, Store
 from edge.store.sqlite_rounds import SqliteFile

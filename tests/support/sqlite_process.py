@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from contract.stream_store_contract import Heard
+from contract.kept_streams import Heard
 
 from edge.settings import Store
 from edge.store.base import Ending, StreamLog, StreamMeta
