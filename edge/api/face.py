@@ -64,9 +64,10 @@ class Face:
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """The signature is aiohttp's."""
-        context = request[CONTEXT] = make_context(request, self._clock(), self._client(request))
+        over_unix = _over_unix(request)
+        context = request[CONTEXT] = make_context(request, self._clock(), self._client(request, over_unix=over_unix))
         try:
-            response = await self._handle(request, context, handler)
+            response = await self._handle(request, context, handler, over_unix=over_unix)
             if isinstance(response, web.Response) and not response.prepared:
                 await deliver(request, response, self._stall_s)
         except ConnectionError:
@@ -77,9 +78,11 @@ class Face:
             return web.Response(status=499)
         return response
 
-    async def _handle(self, request: web.Request, context: Context, handler: Handler) -> web.StreamResponse:
+    async def _handle(
+        self, request: web.Request, context: Context, handler: Handler, *, over_unix: bool
+    ) -> web.StreamResponse:
         try:
-            preflight = await self._admit(request, context)
+            preflight = await self._admit(request, context, over_unix=over_unix)
             return preflight or await handler(request)
         except EdgeError as told:
             return self._answer(request, context, told)
@@ -108,14 +111,14 @@ class Face:
         if origin is not None:
             headers.update(self._origins.headers(origin))
 
-    def _client(self, request: web.Request) -> str | None:
-        peer = UNIX if _over_unix(request) else request.remote
+    def _client(self, request: web.Request, *, over_unix: bool) -> str | None:
+        peer = UNIX if over_unix else request.remote
         headers = request.headers
         return self._proxies.client(peer, headers.getall("X-Forwarded-For", []), headers.getall("Forwarded", []))
 
-    async def _admit(self, request: web.Request, context: Context) -> web.StreamResponse | None:
+    async def _admit(self, request: web.Request, context: Context, *, over_unix: bool) -> web.StreamResponse | None:
         hosts = self._hosts[self._callers.required]
-        hosts.check(request.headers.get("Host"), trusted=_over_unix(request))
+        hosts.check(request.headers.get("Host"), trusted=over_unix)
         origin = request.headers.get("Origin")
         if request.method == "OPTIONS" and origin is not None:
             headers = self._origins.preflight(origin, request.headers.get("Access-Control-Request-Headers"))

@@ -20,10 +20,10 @@ def lane_of(request: web.Request, principal: Principal) -> Lane:
         BadRequest: there is none of that name.
         Forbidden: the key is not for that lane.
     """
-    allowed = principal.lanes or tuple(Lane)
     text = request.headers.get(HEADER)
     if text is None:
-        return Lane(allowed[0])
+        return Lane(principal.lanes[0]) if principal.lanes else Lane.INTERACTIVE
+    allowed = principal.lanes or tuple(Lane)
     try:
         lane = Lane(text.strip().lower())
     except ValueError:

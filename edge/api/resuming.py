@@ -29,7 +29,9 @@ def wants_resume(request: web.Request) -> bool:
         BadRequest: it is not clear.
     """
     asked = flag("x-edge-resume", request.headers.get("x-edge-resume"))
-    return bool(flag("resume", request.query.get("resume")) if asked is None else asked)
+    if asked is None and request.query_string:
+        asked = flag("resume", request.query.get("resume"))
+    return bool(asked)
 
 
 def flag(name: str, text: str | None) -> bool | None:

@@ -100,7 +100,7 @@ class Admission:
         waiting = Waiting(claim, waiter, now, self._forget)
         for queue in queues:
             if queue.open and not queue.waiting:
-                waiting.grant(queue, queue.take(claim, now), at_once=True)
+                waiting.begin(queue, queue.take(claim, now))
                 return waiting
         reasons = {queue: queue.admits(claim) for queue in queues}
         admitting = [queue for queue, why in reasons.items() if why is None]

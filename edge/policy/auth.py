@@ -86,8 +86,9 @@ def offered(headers: Mapping[str, str]) -> list[str]:
         headers: A case-insensitive mapping.
     """
     scheme, _, token = headers.get("Authorization", "").strip().partition(" ")
-    found = [token if scheme.lower() == "bearer" else "", *(headers.get(name, "") for name in _HEADERS)]
-    return [stripped for text in found if (stripped := text.strip())]
+    found = [token.strip()] if scheme.lower() == "bearer" else []
+    found += [headers[name].strip() for name in _HEADERS if name in headers]
+    return [text for text in found if text]
 
 
 def digest_of(key: str) -> bytes:

@@ -46,6 +46,8 @@ class Proxies:
             If the request has both headers and they differ, the proxy's own address: proxies write one of the two, and
             pass the other on as the client has written it.
         """
+        if not (forwarded_for or forwarded) and (peer is None or ":" not in peer):
+            return peer  # which is written in one way only, and most are so: to parse it takes 5 µs
         address = None if peer is None or peer == UNIX else _address(peer)
         nearest = peer if address is None else str(address)
         if not (forwarded_for or forwarded) or not self._trusts(peer, address):

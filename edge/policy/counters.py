@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache, lru_cache
+from typing import NamedTuple
 
 from edge.policy.limits import BUDGETS, Bound, Demand, Kind, Spent, Standing, Taken
 from edge.policy.windows import Window, slot_of
@@ -19,8 +20,7 @@ _DAY_S = 86400.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Account:
+class Account(NamedTuple):
     """Whose usage, under which rule (empty for none), on which day (``2026-11-28``, by UTC)."""
 
     day: str
@@ -139,8 +139,9 @@ class Counters:
         """Take all that a demand is bounded by, or nothing of it. Its ``id`` must not be held already."""
         self._sweep(now)
         bounds, tokens = demand.bounds, demand.tokens
-        if any(self._used(bound, now) + bound.amount(tokens) > bound.limit for bound in bounds):
-            return Taken(demand, now, False, tuple([self._standing(bound, tokens, now) for bound in bounds]))
+        for bound in bounds:
+            if self._used(bound, now) + bound.amount(tokens) > bound.limit:
+                return Taken(demand, now, False, tuple([self._standing(bound, tokens, now) for bound in bounds]))
         for bound in bounds:
             self._add(bound, bound.amount(tokens), now)
         after = tuple([self._standing(bound, 0, now) for bound in bounds])
@@ -191,8 +192,9 @@ class Counters:
     def learn(self, account: Account, usage: Used) -> None:
         """Count what was used elsewhere or before; a correction may be negative."""
         self.usage[account] = self.usage.get(account, NOTHING) + usage
+        tokens, spent = usage.tokens, self._spent
         for period in periods_of(account):
-            self._spent[period] += usage.tokens
+            spent[period] += tokens
 
     def drain(self) -> Changed:
         """What has changed, which is then somebody else's to keep."""

@@ -161,8 +161,12 @@ class Rules:
 
     def find(self, principal: str, limits: Own, model: str | None, surface: str) -> "_Rule | None":
         """The rule that holds; a name that is none (any more) is as if there were no name."""
-        named = self._named.get(limits) if isinstance(limits, str) else None
-        return named or next((rule for rule in self._rules if rule.matches(principal, model, surface)), None)
+        if isinstance(limits, str) and limits in self._named:
+            return self._named[limits]
+        for rule in self._rules:
+            if rule.matches(principal, model, surface):
+                return rule
+        return None
 
     def allowance(self, principal: str, limits: Own, model: str | None, surface: str) -> Allowance:
         """What the principal may take, all in all."""

@@ -85,11 +85,15 @@ class Waiting:
         """Where it is: in the queue that it is likely to be served by first, if it waits in several."""
         return min((queue.place(self, now) for queue in self.queues), key=soonest)
 
-    def grant(self, queue: "Queue", slot: Slot, *, at_once: bool = False) -> None:
-        """See ``Waiter.granted``; ``at_once``: whoever asked sees it."""
+    def begin(self, queue: "Queue", slot: Slot) -> None:
+        """It has a slot before it has joined any queue; whoever asked sees it, and is not called."""
+        self.queue, self.slot, self.state, self._waiter = queue, slot, Waits.GRANTED, None
+
+    def grant(self, queue: "Queue", slot: Slot) -> None:
+        """See ``Waiter.granted``."""
         self.queue, self.slot = queue, slot
         waiter = self._end(Waits.GRANTED)
-        if not at_once and waiter is not None:
+        if waiter is not None:
             waiter.granted(self)
 
     def refuse(self, why: Why, now: float) -> None:
@@ -203,7 +207,7 @@ class Queue:
     @property
     def waiting(self) -> int:
         """How many wait, in both lanes."""
-        return sum(map(len, self.lanes.values()))
+        return len(self.lanes[Lane.INTERACTIVE]) + len(self.lanes[Lane.BATCH])
 
     @property
     def open(self) -> bool:
@@ -231,6 +235,8 @@ class Queue:
     def take(self, claim: Claim, now: float) -> Slot:
         """A slot; one must be available."""
         slot = self.slots.take(now)
+        if self.slots.capacity is None and not self.waiting:
+            return slot  # there is one for everybody: nobody has it at the cost of others
         cost = self.slots.hold_s or _UNMEASURED
         self._charged[slot] = claim, cost
         self.lanes[claim.lane].charge(claim.principal, claim.weight, cost)
@@ -330,11 +336,14 @@ class Queue:
 
     def freed(self, slot: Slot, now: float) -> None:
         """See ``slots.Owner``."""
-        claim, cost = self._charged.pop(slot)
-        held = (slot.held_s or 0.0) if slot.served else 0.0
-        self.lanes[claim.lane].settle(claim.principal, held - cost, MOST_COST * cost)
-        if not self.slots.taken and not self.waiting:
+        charged = self._charged.pop(slot, None)
+        if charged is not None:
+            claim, cost = charged
+            held = (slot.held_s or 0.0) if slot.served else 0.0
+            self.lanes[claim.lane].settle(claim.principal, held - cost, MOST_COST * cost)
+        if self.waiting:
+            self.grant(now)
+        elif not self.slots.taken:
             for lane in self.lanes.values():
                 lane.forgive()
             self._positions.clear()
-        self.grant(now)

@@ -249,21 +249,24 @@ class Exchange:
 
     def changed(self) -> None:
         """See ``generation.Owner``: book the time, and record when both sides have ended."""
-        reader = self.reader
-        blocked = reader is not None and reader.blocked
-        phase = Phase.CLIENT_BLOCKED if blocked else _PHASES[self.generation.state]
-        if self.generation.state is State.ROUTING and self.attempts.waiting:
-            phase = Phase.QUEUED
-        if self.generation.clients_turn:
+        generation, reader = self.generation, self.reader
+        state = generation.state
+        if generation.clients_turn:
             phase = Phase.EDGE  # as it is while a body is read that is not passed on at once
+        elif state is State.ROUTING and self.attempts.waiting:
+            phase = Phase.QUEUED
+        elif reader is not None and reader.blocked:
+            phase = Phase.CLIENT_BLOCKED
+        else:
+            phase = _PHASES[state]
         if phase is not self._phase:
             self._phase = phase
             self.timeline.enter(phase, self.house.clock())
-        if self.generation.state is State.STREAMING and self.prepared.body:
+        if state is State.STREAMING and self.prepared.body:
             # No other attempt can follow, so nobody needs the request any more; an image may be 30 MB of it.
             self.prepared = replace(self.prepared, body=b"", crossed=())
             self.asked.release()
-        if self.generation.outcome is not None:
+        if generation.outcome is not None:
             if not self._over:
                 self._over = True
                 self._let_go()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from edge.policy.allowance import Allowance
 from edge.policy.lifecycle import Outcome
-from edge.policy.limits import Course, Own, Reservation, Rules, Spent, Taken, cost, refusal
+from edge.policy.limits import Course, Own, Reservation, Rules, cost, refusal
 from edge.protocol.request import Prepared
 from edge.protocol.whole_usage import usage_in
 from edge.settings import Settings
@@ -57,26 +57,23 @@ class Limits:
 
     async def reserve(
         self, request: str, principal: str, limits: Own, prepared: Prepared, *, anonymous: bool = False
-    ) -> Reservation:
+    ) -> Reservation | None:
         """Take what a request needs; ``request`` is its id. Whoever gets a reservation ends it, whatever happens.
 
-        What no rule is about is not counted of who is ``anonymous``: an Edge without keys and limits keeps no counts.
+        None: what no rule is about is not counted of who is ``anonymous``. An Edge without keys and limits keeps no
+        counts.
 
         Raises:
             RateLimited, OverBudget: it does not fit; nothing was taken.
         """
         surface, model = str(prepared.surface), prepared.model
+        if anonymous and self.rules.find(principal, limits, model, surface) is None:
+            return None
         demand = self.rules.demand(request, principal, limits, model=model, surface=surface, tokens=prepared.tokens)
-        if anonymous and not demand.rule:
-            return Reservation(Taken(demand, 0.0, allowed=True), _uncounted)
         taken = await self.store.take(demand)
         if not taken.allowed:
             raise refusal(taken)
         return Reservation(taken, self.store.end)
-
-
-def _uncounted(_taken: Taken, _spent: Spent | None) -> None:
-    """Nobody wants to know."""
 
 
 def settle(reservation: Reservation, generation: Generation, prepared: Prepared, *, asked: bool) -> None:

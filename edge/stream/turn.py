@@ -104,14 +104,14 @@ class Turn:
             The one whose slot it has at once; None if it waits.
         """
         admitting = self._admitting
-        queues = {member.queue(self._model): member for member in members}
-        answer = admitting.admission.enter(self._claim, tuple(queues), self, admitting.clock(), first=first)
+        queues = [member.queue(self._model) for member in members]
+        answer = admitting.admission.enter(self._claim, queues, self, admitting.clock(), first=first)
         if isinstance(answer, Refusal):
             return answer
         self._waiting = answer
         if answer.queue is not None:
-            return queues[answer.queue]
-        self._queues = queues
+            return members[queues.index(answer.queue)]
+        self._queues = dict(zip(queues, members, strict=True))
         admitting.follow()
         return None
 

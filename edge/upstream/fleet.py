@@ -83,7 +83,7 @@ class Fleet:
     @property
     def members(self) -> tuple[Member, ...]:
         """All that are known, up or not, in their order."""
-        return tuple(place.member for place in self._places if place.member is not None)
+        return tuple([place.member for place in self._places if place.member is not None])
 
     async def start(self) -> None:
         """Look once, waiting at most ``FIRST_LOOK_S`` for it, and go on looking in the background."""

@@ -101,7 +101,8 @@ class Life:
         for queue, slots in of_queue.items():
             assert queue.slots.busy == sum(slot.state is SlotState.BUSY for slot in slots), "lost"
             assert queue.slots.draining == sum(slot.state is SlotState.DRAINING for slot in slots)
-            assert len(queue._charged) == queue.slots.taken
+            taken = {slot for slot in slots if slot.state is not SlotState.FREE}
+            assert set(queue._charged) <= taken, "charged, and never settled"
             assert not (queue.open and queue.waiting), "a free slot, and somebody waits"
         for someone, waiting in self.waits:
             assert len(someone.slots) == (waiting.state is Waits.GRANTED)
