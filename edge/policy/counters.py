@@ -139,12 +139,14 @@ class Counters:
         """Take all that a demand is bounded by, or nothing of it. Its ``id`` must not be held already."""
         self._sweep(now)
         bounds, tokens = demand.bounds, demand.tokens
-        for bound in bounds:
-            if self._used(bound, now) + bound.amount(tokens) > bound.limit:
-                return Taken(demand, now, False, tuple([self._standing(bound, tokens, now) for bound in bounds]))
-        for bound in bounds:
-            self._add(bound, bound.amount(tokens), now)
-        after = tuple([self._standing(bound, 0, now) for bound in bounds])
+        used = [(bound, bound.amount(tokens), self._used(bound, now)) for bound in bounds]
+        for bound, amount, before in used:
+            if before + amount > bound.limit:
+                standings = tuple([self._standing(bound, before, amount, now) for bound, amount, before in used])
+                return Taken(demand, now, False, standings)
+        for bound, amount, _ in used:
+            self._add(bound, amount, now)
+        after = tuple([self._standing(bound, before + amount, 0, now) for bound, amount, before in used])
         taken = self._held[demand.id] = Taken(demand, now, True, after)
         return taken
 
@@ -239,15 +241,15 @@ class Counters:
         window.clear(now)
         return window.used
 
-    def _standing(self, bound: Bound, tokens: int, now: float) -> Standing:
-        used = self._used(bound, now)
+    def _standing(self, bound: Bound, used: int, amount: int, now: float) -> Standing:
+        """Of a count that is at ``used``, for whom ``amount`` more is wanted."""
         if bound.kind is Kind.CONCURRENT:
             return Standing(used)
         if bound.kind in BUDGETS:
             left = period_ends(bound.kind, now) - now
             return Standing(used, left, left)
         window = self.windows[bound.scope, bound.kind]
-        return Standing(used, window.wait_s(bound.amount(tokens), bound.limit, now), window.reset_s(now))
+        return Standing(used, window.wait_s(amount, bound.limit, now), window.reset_s(now))
 
     def _add(self, bound: Bound, amount: int, at: float, *, known: bool = False) -> None:
         """Count; ``known``: it is counted already where the counts are kept too."""

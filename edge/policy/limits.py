@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import translate
+from typing import NamedTuple
 
 from edge.errors import OverBudget, RateLimited
 from edge.policy.allowance import UNLIMITED, Allowance
@@ -56,8 +57,7 @@ class Bound:
         return tokens if self.kind in _IN_TOKENS else 1
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(NamedTuple):
     """What one request takes, before it is known what it costs.
 
     Attributes:
@@ -73,16 +73,14 @@ class Demand:
     bounds: tuple[Bound, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
+class Spent(NamedTuple):
     """What a request has cost in the end, in tokens."""
 
     prompt: int
     completion: int
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """How one count stands, this request included if it was allowed.
 
     Attributes:
@@ -95,8 +93,7 @@ class Standing:
     reset_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(NamedTuple):
     """What came of a demand.
 
     Attributes:
@@ -311,8 +308,7 @@ def duration(seconds: float) -> str:
 _OWN_DOING = frozenset({Outcome.CLIENT_GONE, Outcome.CLIENT_STALL, Outcome.STOPPED, Outcome.TOTAL_TIMEOUT})
 
 
-@dataclass(frozen=True, slots=True)
-class Course:
+class Course(NamedTuple):
     """How a request went.
 
     Attributes:
