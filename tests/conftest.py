@@ -1,8 +1,11 @@
 """Fixtures that every test may use: the production event loop, a running Edge, and a look at what is left behind."""
 
 import asyncio
+import atexit
 import gc
 import os
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -17,6 +20,13 @@ from support.running import Running, Serve, make_settings, no_tasks_left, start
 from edge.cli.child import Unavailable
 from edge.cli.llama_server import LlamaServer
 from edge.cli.model_file import model_path
+
+
+def pytest_configure() -> None:
+    """No test, nor a process that one starts, keeps anything where the user's own Edge does, or finds it there."""
+    state = tempfile.mkdtemp(prefix="edge-state-")
+    atexit.register(shutil.rmtree, state, ignore_errors=True)
+    os.environ["XDG_STATE_HOME"] = state
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -144,6 +144,7 @@ def _serve_env(address: str, llama: LlamaServer) -> dict[str, str]:
         "EDGE_UPSTREAM_NAME": MODEL_NAME,
         "EDGE_SERVER_LISTEN": address,
         "EDGE_SERVER_DRAIN_S": "1",  # Ctrl-C does not wait for long answers
+        "EDGE_STORE_URL": "memory:",  # a demo leaves nothing behind
     }
     return env | ours
 

@@ -4,13 +4,9 @@ In: arguments and variables. Out: its exit status and output, or the running pro
 """
 
 import asyncio
-import atexit
-import functools
 import os
 import re
-import shutil
 import sys
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -35,14 +31,6 @@ class Done:
         return self.err.splitlines()
 
 
-@functools.cache
-def _state() -> str:
-    """A directory for what this run's processes keep."""
-    directory = tempfile.mkdtemp(prefix="edge-state-")
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    return directory
-
-
 def environment(**variables: str) -> dict[str, str]:
     """Ours without any setting of Edge's; by default no ports are looked at."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_")}
@@ -50,7 +38,6 @@ def environment(**variables: str) -> dict[str, str]:
         "EDGE_DISCOVERY_ENABLED": "false",
         "EDGE_SERVER_LISTEN": "127.0.0.1:0",
         "XDG_RUNTIME_DIR": "",
-        "XDG_STATE_HOME": _state(),
         **variables,
     }
     return {**clean, **{name: value for name, value in given.items() if value}}
