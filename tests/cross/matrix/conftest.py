@@ -32,7 +32,9 @@ def serve_wire(serve: Serve, fake: FakeModel) -> ServeWire:
             orjson.dumps({"data": [{"type": "model", "id": "m"}], "has_more": False}),
         )
         stream = {"grace_s": 0.05, **sections.pop("stream", {})}  # a session waits so long for its reader to come back
-        return await serve(fake.url, upstream=wire.settings, stream=stream, **sections)
+        # No slots: an Ollama would keep its one for 2 s after a client that left, and the next one here would wait.
+        upstream = {"max_concurrency": 0, **wire.settings}
+        return await serve(fake.url, upstream=upstream, stream=stream, **sections)
 
     return start
 
