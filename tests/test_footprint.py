@@ -3,6 +3,7 @@
 import signal
 import sys
 import time
+from pathlib import Path
 
 import orjson
 import pytest
@@ -53,9 +54,9 @@ asyncio.run(main())
 
 
 @reads_proc
-async def test_it_starts_quickly_and_idles_small() -> None:
+async def test_it_starts_quickly_and_idles_small(tmp_path: Path) -> None:
     started = time.monotonic()
-    async with serving() as edge:
+    async with serving(XDG_STATE_HOME=str(tmp_path)) as edge:
         assert (await get(edge.port, "/health")).status == 200
         took_s = time.monotonic() - started
         resident = edge.resident_mib()
@@ -66,16 +67,16 @@ async def test_it_starts_quickly_and_idles_small() -> None:
 
 
 @reads_proc
-async def test_a_request_does_not_make_it_grow_for_good(fake: FakeModel) -> None:
-    async with serving(EDGE_UPSTREAM_URL=fake.url) as edge:
+async def test_a_request_does_not_make_it_grow_for_good(fake: FakeModel, tmp_path: Path) -> None:
+    async with serving(EDGE_UPSTREAM_URL=fake.url, XDG_STATE_HOME=str(tmp_path)) as edge:
         await edge.line("upstream found")
         for _ in range(20):
             assert (await ask(edge.port, CHAT, chat_body())).status == 200
         assert edge.resident_mib() < IDLE_MIB
 
 
-async def test_what_is_optional_is_not_imported_by_serving(fake: FakeModel) -> None:
-    done = await run_code(SERVE_ONE, EDGE_UPSTREAM_URL=fake.url)
+async def test_what_is_optional_is_not_imported_by_serving(fake: FakeModel, tmp_path: Path) -> None:
+    done = await run_code(SERVE_ONE, EDGE_UPSTREAM_URL=fake.url, XDG_STATE_HOME=str(tmp_path))
     assert done.status == 0, done.err
     loaded = set(orjson.loads(done.out))
     assert {"edge.app", "edge.cli.serve", "aiohttp"} <= loaded
@@ -83,10 +84,12 @@ async def test_what_is_optional_is_not_imported_by_serving(fake: FakeModel) -> N
 
 
 @pytest.mark.parametrize(("kind", "other"), [("openai", "anthropic"), ("anthropic", "openai")])
-async def test_an_sdk_is_only_imported_for_its_own_cloud(fake: FakeModel, kind: str, other: str) -> None:
+async def test_an_sdk_is_only_imported_for_its_own_cloud(
+    fake: FakeModel, tmp_path: Path, kind: str, other: str
+) -> None:
     code = SERVE_ONE.replace('assert b"[DONE]" in answer, answer', "")
     cloud = {"EDGE_UPSTREAM_KIND": kind, "EDGE_UPSTREAM_API_KEY": "the-key"}
-    done = await run_code(code, EDGE_UPSTREAM_URL=fake.url, **cloud)
+    done = await run_code(code, EDGE_UPSTREAM_URL=fake.url, XDG_STATE_HOME=str(tmp_path), **cloud)
     assert done.status == 0, done.err
     loaded = {name.partition(".")[0] for name in orjson.loads(done.out)}
     assert kind in loaded
