@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from edge.api.answer import json_answer
 from edge.api.body import Bodies
 from edge.api.context import caller
 from edge.errors import NotFound
@@ -43,11 +44,11 @@ def routes(fleet: Fleet, bodies: Bodies) -> list[web.RouteDef]:
         return web.Response(text="Ollama is running")
 
     async def version(_request: web.Request) -> web.Response:
-        return _json({"version": VERSION})
+        return json_answer({"version": VERSION})
 
     async def tags(request: web.Request) -> web.Response:
         principal = caller(request)
-        return _json({"models": [tag(card) for card in fleet.models() if may_use(principal, card["id"])]})
+        return json_answer({"models": [tag(card) for card in fleet.models() if may_use(principal, card["id"])]})
 
     async def loaded_now(request: web.Request) -> web.Response:
         principal = caller(request)
@@ -58,7 +59,7 @@ def routes(fleet: Fleet, bodies: Bodies) -> list[web.RouteDef]:
                 name = str(model.get("name"))
                 if may_use(principal, name):
                     found.setdefault(name, model)
-        return _json({"models": list(found.values())})
+        return json_answer({"models": list(found.values())})
 
     async def show(request: web.Request) -> web.Response:
         share = bodies.budget.share()
@@ -71,7 +72,7 @@ def routes(fleet: Fleet, bodies: Bodies) -> list[web.RouteDef]:
         card = fleet.model(name)
         if card is None or not may_use(caller(request), name):
             raise NotFound(f"model '{printable(name)}' not found", code="model_not_found", param="model")
-        return await _shown_by(fleet, name, asked) or _json(shown(card))
+        return await _shown_by(fleet, name, asked) or json_answer(shown(card))
 
     return [
         web.get("/", home),
@@ -102,7 +103,7 @@ def loaded(prepared: Prepared, fleet: Fleet) -> web.Response | None:
         return None
     chat = prepared.surface is Surface.OLLAMA_CHAT
     asked = (parse_chat if chat else parse_generate)(orjson.loads(prepared.body))
-    return _json(
+    return json_answer(
         {
             "model": prepared.model or "",
             "created_at": now_text(),
@@ -145,7 +146,7 @@ async def _shown_by(fleet: Fleet, name: str, asked: dict[str, Any]) -> web.Respo
     except _NO_ANSWER:
         return None
     told = _decoded(answer)
-    return _json(told) if told else None
+    return json_answer(told) if told else None
 
 
 def _decoded(answer: Answer) -> dict[str, Any]:
@@ -158,7 +159,3 @@ def _decoded(answer: Answer) -> dict[str, Any]:
     except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         return {}
     return told if isinstance(told, dict) else {}
-
-
-def _json(value: object) -> web.Response:
-    return web.Response(body=orjson.dumps(value), content_type="application/json")

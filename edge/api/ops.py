@@ -6,9 +6,9 @@ known already.
 
 from collections.abc import Callable
 
-import orjson
 from aiohttp import web
 
+from edge.api.answer import json_answer
 from edge.api.context import caller
 from edge.errors import NotFound
 from edge.policy.permission import check_admin, may_use
@@ -21,13 +21,13 @@ def probes(fleet: Fleet, registry: Registry) -> list[web.RouteDef]:
     """``/health /ready``."""
 
     async def health(_request: web.Request) -> web.Response:
-        return _json({"status": "ok"})
+        return json_answer({"status": "ok"})
 
     async def ready(_request: web.Request) -> web.Response:
         is_ready, facts = fleet.ready()
         if registry.draining:
             is_ready, facts = False, {**facts, "ready": False, "reason": "shutting down"}
-        return _json(facts, 200 if is_ready else 503)
+        return json_answer(facts, 200 if is_ready else 503)
 
     return [web.get("/health", health), web.get("/ready", ready)]
 
@@ -48,17 +48,15 @@ def models(fleet: Fleet) -> list[web.RouteDef]:
 
     async def cards(request: web.Request) -> web.Response:
         principal = caller(request)
-        return _json({"object": "list", "data": [card for card in fleet.models() if may_use(principal, card["id"])]})
+        return json_answer(
+            {"object": "list", "data": [card for card in fleet.models() if may_use(principal, card["id"])]}
+        )
 
     async def card(request: web.Request) -> web.Response:
         name = request.match_info["id"]
         known = fleet.model(name)
         if known is None or not may_use(caller(request), name):
             raise NotFound(f'the model "{printable(name)}" does not exist', code="model_not_found", param="model")
-        return _json(known)
+        return json_answer(known)
 
     return [web.get("/v1/models", cards), web.get("/v1/models/{id:.+}", card)]
-
-
-def _json(value: object, status: int = 200) -> web.Response:
-    return web.Response(body=orjson.dumps(value), status=status, content_type="application/json")

@@ -9,14 +9,15 @@ from dataclasses import replace
 import orjson
 from aiohttp import web
 
+from edge.api.answer import json_answer
 from edge.api.body import Bodies
 from edge.api.callers import TICKET
-from edge.api.context import CONTEXT, Context
+from edge.api.context import CONTEXT, caller
 from edge.api.face import Handler
 from edge.api.lane import lane_of
 from edge.api.resuming import last_event_id, resume, wants_resume
 from edge.api.surfaces import refuse_if_draining
-from edge.errors import Forbidden, InternalError, NotFound
+from edge.errors import Forbidden, NotFound
 from edge.policy.auth import Principal
 from edge.policy.budget import Share
 from edge.policy.hosts import Origins
@@ -42,16 +43,16 @@ def routes(house: House, bodies: Bodies, sessions: Sessions) -> list[web.RouteDe
 
     async def show(request: web.Request) -> web.Response:
         session = request.match_info["id"]
-        found = await sessions.read(_principal(request[CONTEXT]).name, session)
+        found = await sessions.read(caller(request).name, session)
         if found is None:
             raise _unknown(session)
         turns = [{**_shown(turn), **({"partial": True} if turn.partial else {})} for turn in found.turns]
         told = {"id": session, "turns": turns, "created": int(found.created), "updated": int(found.updated)}
-        return web.Response(body=orjson.dumps(told), content_type="application/json")
+        return json_answer(told)
 
     async def delete(request: web.Request) -> web.Response:
         session = request.match_info["id"]
-        if not is_session(session) or not await sessions.delete(_principal(request[CONTEXT]).name, session):
+        if not is_session(session) or not await sessions.delete(caller(request).name, session):
             raise _unknown(session)
         return web.Response(status=204)
 
@@ -65,24 +66,23 @@ def routes(house: House, bodies: Bodies, sessions: Sessions) -> list[web.RouteDe
 
 def _stream(house: House, bodies: Bodies, sessions: Sessions) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
-        context = request[CONTEXT]
-        principal = _principal(context).name
+        context, principal = request[CONTEXT], caller(request)
         if request.method == "GET":
             _check_origin(request, Origins(house.settings.server.cors_origins))
         if last := last_event_id(request):
             return await resume(request, house, Surface.SESSION, last)
         refuse_if_draining(house)
         wants_resume(request)  # which it is without asking; what is no answer to that is refused here too
-        lane = lane_of(request, _principal(context))
+        lane = lane_of(request, principal)
         share = bodies.budget.share()
         held: Held | None = None
         try:
             wanted = await _wanted(request, house, bodies, share)
-            check_model(_principal(context), wanted.model, house.fleet.members)
+            check_model(principal, wanted.model, house.fleet.members)
             asked_at = house.clock()
-            held = await sessions.take(principal, wanted.session_id)
+            held = await sessions.take(principal.name, wanted.session_id)
             refuse_if_draining(house)  # the drain has not waited for bodies, nor for the session
-            exchange = _exchange(house, context, wanted, held, share, lane=lane)
+            exchange = _exchange(house, request, wanted, held, share, lane=lane)
             exchange.timeline.enter(Phase.QUEUED, asked_at)
             exchange.timeline.enter(Phase.EDGE, house.clock())
             context.exchanged = True
@@ -94,12 +94,6 @@ def _stream(house: House, bodies: Bodies, sessions: Sessions) -> Handler:
                     held.release()
 
     return handle
-
-
-def _principal(context: Context) -> Principal:
-    if context.principal is None:
-        raise InternalError("a request got past the face without a principal")
-    return context.principal
 
 
 def _check_origin(request: web.Request, origins: Origins) -> None:
@@ -119,7 +113,7 @@ async def _wanted(request: web.Request, house: House, bodies: Bodies, share: Sha
     else:
         asked = await bodies.read(request, Surface.SESSION, share, tuple)
         wanted = read({**orjson.loads(asked.body), "stream": asked.stream}, "message", most_bytes)
-    model = wanted.model or house.settings.sessions.model or _default_model(house, _principal(request[CONTEXT]))
+    model = wanted.model or house.settings.sessions.model or _default_model(house, caller(request))
     return replace(wanted, model=model)
 
 
@@ -127,14 +121,16 @@ def _default_model(house: House, principal: Principal) -> str | None:
     return default_model(Surface.SESSION, house.fleet.members, lambda name: may_use(principal, name))
 
 
-def _exchange(house: House, context: Context, wanted: Wanted, held: Held, share: Share, *, lane: Lane) -> Exchange:
+def _exchange(house: House, request: web.Request, wanted: Wanted, held: Held, share: Share, *, lane: Lane) -> Exchange:
+    context, principal = request[CONTEXT], caller(request)
+
     def ended(generation: Generation) -> None:
         held.settle(wanted.message, generation)
 
     asked = Asked(
         request_id=context.request_id,
         stream_id=context.stream_id,
-        principal=_principal(context),
+        principal=principal,
         client=context.client,
         dialect=context.dialect,
         headers={},
@@ -149,7 +145,7 @@ def _exchange(house: House, context: Context, wanted: Wanted, held: Held, share:
     )
     keep_bytes = house.settings.sessions.max_bytes - len(wanted.message.encode())
     turns = [(turn.role, turn.content) for turn in held.turns]
-    most = house.limits.most(asked.principal.name, asked.principal.limits, str(Surface.SESSION))
+    most = house.limits.most(principal.name, principal.limits, str(Surface.SESSION))
     limit = None if most is None else most(wanted.model)
     exchange = Exchange(house, asked, prepared(wanted, turns, keep_bytes, context.accepted_at, limit))
     held.generation = exchange.generation

@@ -6,9 +6,9 @@ known. Must not: generate anything.
 
 from collections.abc import Sequence
 
-import orjson
 from aiohttp import web
 
+from edge.api.answer import json_answer
 from edge.api.context import caller
 from edge.api.merging import follow, ids
 from edge.api.resuming import flag, last_event_id, resume, resume_after
@@ -68,7 +68,7 @@ async def _listed(house: House, principal: str) -> web.Response:
         if exchange.asked.principal.name == principal:
             shown[exchange.stream_id] = _live(house, exchange)
     data = sorted(shown.values(), key=lambda stream: float(str(stream["created"])), reverse=True)
-    return _json({"object": "list", "data": data[:_MOST_LISTED]})
+    return json_answer({"object": "list", "data": data[:_MOST_LISTED]})
 
 
 async def _chosen(house: House, principal: str, asked: Sequence[str]) -> web.Response:
@@ -77,7 +77,7 @@ async def _chosen(house: House, principal: str, asked: Sequence[str]) -> web.Res
     for _, place in await find_all(house, principal, list(filter(is_stream, asked))):
         if not isinstance(place, NotFound):
             data.append(_live(house, place) if isinstance(place, Exchange) else _stored(house, place.state))
-    return _json({"object": "list", "data": data})
+    return json_answer({"object": "list", "data": data})
 
 
 async def _stopped(house: House, principal: str, stream_id: str) -> web.Response:
@@ -86,11 +86,11 @@ async def _stopped(house: House, principal: str, stream_id: str) -> web.Response
         if exchange.asked.principal.name != principal:
             raise unknown(stream_id)
         exchange.generation.stop(Happened.STOP)
-        return _json(_live(house, exchange))
+        return json_answer(_live(house, exchange))
     state = await house.keeper.stop(principal, stream_id, _STOP_S)
     if state is None:
         raise unknown(stream_id)
-    return _json(_stored(house, state), 202 if state.ending is None else 200)
+    return json_answer(_stored(house, state), 202 if state.ending is None else 200)
 
 
 def _stream_id(request: web.Request) -> str:
@@ -141,7 +141,3 @@ def _stored(house: House, state: StreamState) -> dict[str, object]:
         "readers": None,
         "reconnections": state.reconnections,
     }
-
-
-def _json(told: dict[str, object], status: int = 200) -> web.Response:
-    return web.Response(body=orjson.dumps(told), status=status, content_type="application/json")

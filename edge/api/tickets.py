@@ -4,9 +4,9 @@ In: how long, and for which stream. Out: a ticket, to whoever could read the str
 let a ticket be kept by anybody on the way.
 """
 
-import orjson
 from aiohttp import web
 
+from edge.api.answer import json_answer
 from edge.api.body import Bodies
 from edge.api.callers import Callers
 from edge.api.context import caller
@@ -26,8 +26,7 @@ def routes(callers: Callers, bodies: Bodies) -> list[web.RouteDef]:
         ttl_s, stream = await _asked(request, bodies)
         ticket, expires = await callers.ticket(caller(request), ttl_s, stream)
         told = {"object": "ticket", "ticket": ticket, "expires_at": int(expires), "stream": stream}
-        headers = {"Cache-Control": "no-store"}
-        return web.Response(body=orjson.dumps(told), content_type="application/json", headers=headers)
+        return json_answer(told, headers={"Cache-Control": "no-store"})
 
     return [web.post(PATH, give)]
 

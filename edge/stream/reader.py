@@ -71,6 +71,16 @@ class BaseReader:
         return self.state is ReaderState.CLOSED
 
     @property
+    def told_status(self) -> int:
+        """The HTTP status that went out; 499 if it left before there was one."""
+        return self.status or 499
+
+    @property
+    def ending(self) -> str:
+        """How it ended: finished, gone or stalled."""
+        return "stalled" if self.stalled else "gone" if self.gone else "finished"
+
+    @property
     def http10(self) -> bool:
         """See ``Writer.http10``."""
         return self._writer.http10

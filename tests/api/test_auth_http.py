@@ -1,12 +1,10 @@
 """Who may call: keys in either header, what is open without one, and that a key is found nowhere afterwards."""
 
-import io
-
 import orjson
 import pytest
 from fakes.model_server import FakeModel, chunk, end, head, json_answer, sse_error, stall
 from support.raw import CHAT, MESSAGES, RESPONSES, Answer, RawClient, ask
-from support.running import Lines, Running, Serve
+from support.running import Running, Serve, Tape
 from support.shapes import COUNT_TOKENS, EVERY_SURFACE, assert_told, get, say, valid_body
 
 from edge.telemetry import log
@@ -104,18 +102,6 @@ async def test_allow_anonymous_does_not_open_what_has_keys(serve: Serve) -> None
     edge = await serve(auth={**AUTH, "allow_anonymous": True})
     assert (await ask(edge.port, CHAT, valid_body(CHAT))).status == 401
     assert (await ask(edge.port, CHAT, valid_body(CHAT), RIGHT["bearer"])).status == 200
-
-
-class Tape(Lines):
-    """Lines, and every character of them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.text = io.StringIO()
-
-    def write(self, text: str) -> int:
-        self.text.write(text)
-        return super().write(text)  # decodes each line
 
 
 async def fail_in_every_way(edge: Running, fake: FakeModel, tape: Tape) -> list[Answer]:

@@ -1,6 +1,5 @@
 """Tickets: what a page with EventSource does, where a ticket is of no use, and that it is found nowhere afterwards."""
 
-import io
 import time
 from pathlib import Path
 from urllib.parse import quote
@@ -10,7 +9,7 @@ from fakes.model_server import FakeModel
 from support.eventsource import parsed
 from support.made_keys import MadeKeys, learnt
 from support.raw import CHAT, MESSAGES, Answer, ask
-from support.running import Lines, Running, Serve
+from support.running import Running, Serve, Tape
 from support.sessions import STREAM
 from support.shapes import assert_told, get
 
@@ -162,18 +161,6 @@ async def test_forged_and_old_ones_are_refused_and_counted_and_named_nowhere(ser
         assert text not in tape.text.getvalue()
         assert text not in str(tried)
     assert fake.requests == []
-
-
-class Tape(Lines):
-    """Lines, and every character of them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.text = io.StringIO()
-
-    def write(self, text: str) -> int:
-        self.text.write(text)
-        return super().write(text)
 
 
 async def test_a_page_reads_on_with_a_ticket_where_it_was(serve: Serve) -> None:

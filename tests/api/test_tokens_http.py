@@ -1,6 +1,5 @@
 """Tokens through the socket: keys that are fetched, rotated and kept, and that nothing of a token gets out."""
 
-import io
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ import msgspec
 import pytest
 from fakes.model_server import FakeModel
 from support.raw import CHAT, MESSAGES, Answer, ask
-from support.running import Lines, Running, Serve
+from support.running import Running, Serve, Tape
 from support.sessions import STREAM
 from support.shapes import assert_told, get, valid_body
 from support.tokens import AUDIENCE, ISSUER, SECRET, claims, jwk, jwks, raw, signed_with_secret, token
@@ -210,18 +209,6 @@ def age(edge: Running) -> None:
 
 
 # --- nothing gets out -------------------------------------------------------------------------------------------------
-
-
-class Tape(Lines):
-    """Lines, and every character of them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.text = io.StringIO()
-
-    def write(self, text: str) -> int:
-        self.text.write(text)
-        return super().write(text)
 
 
 async def test_neither_a_token_nor_what_it_says_is_found_in_a_line_or_an_answer(

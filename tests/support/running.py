@@ -43,6 +43,18 @@ class Lines(io.TextIOBase):
         return self.of(event)
 
 
+class Tape(Lines):
+    """Lines, and every character of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = io.StringIO()
+
+    def write(self, text: str) -> int:
+        self.text.write(text)
+        return super().write(text)  # decodes each line
+
+
 class Running:
     """A started Edge. ``url`` is its first address."""
 
