@@ -7,8 +7,6 @@ anybody else.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from aiohttp import web
-
 from edge.errors import BadRequest, ShuttingDown
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.numbering import numbering
@@ -17,6 +15,7 @@ from edge.stream.exchange import STREAM_HEADERS, House
 from edge.stream.finding import Beginning, Described, begin, check, count, find, seen_all, surface_of
 from edge.stream.replay import Replay
 from edge.stream.subscriber import Subscriber
+from edge.stream.visit import Visit
 from edge.stream.writer import Writer
 from edge.telemetry.record import ReturnRecord
 
@@ -37,7 +36,7 @@ class Returned:
     accepted_at: float
 
 
-class Attachment:
+class Attachment(Visit):
     """One reader that came back, and what it reads.
 
     Args:
@@ -45,49 +44,32 @@ class Attachment:
     """
 
     def __init__(self, house: House, returned: Returned, beginning: Beginning) -> None:
-        self.house = house
+        super().__init__(house)
         self.returned = returned
         self._described = beginning.described
         self._audience = beginning.audience
         self._position = beginning.position
-        self._reader: Subscriber | None = None
-        self._recorded = False
 
     def __repr__(self) -> str:
         return f"<Attachment {self.returned.request_id} {self._audience!r}>"
 
-    async def run(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer the request.
-
-        Raises:
-            EdgeError: the stream had failed before it brought anything, or what is asked for is not kept any more.
-        """
+    def _make_reader(self, writer: Writer) -> Subscriber:
         house, dialect = self.house, DIALECTS[self._described.surface]
-        reader = self._reader = Subscriber(
-            self._audience, Writer(request), house.settings.stream, house.clock, self._changed,
+        return Subscriber(
+            self._audience, writer, house.settings.stream, house.clock, self._changed,
             headers=self._headers,
             numbering=numbering(dialect.stream_type, self.returned.stream_id, self.returned.after),
             position=self._position,
         )  # fmt: skip
-        house.registry.add(self)
-        house.ticker.add(self)
-        try:
-            return await reader.run()
-        finally:
-            reader.leave()
-            self._changed()
-            if isinstance(self._audience, Replay):
-                await self._audience.closed()
+
+    async def _close(self) -> None:
+        if isinstance(self._audience, Replay):
+            await self._audience.closed()
 
     def shut_down(self) -> None:
         """See ``registry.Owned``; a stream that is generated here is ended by its exchange."""
         if isinstance(self._audience, Replay):
             self._audience.break_off(ShuttingDown("Edge is shutting down; ask for the rest again"))
-
-    def tick(self, now: float) -> None:
-        """See ``ticker.Ticked``."""
-        if self._reader is not None:
-            self._reader.tick(now)
 
     def _headers(self) -> Mapping[str, str]:
         described, returned = self._described, self.returned
@@ -96,14 +78,8 @@ class Attachment:
             headers["x-edge-upstream"] = described.upstream
         return {**headers, "Content-Type": DIALECTS[described.surface].stream_type}
 
-    def _changed(self) -> None:
-        reader = self._reader
-        if reader is None or not reader.closed or self._recorded:
-            return
-        self._recorded = True
+    def _tell(self, reader: Subscriber) -> None:
         house = self.house
-        house.registry.discard(self)
-        house.ticker.discard(self)
         house.tell.returned(record(house, self.returned, self._described, reader))
         broken = self._audience.broken if isinstance(self._audience, Replay) else None
         if broken is not None and broken.__cause__ is not None:

@@ -7,7 +7,6 @@ end a stream for anybody else.
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from aiohttp import web
 from msgspec.structs import replace
 
 from edge.errors import BadRequest, EdgeError, Gone, NotFound, ShuttingDown
@@ -19,6 +18,7 @@ from edge.stream.exchange import STREAM_HEADERS, House
 from edge.stream.finding import Beginning, Place, begin, check, count, find_all
 from edge.stream.mux import Mux, Source
 from edge.stream.subscriber import Subscriber
+from edge.stream.visit import Visit
 from edge.stream.writer import Writer
 
 _LEAST_BYTES = 16 * 1024  # that are read ahead of each stream out of a store
@@ -36,7 +36,7 @@ class Wanted:
     marks: Marks
 
 
-class Merging:
+class Merging(Visit):
     """One merged reader, and what it reads.
 
     Args:
@@ -47,44 +47,28 @@ class Merging:
     def __init__(
         self, house: House, wanted: Wanted, places: Mapping[str, Place], lost: Mapping[str, EdgeError]
     ) -> None:
-        self.house = house
+        super().__init__(house)
         self.wanted = wanted
         self._places = dict(places)
         self._lost = dict(lost)
         self._followed: list[tuple[Source, Beginning]] = []
-        self._reader: Subscriber | None = None
         self._mux = Mux(wanted.request_id, house.settings.stream, Tags(wanted.order, wanted.marks.seen))
-        self._recorded = False
 
     def __repr__(self) -> str:
         return f"<Merging {self._mux!r}>"
 
-    async def run(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer the request."""
-        house, mux = self.house, self._mux
-        reader = self._reader = Subscriber(
-            mux, Writer(request), house.settings.stream, house.clock, self._changed, headers=self._headers
-        )
-        house.registry.add(self)
-        house.ticker.add(self)
-        try:
-            self._follow_all()
-            return await reader.run()
-        finally:
-            reader.leave()
-            self._changed()
-            await mux.closed()
+    def _make_reader(self, writer: Writer) -> Subscriber:
+        house = self.house
+        return Subscriber(self._mux, writer, house.settings.stream, house.clock, self._changed, headers=self._headers)
+
+    async def _close(self) -> None:
+        await self._mux.closed()
 
     def shut_down(self) -> None:
         """See ``registry.Owned``; streams that are generated here are ended by their exchanges, and are told so."""
         self._mux.leave(ShuttingDown("Edge is shutting down; ask for the rest again"))
 
-    def tick(self, now: float) -> None:
-        """See ``ticker.Ticked``."""
-        if self._reader is not None:
-            self._reader.tick(now)
-
-    def _follow_all(self) -> None:
+    def _begin(self) -> None:
         mux, stream = self._mux, self.house.settings.stream
         share = max(_LEAST_BYTES, stream.buffer_bytes // len(self.wanted.order))
         ahead = replace(stream, buffer_bytes=min(stream.buffer_bytes, share))
@@ -105,14 +89,8 @@ class Merging:
     def _headers(self) -> Mapping[str, str]:
         return {"x-request-id": self.wanted.request_id, **STREAM_HEADERS, "Content-Type": SSE_TYPE}
 
-    def _changed(self) -> None:
-        reader = self._reader
-        if reader is None or not reader.closed or self._recorded:
-            return
-        self._recorded = True
+    def _tell(self, reader: Subscriber) -> None:
         house, wanted, error = self.house, self.wanted, self._mux.error
-        house.registry.discard(self)
-        house.ticker.discard(self)
         heartbeats = reader.heartbeats
         for source, beginning in self._followed:
             stream_id = source.audience.id

@@ -1,0 +1,74 @@
+"""A reader that came back, from its first moment to its last: owned, ticked, and told of once when it has gone.
+
+In: what it reads, from a subclass. Out: a response. Must not: generate anything, or end a stream for anybody else.
+"""
+
+from aiohttp import web
+
+from edge.stream.exchange import House
+from edge.stream.subscriber import Subscriber
+from edge.stream.writer import Writer
+
+
+class Visit:
+    """See the module."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self._reader: Subscriber | None = None
+        self._recorded = False
+
+    # --- what a subclass does ---------------------------------------------------------------------------------------
+
+    def _make_reader(self, writer: Writer) -> Subscriber:
+        """The reader, with ``_changed`` to be called."""
+        raise NotImplementedError
+
+    def _begin(self) -> None:
+        """The reader is owned and ticked."""
+
+    def _tell(self, reader: Subscriber) -> None:
+        """The reader has gone."""
+        raise NotImplementedError
+
+    async def _close(self) -> None:
+        """Wait until nothing of it runs any more."""
+        raise NotImplementedError
+
+    # --- what all do ------------------------------------------------------------------------------------------------
+
+    async def run(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer the request.
+
+        Raises:
+            EdgeError: the stream had failed before it brought anything, or what is asked for is not kept any more.
+        """
+        house = self.house
+        reader = self._reader = self._make_reader(Writer(request))
+        house.registry.add(self)
+        house.ticker.add(self)
+        try:
+            self._begin()
+            return await reader.run()
+        finally:
+            reader.leave()
+            self._changed()
+            await self._close()
+
+    def shut_down(self) -> None:
+        """See ``registry.Owned``."""
+        raise NotImplementedError
+
+    def tick(self, now: float) -> None:
+        """See ``ticker.Ticked``."""
+        if self._reader is not None:
+            self._reader.tick(now)
+
+    def _changed(self) -> None:
+        reader = self._reader
+        if reader is None or not reader.closed or self._recorded:
+            return
+        self._recorded = True
+        self.house.registry.discard(self)
+        self.house.ticker.discard(self)
+        self._tell(reader)
