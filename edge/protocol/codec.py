@@ -108,7 +108,7 @@ class SseCodec:
         self._most = max_event_bytes  # in no longer a read can there be an event to cut
         self._mould = Mould(text)
         self._collector: Collector | None = None
-        self._latest: Any = None  # the payload that was decoded last, for the collector
+        self._latest: Any = None  # the payload of the event at hand, for the collector; None if it was not decoded
         self._count: Callable[[bytes], int] = self._mould.count
         self._halves = Halves()
 
@@ -162,6 +162,7 @@ class SseCodec:
         kept = Kept()
         walking = self._parse(whole, self._lead(whole, 0, kept))
         while (event := next(walking, None)) is not None:
+            self._latest = None  # an event that is not decoded, such as `[DONE]`, brings nothing to collect
             try:
                 seen = self._observe(event)
             except SeenError as error:
@@ -216,7 +217,7 @@ class SseCodec:
 
     def _keep(self, event: Event, kept: Kept, tokens: int = 0) -> None:
         kept.add(event.raw, 1, tokens)
-        if self._collector is not None:
+        if self._collector is not None and self._latest is not None:
             self._collector.add(self._latest)
 
     def _alike(self, whole: bytes, at: int) -> int:  # noqa: ARG002 - a subclass looks at it
