@@ -95,10 +95,10 @@ class Edge:
         self.face = Face(settings, clock, tell, self.callers)
         app = make_app(self._house, self.face, self.bodies, self.sessions, self.metrics)
         app.add_routes(tickets.routes(self.callers, self.bodies))
-        self.listener = Listener(app, settings.server, connection_limit(settings.server))
+        self.listener = Listener(app, settings.server, connection_limit(settings.server), self.face)
         self._admin_face = Face(for_operators(settings), clock, tell, Anybody())
         admin = make_admin_app(self._house, self._admin_face, self.metrics)
-        self.admin_listener = Listener(admin, settings.server, _ADMIN_CONNECTIONS)
+        self.admin_listener = Listener(admin, settings.server, _ADMIN_CONNECTIONS, self._admin_face)
         kept = (self.sessions, stores, self.keeper)
         self._followers: tuple[Follower, ...] = (self.face, self.bodies, *kept, self.limits, self.ticker)
 

@@ -54,6 +54,24 @@ class BadRequest(EdgeError):
     side, status, type, code = Side.CLIENT, 400, "invalid_request_error", "invalid_request"
 
 
+class MalformedRequest(EdgeError):
+    """What came is not HTTP."""
+
+    side, status, type, code = Side.CLIENT, 400, "invalid_request_error", "malformed_request"
+
+
+class HeadersTooLarge(EdgeError):
+    """A line of the request's head, or the head, is over ``server.max_header_bytes``."""
+
+    side, status, type, code = Side.CLIENT, 431, "invalid_request_error", "headers_too_large"
+
+
+class ExpectationFailed(EdgeError):
+    """The request has an ``Expect`` that Edge does not know."""
+
+    side, status, type, code = Side.CLIENT, 417, "invalid_request_error", "expectation_failed"
+
+
 class Unauthorized(EdgeError):
     """No key, or not one of ours."""
 

@@ -110,6 +110,10 @@ class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_connections: Annotated[
         int, Meta(ge=0, description="client connections at once; 0 = from the open-file limit, at most 4096")
     ] = 0
+    max_header_bytes: Annotated[
+        int,
+        Meta(ge=1024, le=2**20, extra={"unit": "bytes"}, description="longest request line or header line (cookies)"),
+    ] = 16 * 1024
     max_body_bytes: Annotated[Bytes, Meta(description="largest request body (images are sent inline)")] = 32 * 2**20
     bodies_budget_bytes: Annotated[Bytes, Meta(description="all request bodies in flight together")] = 256 * 2**20
     max_upload_bytes: Annotated[

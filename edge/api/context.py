@@ -40,6 +40,8 @@ class Context:
     exchanged: bool = False
 
 
+_REQUEST_LINE = re.compile(rb"\b[A-Z]{3,20} (/[A-Za-z0-9_./-]*)")
+
 CONTEXT = web.RequestKey("context", Context)
 
 
@@ -66,3 +68,17 @@ def make_context(request: web.BaseRequest, accepted_at: float, client: str | Non
         anthropic = "anthropic-version" in request.headers or request.path.startswith(f"{_MESSAGES}/")
         surface = Surface.MESSAGES if anthropic else Surface.CHAT
     return Context(request_id, f"st_{secrets.token_hex(16)}", DIALECTS[surface], accepted_at, client)
+
+
+def surface_path(head: bytes) -> str:
+    """A path with the error shape of the surface that a request was for which could not be read, or ``/``.
+
+    It is never the client's own text, which may hold a key.
+    """
+    lines = _REQUEST_LINE.findall(head)  # of several, the last: those before it have been read
+    path = lines[-1].decode() if lines else "/"
+    if path in _SURFACES:
+        return path
+    if path.startswith("/api/"):
+        return "/api/"
+    return _MESSAGES if path.startswith(f"{_MESSAGES}/") or b"\nanthropic-version:" in head.lower() else "/"

@@ -9,11 +9,12 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from aiohttp import web
+from aiohttp.http import HttpVersion11
 from multidict import CIMultiDict
 
 from edge import __version__
 from edge.api.callers import WhoCalls
-from edge.api.context import CONTEXT, Context, make_context
+from edge.api.context import CONTEXT, Context, make_context, surface_path
 from edge.errors import EdgeError, Forbidden, InternalError, MethodNotAllowed, NotFound, ShuttingDown
 from edge.policy.client import UNIX, Proxies
 from edge.policy.hosts import Hosts, Origins
@@ -24,6 +25,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 # Answered without a key: whoever asks is a load balancer or a probe, and learns nothing secret.
 _OPEN = frozenset({"/health", "/ready"})
+_CUT_SHORT = frozenset({408, 413})
 _SERVER = f"edge/{__version__}"
 _RETRY_AFTER_S = "1"  # what is not there now may be soon; clients that back off by themselves start at half of it
 
@@ -103,6 +105,10 @@ class Face:
         if self.leaving:
             headers["Connection"] = "close"
             response.force_close()
+        if response.status in _CUT_SHORT and not request.content.is_eof():
+            response.force_close()  # nobody wants the rest of the body
+        elif request.version < HttpVersion11 and response.content_length is None:
+            response.force_close()  # the end of the connection is the end of the body
         context = request.get(CONTEXT)
         if context is not None:
             headers.setdefault("x-request-id", context.request_id)
@@ -110,6 +116,19 @@ class Face:
         origin = request.headers.get("Origin")
         if origin is not None:
             headers.update(self._origins.headers(origin))
+
+    def refuse(self, request: web.BaseRequest, error: EdgeError, head: bytes = b"") -> web.Response:
+        """See ``api.client_connection.Refuse``."""
+        if head:
+            request = request.clone(rel_url=surface_path(head), headers={})
+        peer = UNIX if _over_unix(request) else request.remote
+        context = request[CONTEXT] = make_context(request, self._clock(), self._proxies.client(peer, [], []))
+        response = self._answer(request, context, error)
+        response.headers.update(
+            {"Server": _SERVER, "x-request-id": context.request_id, "request-id": context.request_id}
+        )
+        response.force_close()
+        return response
 
     def _client(self, request: web.Request, *, over_unix: bool) -> str | None:
         peer = UNIX if over_unix else request.remote

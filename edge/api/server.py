@@ -6,6 +6,7 @@ request.
 
 import asyncio
 import errno
+import functools
 import grp
 import logging
 import os
@@ -18,13 +19,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
+from edge.api.client_connection import ClientConnection, Refuse
 from edge.api.tls import Certificate, Shaking
 from edge.config import Listen
 from edge.settings import Server as ServerSettings
 from edge.stream.writer import SEND_BUFFER
-from edge.telemetry import log
 
 _BACKLOG = 1024
 _MOST_CONNECTIONS = 4096
@@ -60,15 +60,22 @@ def somebody_listens(path: Path) -> bool:
 
 
 class Gate:
-    """The protocol factory: aiohttp's while there is room, else one that refuses."""
+    """The protocol factory: a client's connection while there is room, else one that refuses.
 
-    def __init__(self, server: web.Server, limit: int) -> None:
+    Args:
+        server: aiohttp's, which knows the connections.
+        limit: How many there may be.
+        connect: Makes one.
+    """
+
+    def __init__(self, server: web.Server, limit: int, connect: Callable[[web.Server], asyncio.Protocol]) -> None:
         self._server = server
         self._limit = limit
+        self._connect = connect
 
     def __call__(self) -> asyncio.Protocol:
         """A protocol for one more connection."""
-        return self._server() if self.room() > 0 else _Refuse()
+        return self._connect(self._server) if self.room() > 0 else _Refuse()
 
     def room(self) -> int:
         """How many more connections it would let in."""
@@ -83,20 +90,7 @@ class _Refuse(asyncio.Protocol):
         peer.close()
 
 
-def _tell_malformed(record: logging.LogRecord) -> bool:
-    """A logging filter: a request that is no HTTP is one line, and nothing of it is quoted, for it may hold a key.
-
-    aiohttp tells it as an error, with a traceback and the bytes at fault.
-    """
-    fault = record.exc_info[1] if record.exc_info else None
-    if not isinstance(fault, HttpProcessingError):
-        return True
-    log.get_logger().info("refused", status=fault.code, error="malformed_request")
-    return False
-
-
 _http_logger = logging.getLogger("edge.http")
-_http_logger.addFilter(_tell_malformed)
 
 
 class Listener:
@@ -106,19 +100,26 @@ class Listener:
         owns_paths: The paths of Unix sockets go when it stops; not while another process listens there as well.
 
     Args:
+        app: Whom the requests are for.
+        settings: Where and how.
         limit: Connections at once.
+        refuse: Answers what is no request.
     """
 
-    def __init__(self, app: web.Application, settings: ServerSettings, limit: int) -> None:
+    def __init__(self, app: web.Application, settings: ServerSettings, limit: int, refuse: Refuse) -> None:
         self._runner = web.AppRunner(
             app,
+            handler_cancellation=True,
+            shutdown_timeout=0.5,  # waited for up to twice; what is left by now has had its time
+        )
+        self._connect = functools.partial(
+            ClientConnection,
+            refuse=refuse,
+            max_header_bytes=settings.max_header_bytes,
             access_log=None,
             logger=_http_logger,
-            handler_cancellation=True,
             keepalive_timeout=settings.keepalive_s,
-            auto_decompress=False,
             read_bufsize=_READ_BUFFER,
-            shutdown_timeout=0.5,  # waited for up to twice; what is left by now has had its time
         )
         self._limit = limit
         self._unix_mode = int(settings.unix_mode, 8)
@@ -162,7 +163,7 @@ class Listener:
         server = self._runner.server
         if server is None:
             raise RuntimeError("aiohttp's runner made no server")
-        gate = Gate(server, self._limit)
+        gate = Gate(server, self._limit, self._connect)
         self._certificate = certificate
         self._shaking = Shaking(certificate, gate, gate.room) if certificate else None
         for listen in listens:

@@ -207,8 +207,19 @@ class Layer(asyncio.Transport, asyncio.Protocol):
         self._below.resume_reading()
 
     def can_write_eof(self) -> bool:
-        """TLS has no half-closed connections that clients agree on."""
-        return False
+        """Towards clients that have nothing more to say."""
+        return True
+
+    def write_eof(self) -> None:
+        """End what is sent, with a farewell; what still comes is dropped until ``abort``."""
+        if self._closing:
+            return
+        self._closing = True
+        with suppress(ssl.SSLError):  # it wants to read the client's
+            self._tls.unwrap()
+        self._flush()
+        if not self._below.is_closing():
+            self._below.write_eof()
 
 
 def _host(transport: asyncio.Transport) -> str | None:

@@ -16,7 +16,8 @@ from edge.settings import Settings
 # What is decided when Edge begins to listen.
 AT_START = {
     "server": (
-        "listen", "admin_listen", "unix_mode", "unix_group", "tls_cert", "tls_key", "max_connections", "keepalive_s",
+        "listen", "admin_listen", "unix_mode", "unix_group", "tls_cert", "tls_key", "max_connections",
+        "max_header_bytes", "keepalive_s",
     ),
     "store": ("url",),
 }  # fmt: skip
