@@ -25,7 +25,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 # Answered without a key: whoever asks is a load balancer or a probe, and learns nothing secret.
 _OPEN = frozenset({"/health", "/ready"})
-_CUT_SHORT = frozenset({408, 413})
+_BODY_UNWANTED = frozenset({408, 413})  # told before the request's body is there; its rest is not read
 _SERVER = f"edge/{__version__}"
 _RETRY_AFTER_S = "1"  # what is not there now may be soon; clients that back off by themselves start at half of it
 
@@ -102,13 +102,9 @@ class Face:
         """The signal before each response: whatever goes out carries these."""
         headers = response.headers
         headers["Server"] = _SERVER
-        if self.leaving:
+        if self.leaving or _is_the_last(request, response):
             headers["Connection"] = "close"
             response.force_close()
-        if response.status in _CUT_SHORT and not request.content.is_eof():
-            response.force_close()  # nobody wants the rest of the body
-        elif request.version < HttpVersion11 and response.content_length is None:
-            response.force_close()  # the end of the connection is the end of the body
         context = request.get(CONTEXT)
         if context is not None:
             headers.setdefault("x-request-id", context.request_id)
@@ -164,6 +160,14 @@ class Face:
         if isinstance(error, ShuttingDown):
             response.force_close()
         return response
+
+
+def _is_the_last(request: web.BaseRequest, response: web.StreamResponse) -> bool:
+    """Whether the connection has to end with this answer, whatever the client asked for."""
+    if response.status in _BODY_UNWANTED and not request.content.is_eof():
+        return True
+    # To HTTP/1.0 there are no chunks: where there is no length, the end of the connection is the end of the body.
+    return request.version < HttpVersion11 and response.content_length is None
 
 
 def _over_unix(request: web.BaseRequest) -> bool:
