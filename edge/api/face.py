@@ -117,8 +117,11 @@ class Face:
         """See ``api.client_connection.Refuse``."""
         if head:
             request = request.clone(rel_url=surface_path(head), headers={})
-        peer = UNIX if _over_unix(request) else request.remote
-        context = request[CONTEXT] = make_context(request, self._clock(), self._proxies.client(peer, [], []))
+        context = request.get(CONTEXT)
+        if context is None:
+            peer = UNIX if _over_unix(request) else request.remote
+            context = request[CONTEXT] = make_context(request, self._clock(), self._proxies.client(peer, [], []))
+        context.exchanged = False  # this is news to any exchange
         response = self._answer(request, context, error)
         response.headers.update(
             {"Server": _SERVER, "x-request-id": context.request_id, "request-id": context.request_id}

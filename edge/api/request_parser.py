@@ -20,6 +20,7 @@ from edge.errors import BodyTooLarge, EdgeError, HeadersTooLarge, MalformedReque
 Messages = Sequence[tuple[RawRequestMessage, StreamReader]]
 Parsed = tuple[Messages, bool, bytes]  # the last two are about protocol upgrades
 
+_feed = HttpRequestParser.feed_data  # looked up once: with super() it is 0.1 us more for each read
 _NOTHING: Parsed = ((), False, b"")
 _MOST_HEADERS = 128
 _HEAD_LINES = 8  # a head that comes in pieces may be as large as this many of the longest lines
@@ -79,7 +80,7 @@ class RequestParser(HttpRequestParser):
         if self._last and (self.broken or self._body.is_eof()):
             return _NOTHING
         try:
-            parsed: Parsed = super().feed_data(incoming_data)
+            parsed: Parsed = _feed(self, incoming_data)
         except HttpProcessingError as fault:
             return self._break_off(fault, incoming_data)
         if self._last:
@@ -87,19 +88,21 @@ class RequestParser(HttpRequestParser):
         messages = parsed[0]
         if messages:
             self._head_size = 0
-            for index, (message, _) in enumerate(messages):
-                if message.chunked:
-                    return self._end_with(messages, index)
-            self._body = messages[-1][1]
+            message, self._body = messages[-1]
+            if message.chunked or len(messages) > 1:
+                return self._up_to_chunked(parsed)
         elif incoming_data and self._body.is_eof():
             self._take_head(incoming_data)
         return parsed
 
-    def _end_with(self, messages: Messages, index: int) -> Parsed:
-        """The request at this index is the last: its answer closes the connection, whoever gives it."""
-        message, self._body = messages[index]
-        self._last = True
-        return [*messages[:index], (message._replace(should_close=True), self._body)], False, b""
+    def _up_to_chunked(self, parsed: Parsed) -> Parsed:
+        """Leave out what comes after a chunked body; its answer closes the connection, whoever gives it."""
+        messages = parsed[0]
+        for index, (message, body) in enumerate(messages):
+            if message.chunked:
+                self._last, self._body = True, body
+                return [*messages[:index], (message._replace(should_close=True), body)], False, b""
+        return parsed
 
     def _take_head(self, data: bytes) -> None:
         if self._head_size == 0:

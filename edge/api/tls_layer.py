@@ -153,13 +153,16 @@ class Layer(asyncio.Transport, asyncio.Protocol):
 
     def close(self) -> None:
         """End with a farewell (close_notify), which says that nothing is missing."""
+        self._say_farewell()
+        self._below.close()
+
+    def _say_farewell(self) -> None:
         if self._closing:
             return
         self._closing = True
         with suppress(ssl.SSLError):  # it wants to read the client's, which nobody waits for
             self._tls.unwrap()
         self._flush()
-        self._below.close()
 
     def abort(self) -> None:
         """End without one: the client can tell that something is missing."""
@@ -211,13 +214,8 @@ class Layer(asyncio.Transport, asyncio.Protocol):
         return True
 
     def write_eof(self) -> None:
-        """End what is sent, with a farewell; what still comes is dropped until ``abort``."""
-        if self._closing:
-            return
-        self._closing = True
-        with suppress(ssl.SSLError):  # it wants to read the client's
-            self._tls.unwrap()
-        self._flush()
+        """End what is sent, with a farewell; what still comes is dropped until ``close`` or ``abort``."""
+        self._say_farewell()
         if not self._below.is_closing():
             self._below.write_eof()
 

@@ -8,7 +8,7 @@ import pytest
 from fakes.model_server import FakeModel
 from support.raw import CHAT, MESSAGES, Answer, RawClient, ask, chat_body
 from support.running import Serve
-from support.shapes import assert_told, say
+from support.shapes import assert_told, get, say
 from support.tls import TlsClient, make_certificate
 
 from edge import __version__
@@ -124,6 +124,14 @@ async def test_nothing_reaches_any_log(serve: Serve) -> None:
     assert SECRET[:9].decode() not in text.getvalue()
     assert "Traceback" not in text.getvalue()
     assert text.getvalue().count("refused") >= len(FAULTS)
+
+
+async def test_a_failure_of_edge_itself_before_any_surface_is_told_likewise(serve: Serve) -> None:
+    edge = await serve()
+    del edge.edge.face._stall_s  # what is needed once an answer is to be sent, outside of all other care
+    answer = await get(edge.port, "/v1/models")
+    assert_told(answer, 500, CHAT, "internal_error")
+    assert "AttributeError" in str(await edge.expect_bug())
 
 
 # --- long headers ----------------------------------------------------------------------------------------------------

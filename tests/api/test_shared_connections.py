@@ -130,6 +130,16 @@ async def test_over_tls(serve: Serve, fake: FakeModel, tmp_path: object) -> None
         assert await everything(client) == [b"HTTP/1.1 200"]
 
 
+async def test_of_a_request_that_wants_another_protocol(serve: Serve, fake: FakeModel) -> None:
+    edge = await serve(auth=KEYS)
+    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked"
+    sent = chunked(f"Authorization: Bearer {KEY}").replace(b"Transfer-Encoding: chunked", upgrade)
+    for data in (sent + declared(key=None), sent + sent + declared(key=None)):
+        async with RawClient(edge.port) as client:
+            await client.send(data)
+            assert len(await everything(client)) == 1
+
+
 async def test_what_came_before_a_chunked_body_is_answered(serve: Serve, fake: FakeModel) -> None:
     edge = await serve(auth=KEYS)
     async with RawClient(edge.port) as client:

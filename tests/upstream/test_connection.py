@@ -105,6 +105,21 @@ def test_it_is_used_again_and_tells_the_head() -> None:
     assert len(scene.idled) == 2
 
 
+@pytest.mark.parametrize("trailers", [b"Retry-After: 9\r\n", b"A: b\r\nContent-Type: text/evil\r\nRetry-After: 9\r\n"])
+def test_a_trailer_is_no_header_of_the_next_answer(trailers: bytes) -> None:
+    """The next answer may be another client's."""
+    wire = CHUNKED + b"1\r\na\r\n0\r\n" + trailers + b"\r\n"
+    for cut in range(len(wire)):
+        scene = Scene()
+        for part in (wire[:cut], wire[cut:]):
+            scene.connection.data_received(part)
+        scene.asker = Asker()
+        scene.connection.ask(scene.asker, b"H", b"B")
+        scene.connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nb")
+        assert (scene.asker.body, scene.asker.end) == (b"b", "whole")
+        assert scene.asker.heads[0].headers == {"content-length": "1"}
+
+
 def test_a_body_without_length_ends_with_the_connection() -> None:
     scene = Scene()
     scene.connection.data_received(b"HTTP/1.1 200 OK\r\n\r\nabc")
