@@ -44,6 +44,7 @@ def headers() -> dict[str, Any]:
         "x-stream-id": "Names the answer.",
         "x-edge-upstream": "The upstream that answers.",
         "x-edge-dropped-params": "Fields of the request that have no place at the upstream, as a.b, c.",
+        "x-edge-changed": "What was changed of the prompt: system-reminder, tool-arguments, billing-line.",
         "x-edge-estimated": "true: the count is an estimate, since the upstream cannot count.",
         "Server-Timing": "Milliseconds up to the status: queued, connect, upstream, edge.",
         "Retry-After": "Seconds.",

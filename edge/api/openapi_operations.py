@@ -13,7 +13,7 @@ _BODY = (400, 408, 413, 415)  # of whoever reads one; 503 where there is no room
 _ROUTED = (404, 501, 503)
 _ASKED = (*_BODY, *_ROUTED, 429, 502, 504)
 _AGAIN = {204: "The stream of Last-Event-ID has ended with that event: there is nothing to come back for."}
-_TRACED = ("x-stream-id", "x-edge-upstream", "x-edge-dropped-params", "Server-Timing")
+_TRACED = ("x-stream-id", "x-edge-upstream", "x-edge-dropped-params", "x-edge-changed", "Server-Timing")
 
 
 @dataclass(frozen=True, slots=True)

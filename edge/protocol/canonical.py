@@ -48,11 +48,26 @@ class ToolUsePart:
 
 
 @dataclass(frozen=True, slots=True)
+class UnsupportedPart:
+    """A part that only its own surface can carry: a document, sound, the trace of a provider's own tool.
+
+    Attributes:
+        kind: What the client calls it.
+        path: Where it stands in the client's request.
+        error: What to say of it if it is part of what is asked now; of the past it is left out (``history.settle``).
+    """
+
+    kind: str
+    path: str
+    error: BadRequest
+
+
+@dataclass(frozen=True, slots=True)
 class ToolResultPart:
     """What a tool gave; the only part of a ``tool`` message. ``name`` is that of the tool, if it is known."""
 
     id: str
-    parts: tuple[TextPart | ImagePart, ...]
+    parts: tuple[TextPart | ImagePart | UnsupportedPart, ...]
     is_error: bool = False
     name: str = ""
 
@@ -62,7 +77,7 @@ class ToolResultPart:
         return f"Error: {text}" if self.is_error and not text.lower().startswith("error") else text
 
 
-Part = TextPart | ImagePart | ThinkingPart | ToolUsePart | ToolResultPart
+Part = TextPart | ImagePart | ThinkingPart | ToolUsePart | ToolResultPart | UnsupportedPart
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ Format: https://platform.openai.com/docs/api-reference/chat/create
 import re
 from typing import Any
 
+import orjson
+
 from edge.protocol.canonical import (
     Ask,
     Format,
@@ -24,8 +26,10 @@ from edge.protocol.canonical import (
     ToolChoice,
     ToolResultPart,
     ToolUsePart,
+    UnsupportedPart,
 )
 from edge.protocol.fields import Fields
+from edge.protocol.history import unsupported, written_arguments
 
 # Of no meaning across surfaces, or dealt with before.
 _SETTLED = ("stream", "stream_options", "store", "metadata", "service_tier", "safety_identifier", "prompt_cache_key")
@@ -113,7 +117,7 @@ def _message(fields: Fields) -> Message:
     if role == "tool":
         name = fields.text("name") or ""
         identity = fields.text("tool_call_id") or name or _missing(fields, "tool_call_id")
-        content = tuple(part for part in _content(fields) if isinstance(part, TextPart | ImagePart))
+        content = tuple(part for part in _content(fields) if isinstance(part, TextPart | ImagePart | UnsupportedPart))
         return Message(role, (ToolResultPart(identity, content, name=name),), where)
     parts: list[Part] = []
     thought = fields.text("reasoning_content") or fields.text("reasoning")
@@ -124,13 +128,31 @@ def _message(fields: Fields) -> Message:
         refusal = fields.text("refusal")
         if refusal:
             parts.append(TextPart(refusal))
-        for call in fields.objects("tool_calls"):
-            function = call.needed_object("function")
-            arguments = function.text("arguments") or "{}"
-            parts.append(ToolUsePart(call.text("id") or "", function.needed_text("name"), arguments))
+        parts += _calls(fields)
+        if fields.any("audio") is not None:
+            parts.append(UnsupportedPart("audio", f"{where}.audio", fields.wrong("audio", "cannot be sent upstream")))
     elif not parts:
         _missing(fields, "content")
     return Message(role, tuple(parts), where)
+
+
+def _calls(message: Fields) -> list[ToolUsePart]:
+    """The calls that an assistant has made, in any of the forms that there were."""
+    calls = []
+    for call in message.objects("tool_calls"):
+        custom = call.object("custom")
+        if custom is not None:
+            typed = orjson.dumps({"input": custom.text("input") or ""}).decode()
+            calls.append(ToolUsePart(call.text("id") or "", custom.needed_text("name"), typed))
+            continue
+        function = call.needed_object("function")
+        arguments = written_arguments(function.any("arguments"))
+        calls.append(ToolUsePart(call.text("id") or "", function.needed_text("name"), arguments))
+    old = message.object("function_call")
+    if old is not None:  # its result names the function, and no id
+        name = old.needed_text("name")
+        calls.append(ToolUsePart(name, name, written_arguments(old.any("arguments"))))
+    return calls
 
 
 def _missing(fields: Fields, name: str) -> Any:
@@ -159,7 +181,7 @@ def _part(fields: Fields) -> Part:
             url = image if isinstance(image, str) else fields.needed_object("image_url").needed_text("url")
             return image_of(url)
         case other:
-            raise fields.wrong("type", f"a part of type {other[:40]!r} cannot be sent to this upstream")
+            return unsupported(fields, other, "a part of this type cannot be sent to this upstream")
 
 
 def image_of(url: str) -> ImagePart:
@@ -263,7 +285,7 @@ def render(ask: Ask, to: Target) -> Rendering:
 
 
 def _messages(ask: Ask) -> list[Message]:
-    """Local templates take a system message only at the front, and only one."""
+    """Local templates take a system message only at the front, and only one; ``history`` has left no other there."""
     system = [message for message in ask.messages if message.role == "system"]
     if not system:
         return ask.messages

@@ -10,7 +10,6 @@ from typing import Any
 
 import orjson
 
-from edge.errors import BadRequest
 from edge.protocol.canonical import (
     Ask,
     ImagePart,
@@ -23,6 +22,7 @@ from edge.protocol.canonical import (
     Tool,
     ToolResultPart,
     ToolUsePart,
+    UnsupportedPart,
 )
 
 DEFAULT_MAX_TOKENS = 4096  # the field is required; every model can answer this long
@@ -69,7 +69,7 @@ def _turns(messages: list[Message]) -> list[dict[str, Any]]:
     """User and assistant by turns; what tools gave is said by the user."""
     turns: list[dict[str, Any]] = []
     for message in messages:
-        blocks = [block for part in message.parts for block in _blocks(part, message.path)]
+        blocks = [block for part in message.parts for block in _blocks(part)]
         if message.role == "system" or not blocks:
             continue
         role = "assistant" if message.role == "assistant" else "user"
@@ -80,7 +80,7 @@ def _turns(messages: list[Message]) -> list[dict[str, Any]]:
     return turns
 
 
-def _blocks(part: Part, path: str) -> list[dict[str, Any]]:
+def _blocks(part: Part) -> list[dict[str, Any]]:  # noqa: PLR0911 - one case per kind of part
     """None for what Anthropic would not take: empty text, and thought that it did not sign."""
     match part:
         case TextPart(text):
@@ -92,13 +92,16 @@ def _blocks(part: Part, path: str) -> list[dict[str, Any]]:
                 return [{"type": "redacted_thinking", "data": redacted}]
             return [{"type": "thinking", "thinking": text, "signature": signature}] if signature else []
         case ToolUsePart(identity, name):
-            return [{"type": "tool_use", "id": _id(identity), "name": name, "input": _input(part, path)}]
+            given = orjson.loads(part.arguments)
+            return [{"type": "tool_use", "id": _id(identity), "name": name, "input": given}]
         case ToolResultPart(identity, parts, is_error):
             result: dict[str, Any] = {"type": "tool_result", "tool_use_id": _id(identity)}
-            content = [block for held in parts for block in _blocks(held, path)]
+            content = [block for held in parts for block in _blocks(held)]
             if content:
                 result["content"] = content
             return [{**result, "is_error": True} if is_error else result]
+        case UnsupportedPart():
+            return []  # ``history`` has left none
 
 
 def _image(image: ImagePart) -> dict[str, Any]:
@@ -109,16 +112,6 @@ def _image(image: ImagePart) -> dict[str, Any]:
 
 def _id(identity: str) -> str:
     return _NOT_OF_AN_ID.sub("_", identity)
-
-
-def _input(call: ToolUsePart, path: str) -> dict[str, Any]:
-    try:
-        given = orjson.loads(call.arguments or "{}")
-    except orjson.JSONDecodeError:
-        given = None
-    if not isinstance(given, dict):
-        raise BadRequest(f"{path}: the arguments of the call of {call.name} are no JSON object", param=path)
-    return given
 
 
 def _tools(out: Rendering) -> None:

@@ -1,13 +1,11 @@
 """Anthropic Messages requests, into the canonical request.
 
-In: the decoded body of one. Out: an ``Ask``. Must not: accept what no other surface could be told of (documents, tools
-that run at Anthropic), or complain about what only Anthropic has a use for (``cache_control``).
+In: the decoded body of one. Out: an ``Ask``. Must not: offer tools that run at Anthropic to anybody else, refuse what
+only tells of the past, or complain about what only Anthropic has a use for (``cache_control``).
 Format: https://docs.anthropic.com/en/api/messages
 """
 
 from typing import Any
-
-import orjson
 
 from edge.protocol.canonical import (
     Ask,
@@ -23,8 +21,10 @@ from edge.protocol.canonical import (
     ToolChoice,
     ToolResultPart,
     ToolUsePart,
+    UnsupportedPart,
 )
 from edge.protocol.fields import Fields
+from edge.protocol.history import unsupported, written_arguments
 
 # Of no meaning across surfaces, or dealt with before.
 _SETTLED = ("stream", "service_tier", "cache_control", "diagnostics")
@@ -120,7 +120,7 @@ def _message(fields: Fields) -> list[Message]:
     blocks = fields.objects("content")
     match role:
         case "system":
-            return [Message("system", tuple(map(_text, blocks)), where)]
+            return [Message("system", tuple(map(_users, blocks)), where)]
         case "assistant":
             return [Message("assistant", tuple(map(_assistants, blocks)), where)]
     parts = [(_users(block), block.path.removesuffix(".")) for block in blocks]
@@ -146,23 +146,56 @@ def _assistants(block: Fields) -> Part:
         case "redacted_thinking":
             return ThinkingPart("", redacted=block.needed_text("data"))
         case "tool_use":
-            given = orjson.dumps(block.needed_object("input").body).decode()
+            given = written_arguments(block.any("input"))
             return ToolUsePart(block.needed_text("id"), block.needed_text("name"), given)
-    raise _misplaced(block, "it cannot be sent to this upstream as a part of an assistant's message")
+        case other:
+            return unsupported(block, other, "it cannot be sent to this upstream as a part of an assistant's message")
 
 
 def _users(block: Fields) -> Part:
+    if block.needed_text("type") == "tool_result":
+        return ToolResultPart(block.needed_text("tool_use_id"), _given(block), bool(block.flag("is_error")))
+    return _shown(block)
+
+
+def _shown(block: Fields) -> TextPart | ImagePart | UnsupportedPart:
+    """A block of what a user or a tool shows to the model."""
     match block.needed_text("type"):
         case "text":
             return TextPart(block.needed_text("text"))
         case "image":
             return _image(block)
-        case "tool_result":
-            return ToolResultPart(block.needed_text("tool_use_id"), _given(block), bool(block.flag("is_error")))
-    raise _misplaced(block, "it cannot be sent to this upstream as a part of a user's message")
+        case "document":
+            return _document(block)
+        case "search_result":
+            found = "\n".join(text.text("text") or "" for text in block.objects("content"))
+            return TextPart(_titled(found, block.text("title"), block.text("source")))
+        case "tool_reference":
+            return TextPart(f"[tool: {block.needed_text('tool_name')}]")
+        case other:
+            return unsupported(block, other, "it cannot be sent to this upstream as a part of a user's message")
 
 
-def _given(result: Fields) -> tuple[TextPart | ImagePart, ...]:
+def _document(block: Fields) -> TextPart | UnsupportedPart:
+    """A document that is text, or is made of blocks of text; nobody else reads PDFs, or has Anthropic's files."""
+    source = block.object("source") or Fields({})
+    titles = block.text("title"), block.text("context")
+    match source.text("type"):
+        case "text":
+            return TextPart(_titled(source.needed_text("data"), *titles))
+        case "content":
+            held = source.any("content")
+            texts = [held] if isinstance(held, str) else [part.text("text") for part in source.objects("content")]
+            if all(texts):
+                return TextPart(_titled("\n".join(filter(None, texts)), *titles))
+    return unsupported(block, "document", "this upstream reads documents of plain text only; send it as text")
+
+
+def _titled(text: str, *titles: str | None) -> str:
+    return "\n".join([*filter(None, titles), text])
+
+
+def _given(result: Fields) -> tuple[TextPart | ImagePart | UnsupportedPart, ...]:
     content = result.any("content")
     if content is None:
         return ()
@@ -170,30 +203,22 @@ def _given(result: Fields) -> tuple[TextPart | ImagePart, ...]:
         return (TextPart(content),)
     if not isinstance(content, list):
         raise result.wrong("content", "must be a string or a list of blocks")
-    parts: list[TextPart | ImagePart] = []
-    for block in result.objects("content"):
-        match block.needed_text("type"):
-            case "text":
-                parts.append(TextPart(block.needed_text("text")))
-            case "image":
-                parts.append(_image(block))
-            case _:
-                raise _misplaced(block, "it cannot be sent to this upstream as what a tool gave")
-    return tuple(parts)
+    return tuple(map(_shown, result.objects("content")))
 
 
 def _misplaced(block: Fields, why: str) -> Exception:
     return block.wrong("type", f"{str(block.any('type'))[:40]!r}: {why}")
 
 
-def _image(block: Fields) -> ImagePart:
+def _image(block: Fields) -> ImagePart | UnsupportedPart:
     source = block.needed_object("source")
     match source.needed_text("type"):
         case "base64":
             return ImagePart(source.needed_text("media_type"), source.needed_text("data"))
         case "url":
             return ImagePart(url=source.needed_text("url"))
-    raise _misplaced(source, "must be base64 or url; files are not kept here")
+        case other:
+            return unsupported(source, other, "must be base64 or url; files are not kept here")
 
 
 def _tool(fields: Fields) -> Tool:

@@ -9,8 +9,6 @@ import binascii
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from edge.protocol.canonical import (
     Ask,
     Format,
@@ -26,6 +24,7 @@ from edge.protocol.canonical import (
     ToolUsePart,
 )
 from edge.protocol.fields import Fields
+from edge.protocol.history import written_arguments
 
 _ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 # How the base64 text of an image begins: Ollama's clients do not say what kind it is.
@@ -191,8 +190,7 @@ def _missing(fields: Fields, name: str) -> Any:
 
 def _call(fields: Fields, calls: _Calls) -> ToolUsePart:
     function = fields.needed_object("function")
-    arguments = function.object("arguments")
-    written = "{}" if arguments is None else orjson.dumps(arguments.body).decode()
+    written = written_arguments(function.any("arguments"))
     return calls.made(function.needed_text("name"), fields.text("id"), written)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import orjson
 
-from edge.errors import BadRequest
 from edge.protocol.canonical import (
     Ask,
     ImagePart,
@@ -106,39 +105,27 @@ def _message(message: Message, names: dict[str, str]) -> dict[str, Any]:
         name = result.name or names.get(result.id)
         if name:
             told["tool_name"] = name
-        images = _images(result.parts, message.path)
+        images = _images(result.parts)
         return {**told, "images": images} if images else told
     told = {"role": message.role, "content": message.text()}
-    images = _images(message.parts, message.path)
+    images = _images(message.parts)
     if images:
         told["images"] = images
     thought = "".join(part.text for part in message.parts if isinstance(part, ThinkingPart))
     if thought:
         told["thinking"] = thought
-    calls = [_call(part, message.path) for part in message.parts if isinstance(part, ToolUsePart)]
+    calls = [_call(part) for part in message.parts if isinstance(part, ToolUsePart)]
     if calls:
         told["tool_calls"] = calls
     return told
 
 
-def _images(parts: tuple[Part, ...], path: str) -> list[str]:
-    found = []
-    for part in parts:
-        if isinstance(part, ImagePart):
-            if not part.data:
-                raise BadRequest(f"{path}: Ollama fetches no images; send them as data: URLs", param=path)
-            found.append(part.data)
-    return found
+def _images(parts: tuple[Part, ...]) -> list[str]:
+    return [part.data for part in parts if isinstance(part, ImagePart)]
 
 
-def _call(part: ToolUsePart, path: str) -> dict[str, Any]:
-    try:
-        arguments = orjson.loads(part.arguments or "{}")
-    except orjson.JSONDecodeError:
-        arguments = None
-    if not isinstance(arguments, dict):
-        raise BadRequest(f"{path}: the arguments of the call of {part.name} are no JSON object", param=path)
-    return {"function": {"name": part.name, "arguments": arguments}}
+def _call(part: ToolUsePart) -> dict[str, Any]:
+    return {"function": {"name": part.name, "arguments": orjson.loads(part.arguments)}}
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

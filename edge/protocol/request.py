@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from edge.errors import BadRequest
-from edge.protocol import cap
+from edge.protocol import billing_line, cap
 from edge.protocol.canonical import Target
 from edge.protocol.embeddings import Reshape
 from edge.protocol.prompt_size import prompt_tokens
@@ -48,12 +48,14 @@ class Translated:
 
     Attributes:
         dropped: Fields of the client's request that have no place there, in its own spelling.
+        changed: What was changed of the prompt, by the names that ``x-edge-changed`` has for it.
         reshape: Makes the client's answer of a JSON body that is no generation.
         echo: See ``canonical.Ask``.
     """
 
     body: bytes
     dropped: tuple[str, ...]
+    changed: tuple[str, ...] = ()
     reshape: Reshape | None = None
     echo: dict[str, Any] = field(default_factory=dict)
 
@@ -75,6 +77,8 @@ class Prepared:
         loads: Ollama: nothing is asked, only that the model be loaded, or let go.
         tokens: Estimate of what the prompt has.
         capped: Edge has set how many tokens the answer may have, as the client named nothing.
+        changed: What was changed of the prompt, by the names that ``x-edge-changed`` has for it.
+        billed_system: The system prompt as it came, for Anthropic; only if ``body`` lacks its billing line.
     """
 
     surface: Surface
@@ -90,6 +94,8 @@ class Prepared:
     loads: bool = False
     tokens: int = 0
     capped: bool = False
+    changed: tuple[str, ...] = ()
+    billed_system: Any = None
 
 
 def prepare(surface: Surface, raw: bytes, most: Callable[[str | None], int | None] | None = None) -> Prepared:
@@ -108,11 +114,16 @@ def prepare(surface: Surface, raw: bytes, most: Callable[[str | None], int | Non
     stream = _field(body, "stream", bool, "true or false")
     if stream is None:
         stream = surface in STREAMS_BY_DEFAULT
+    billed = _take_billing_line(surface, body)
+    changed = () if billed is None else (billing_line.CHANGE,)
     if surface not in GENERATING:
         if stream:
             raise BadRequest(f"stream: {surface} answers cannot be streamed; leave it out", param="stream")
         tokens = prompt_tokens(surface, body, len(raw))
-        return Prepared(surface, model, False, False, orjson.dumps(body), False, 1, len(raw), tokens=tokens)
+        return Prepared(
+            surface, model, False, False, orjson.dumps(body), False, 1, len(raw),
+            tokens=tokens, changed=changed, billed_system=billed,
+        )  # fmt: skip
     _check_shape(surface, body)
     if surface in _LOADING and not body.get(_LOADING[surface]):
         return Prepared(surface, model, False, False, orjson.dumps(body), False, 1, len(raw), loads=True)
@@ -129,8 +140,28 @@ def prepare(surface: Surface, raw: bytes, most: Callable[[str | None], int | Non
     tokens = prompt_tokens(surface, body, size)
     return Prepared(
         surface, model, stream, streamed, orjson.dumps(body), strip_usage, choices, size,
-        raw=continues, tokens=tokens, capped=capped,
+        raw=continues, tokens=tokens, capped=capped, changed=changed, billed_system=billed,
     )  # fmt: skip
+
+
+def as_sent(prepared: Prepared) -> bytes:
+    """The body with the system prompt as it came, for Anthropic."""
+    return orjson.dumps({**orjson.loads(prepared.body), "system": prepared.billed_system})
+
+
+def _take_billing_line(surface: Surface, body: dict[str, Any]) -> Any:
+    """Take the billing line out of the body; returns the system prompt as it came, None if there was no such line."""
+    system = body.get("system")
+    if surface not in (Surface.MESSAGES, Surface.COUNT_TOKENS) or system is None:
+        return None
+    kept = billing_line.without_billing_line(system)
+    if kept == system:
+        return None
+    if kept:
+        body["system"] = kept
+    else:
+        del body["system"]
+    return system
 
 
 def unstreamed(prepared: Prepared) -> Prepared:

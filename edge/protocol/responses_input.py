@@ -19,15 +19,23 @@ from edge.protocol.canonical import (
     ThinkingPart,
     ToolResultPart,
     ToolUsePart,
+    UnsupportedPart,
 )
 from edge.protocol.chat_request import image_of
 from edge.protocol.fields import Fields
+from edge.protocol.history import unsupported, written_arguments
 from edge.protocol.responses_thought import unseal
 from edge.protocol.responses_tools import CUSTOM_INPUT, flat_name
 
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 _TEXTS = {"input_text": "text", "output_text": "text", "refusal": "refusal"}
-_TRACES = ("web_search_call", "file_search_call")  # what was found is in the text that followed
+# What asks for something that only a store of responses has; every other item tells of the past.
+_WISHES = {
+    "item_reference": "no responses are stored here: send the item itself",
+    "compaction_trigger": "conversations are not compacted here",
+}
+# A provider's own tool that the client ran: told like a function of this name, if its output is there too.
+_CLIENT_RUN = {"local_shell_call": "local_shell", "shell_call": "shell", "apply_patch_call": "apply_patch"}
 
 
 class Reading:
@@ -42,6 +50,7 @@ class Reading:
         self.dropped: list[str] = []
         self.tools: list[Fields] = []
         self._turns: list[tuple[Role, list[Part], str]] = []
+        self._ran: set[str] = set()  # ids of calls that the client has run, and whose output is there
 
     @property
     def messages(self) -> list[Message]:
@@ -63,10 +72,14 @@ class Reading:
             return
         if not isinstance(given, list) or not given:
             raise fields.wrong("input", "required, a string or a list of items")
-        for item in fields.objects("input"):
+        items = fields.objects("input")
+        self._ran = _with_output(items)
+        for item in items:
             self._item(item)
+        if not self._turns:
+            raise fields.wrong("input", "none of its items can be sent to this upstream")
 
-    def _item(self, item: Fields) -> None:
+    def _item(self, item: Fields) -> None:  # noqa: C901 - one case per type of item
         path = item.path.removesuffix(".")
         match item.text("type") or ("message" if item.any("role") is not None else None):
             case "message":
@@ -76,23 +89,38 @@ class Reading:
                 if thought is not None:
                     self._assist([thought], path)
             case "function_call":
-                self._assist([_call(item, item.text("arguments") or "{}")], path)
+                self._assist([_call(item, written_arguments(item.any("arguments")))], path)
             case "custom_tool_call":
-                typed = {CUSTOM_INPUT: item.needed_text("input")}
+                typed = {CUSTOM_INPUT: item.text("input") or ""}
                 self._assist([_call(item, orjson.dumps(typed).decode())], path)
             case "function_call_output" | "custom_tool_call_output":
                 result = ToolResultPart(item.needed_text("call_id"), _output(item))
                 self._say("tool", [result], path)
             case "additional_tools":
                 self.tools.append(item)
-            case kind if kind in _TRACES:
+            case None:
+                _missing(item, "type")
+            case kind if kind in _WISHES:
+                raise item.wrong("type", _WISHES[kind])
+            case kind if kind.removesuffix("_output") in _CLIENT_RUN and item.any("call_id") in self._ran:
+                self._client_ran(kind, item, path)
+            case _:
                 self.dropped.append(path)
-            case kind:
-                raise item.wrong("type", _no_place(kind))
+
+    def _client_ran(self, kind: str, item: Fields, path: str) -> None:
+        identity = item.needed_text("call_id")
+        name = _CLIENT_RUN.get(kind)
+        if name is None:
+            output = item.any("output")
+            text = output if isinstance(output, str) else orjson.dumps(output).decode()
+            self._say("tool", [ToolResultPart(identity, (TextPart(text),))], path)
+        else:
+            did = item.any("action") or item.any("operation") or {}
+            self._assist([ToolUsePart(identity, name, written_arguments(did))], path)
 
     def _message(self, item: Fields, path: str) -> None:
         role = _ROLES[item.one_of("role", *_ROLES) or _missing(item, "role")]
-        parts: list[Part] = [*_content(item, "content", texts_only=role in ("system", "assistant"))]
+        parts: list[Part] = [*_content(item, "content")]
         if role == "assistant":
             self._assist(parts, path)
         elif parts:
@@ -116,12 +144,14 @@ def _has(parts: list[Part], kind: type[Part]) -> bool:
     return any(isinstance(part, kind) for part in parts)
 
 
-def _no_place(kind: str | None) -> str:
-    if kind is None:
-        return "required"
-    if kind == "item_reference":
-        return "no responses are stored here: send the item itself"
-    return f"an item of type {kind[:40]!r} cannot be sent to this upstream"
+def _with_output(items: list[Fields]) -> set[str]:
+    """Ids of the calls of ``_CLIENT_RUN`` that have an output."""
+    ids: dict[bool, set[str]] = {False: set(), True: set()}
+    for item in items:
+        kind, identity = item.body.get("type"), item.body.get("call_id")
+        if isinstance(kind, str) and isinstance(identity, str) and kind.removesuffix("_output") in _CLIENT_RUN:
+            ids[kind.endswith("_output")].add(identity)
+    return ids[False] & ids[True]
 
 
 def _missing(fields: Fields, name: str) -> NoReturn:
@@ -141,13 +171,13 @@ def _thought(item: Fields) -> ThinkingPart | None:
     return sealed or (ThinkingPart(text) if text else None)
 
 
-def _output(item: Fields) -> tuple[TextPart | ImagePart, ...]:
+def _output(item: Fields) -> tuple[TextPart | ImagePart | UnsupportedPart, ...]:
     if item.any("output") is None:
         _missing(item, "output")
     return tuple(_content(item, "output"))
 
 
-def _content(item: Fields, name: str, *, texts_only: bool = False) -> list[TextPart | ImagePart]:
+def _content(item: Fields, name: str) -> list[TextPart | ImagePart | UnsupportedPart]:
     content = item.any(name)
     if content is None:
         return []
@@ -155,15 +185,16 @@ def _content(item: Fields, name: str, *, texts_only: bool = False) -> list[TextP
         return [TextPart(content)]
     if not isinstance(content, list):
         raise item.wrong(name, "must be a string or a list of parts")
-    return [_part(part, texts_only=texts_only) for part in item.objects(name)]
+    return [_part(part) for part in item.objects(name)]
 
 
-def _part(part: Fields, *, texts_only: bool) -> TextPart | ImagePart:
+def _part(part: Fields) -> TextPart | ImagePart | UnsupportedPart:
     kind = part.needed_text("type")
     if kind in _TEXTS:
         return TextPart(part.needed_text(_TEXTS[kind]))
-    if kind == "input_image" and not texts_only:
+    if kind == "input_image":
         if part.any("file_id") is not None:
-            raise part.wrong("file_id", "no files are stored here: send the image as a data: URL in image_url")
+            why = "no files are stored here: send the image as a data: URL in image_url"
+            return unsupported(part, kind, why, "file_id")
         return image_of(part.needed_text("image_url"))
-    raise part.wrong("type", f"a part of type {kind[:40]!r} cannot be sent to this upstream")
+    return unsupported(part, kind, "a part of this type cannot be sent to this upstream")

@@ -8,7 +8,15 @@ from collections.abc import Iterator
 
 import orjson
 
-from edge.protocol.canonical import ImagePart, Part, TextPart, ThinkingPart, ToolResultPart, ToolUsePart
+from edge.protocol.canonical import (
+    ImagePart,
+    Part,
+    TextPart,
+    ThinkingPart,
+    ToolResultPart,
+    ToolUsePart,
+    UnsupportedPart,
+)
 from edge.protocol.fields import Fields
 from edge.protocol.messages_request import conversation
 
@@ -51,3 +59,5 @@ def _told(part: Part) -> Iterator[str | ImagePart]:
         case ToolResultPart(_, parts):
             for held in parts:
                 yield from _told(held)
+        case UnsupportedPart():
+            return  # it is left out of a translated request too

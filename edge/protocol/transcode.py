@@ -35,6 +35,7 @@ from edge.protocol.canonical import Ask, Rendering, Target
 from edge.protocol.dialect import BadStream, Codec, Collector
 from edge.protocol.events import short
 from edge.protocol.halves import HALF
+from edge.protocol.history import settle
 from edge.protocol.request import Prepared, Translated, prepare
 from edge.protocol.surface import EMBEDS, Surface
 from edge.protocol.transcoding import Answering, Decoder, Encoder, Piece
@@ -117,13 +118,15 @@ def translate(prepared: Prepared, to: Target) -> Translated:
         body["model"] = prepared.model  # in the upstream's spelling
     if prepared.surface in EMBEDS:
         asked, dropped, reshape = embeddings.translate(prepared.surface, body)
-        return Translated(orjson.dumps(asked), dropped, reshape)
+        return Translated(orjson.dumps(asked), dropped, reshape=reshape)
     ask = _PARSE[prepared.surface](body)
     if ask.prompt is not None and to.surface not in _CONTINUES:
         raise Rendering(ask, to).refuse("prompt", f"{to.name} cannot continue a prompt as it stands")
+    settled = settle(ask.messages, to)
+    ask.messages = settled.messages
     rendering = _RENDER[to.surface](ask, to)
-    dropped = tuple(dict.fromkeys(rendering.dropped))
-    return Translated(_written(rendering), dropped, echo=ask.echo)
+    dropped = tuple(dict.fromkeys([*rendering.dropped, *settled.dropped]))
+    return Translated(_written(rendering), dropped, (*prepared.changed, *settled.changed), echo=ask.echo)
 
 
 def _written(rendering: Rendering) -> bytes:

@@ -34,15 +34,28 @@ class Attempts:
         member: Of the latest one.
         context: Of its prompt, where the upstream may cut that.
         dropped: Fields of the request that it had no place for.
+        changed: What was changed of the prompt for it.
     """
 
-    __slots__ = ("_busy", "_candidates", "_exchange", "_ready", "_turn", "context", "count", "dropped", "member")
+    __slots__ = (
+        "_busy",
+        "_candidates",
+        "_exchange",
+        "_ready",
+        "_turn",
+        "changed",
+        "context",
+        "count",
+        "dropped",
+        "member",
+    )
 
     def __init__(self, exchange: "Exchange") -> None:
         self.count = 0
         self.member: Member | None = None
         self.context: Context | None = None
         self.dropped: tuple[str, ...] = ()
+        self.changed: tuple[str, ...] = ()
         self._exchange = exchange
         self._busy: Member | None = None  # the one whose load the exchange counts towards
         self._candidates: list[Member] = []  # not asked yet
@@ -122,7 +135,7 @@ class Attempts:
 
     def _open(self, member: Member, call: Call) -> None:
         self.count += 1
-        self.dropped, self.context = call.dropped, call.context
+        self.dropped, self.changed, self.context = call.dropped, call.changed, call.context
         self._exchange.generation.open(member.upstream, call)
 
     def _compose_preferred(self) -> tuple[Member, Call]:

@@ -13,14 +13,14 @@ from edge.protocol.cap import for_cloud
 from edge.protocol.context import context_of
 from edge.protocol.dialect import Codec, Dialect
 from edge.protocol.dialects import DIALECTS
-from edge.protocol.request import Prepared
+from edge.protocol.request import Prepared, as_sent
 from edge.protocol.surface import KEPT, Surface
 from edge.protocol.transcode import transcoder, translate
 from edge.protocol.transcoding import Answering
 from edge.settings import Stream as StreamSettings
 from edge.upstream.base import Call, Upload
 from edge.upstream.health import Member
-from edge.upstream.servers import CLOUDS
+from edge.upstream.servers import CLOUDS, Kind
 
 _PROMPTS = {Surface.RESPONSES: "input"}  # where it is not called messages
 _CUTS_PROMPTS = (Surface.OLLAMA_CHAT, Surface.OLLAMA_GENERATE)
@@ -71,7 +71,7 @@ def _translated(prepared: Prepared, member: Member, terms: Terms, to: Target) ->
     if translated.reshape is not None:
         return Call(
             to.surface, translated.body, None, headers, most,
-            takes_body=True, reshape=translated.reshape, dropped=translated.dropped,
+            takes_body=True, reshape=translated.reshape, dropped=translated.dropped, changed=translated.changed,
         )  # fmt: skip
     # Nothing is stripped on the way in: whether the client gets the usage is the encoder's business.
     asked = replace(prepared, strip_usage=False)
@@ -82,7 +82,8 @@ def _translated(prepared: Prepared, member: Member, terms: Terms, to: Target) ->
         crossing.collect(terms.dialect.collector(prepared))
     return Call(
         to.surface, translated.body, crossing, headers, most,
-        takes_body=not prepared.stream, reshape=crossing.reshaped, dropped=translated.dropped,
+        takes_body=not prepared.stream, reshape=crossing.reshaped,
+        dropped=translated.dropped, changed=translated.changed,
     )  # fmt: skip
 
 
@@ -93,8 +94,12 @@ def _relayed(prepared: Prepared, member: Member, terms: Terms) -> Call:
         if not prepared.stream and terms.upload is None:
             codec.collect(terms.dialect.collector(prepared))
     most = terms.settings.max_answer_bytes
-    renamed = prepared.capped and prepared.surface is Surface.CHAT and member.kind in CLOUDS
+    body, changed = prepared.body, prepared.changed
+    if prepared.capped and prepared.surface is Surface.CHAT and member.kind in CLOUDS:
+        body = for_cloud(body)
+    if prepared.billed_system is not None and member.kind is Kind.ANTHROPIC:
+        body, changed = as_sent(prepared), ()
     return Call(
-        prepared.surface, for_cloud(prepared.body) if renamed else prepared.body, codec, terms.headers, most,
-        takes_body=not prepared.stream, upload=terms.upload,
+        prepared.surface, body, codec, terms.headers, most,
+        takes_body=not prepared.stream, upload=terms.upload, changed=changed,
     )  # fmt: skip

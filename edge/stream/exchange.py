@@ -319,6 +319,8 @@ class Exchange:
             headers["x-edge-upstream"] = self.upstream
         if self.attempts.dropped:
             headers["x-edge-dropped-params"] = ", ".join(map(printable, self.attempts.dropped))
+        if self.attempts.changed:
+            headers["x-edge-changed"] = ", ".join(self.attempts.changed)
         now = self.house.clock()
         self.timeline.enter(self._phase, now)
         headers["Server-Timing"] = self.timeline.server_timing()

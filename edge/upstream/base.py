@@ -55,6 +55,7 @@ class Call:
         takes_body: One JSON body is an answer too; for a client that wants a stream it is not.
         reshape: Makes the client's answer of such a body, where the upstream speaks another surface than the client.
         dropped: Fields of the client's request that this upstream has no place for.
+        changed: What was changed of the prompt, by the names that ``x-edge-changed`` has for it.
         context: What is known of the prompt's length, where the server may cut it silently.
     """
 
@@ -66,6 +67,7 @@ class Call:
     takes_body: bool
     reshape: Callable[[dict[str, object]], dict[str, object]] | None = None
     dropped: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
     context: Context | None = None
     upload: Upload | None = None
 

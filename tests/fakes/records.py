@@ -45,6 +45,7 @@ _ORDINARY = {
     "output_tokens_per_s": None,
     "truncated": False,
     "dropped": None,
+    "changed": None,
     "pauses": 0,
     "http10": False,
     "session": None,

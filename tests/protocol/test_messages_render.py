@@ -39,7 +39,7 @@ def test_the_least_request() -> None:
     assert told() == expected
 
 
-def test_system_messages_are_joined_and_the_same_role_is_merged() -> None:
+def test_a_later_system_message_is_told_in_its_place_and_the_same_role_is_merged() -> None:
     messages = [
         {"role": "system", "content": "be brief"},
         {"role": "user", "content": "a"},
@@ -50,9 +50,10 @@ def test_system_messages_are_joined_and_the_same_role_is_merged() -> None:
         {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,QUJD"}}]},
     ]
     body = told(messages=messages)
-    assert body["system"] == "be brief\n\nbe kind"
+    assert body["system"] == "be brief"
+    picture = {"type": "image", "source": {"type": "url", "url": "https://x/y.png"}}
     assert body["messages"] == [
-        user(text("a"), text("b"), {"type": "image", "source": {"type": "url", "url": "https://x/y.png"}}),
+        user(text("a"), text("b"), picture, text("\n\n<system-reminder>be kind</system-reminder>")),
         {"role": "assistant", "content": [text("c")]},
         user({"type": "image", "source": {"type": "base64", "media_type": "image/jpeg", "data": "QUJD"}}),
     ]
@@ -215,10 +216,6 @@ def test_the_rest() -> None:
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"messages": [{"role": "system", "content": "be brief"}]}, "messages"),
         ({"messages": [{"role": "user", "content": ""}]}, "messages"),
-        (
-            {"messages": [*HI, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[1"}}]}]},
-            "messages.1",
-        ),
     ],
 )
 def test_what_cannot_be_said_is_refused_by_name(fields: dict[str, Any], param: str) -> None:

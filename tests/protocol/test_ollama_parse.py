@@ -48,10 +48,6 @@ def as_chat(body: dict[str, Any]) -> dict[str, Any]:
             {"messages": [{"role": "assistant", "tool_calls": [{"function": {"arguments": {}}}]}]},
             "messages.0.tool_calls.0.function.name",
         ),
-        (
-            {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}]},
-            "messages.0.tool_calls.0.function.arguments",
-        ),
         ({"messages": [{"role": "tool", "content": "x", "tool_name": 1}]}, "messages.0.tool_name"),
         ({"tools": TOOL}, "tools"),
         ({"tools": [{"type": "retrieval"}]}, "tools.0.type"),
