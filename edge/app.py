@@ -205,6 +205,7 @@ class Edge:
         await self.sessions.close()
         await self.callers.close()
         await self.keeper.close()
+        log.tell_counts()
         if self._started:
             self.log.info("stopped")
 
@@ -297,18 +298,17 @@ class Teller:
 
     def refused(self, request: web.BaseRequest, context: Context, error: EdgeError) -> None:
         """See ``api.face.Refused``."""
-        if error.__cause__ is not None:
-            self._log.error("bug", request_id=context.request_id, exc_info=error.__cause__)
-        self._log.info(
-            "refused",
-            request_id=context.request_id,
+        shown = log.refused(
             client=context.client,
+            error=error.code,
+            status=error.status,
+            request_id=context.request_id,
             method=request.method,
             path=request.path[:_SHOWN_CHARS],
-            status=error.status,
-            error=error.code,
-            **({} if context.principal is None else {"principal": context.principal.name}),
+            principal=None if context.principal is None else context.principal.name,
         )
+        if shown and error.__cause__ is not None:
+            self._log.error("bug", request_id=context.request_id, exc_info=error.__cause__)
 
 
 def make_app(house: House, face: Face, bodies: Bodies, talks: Sessions, metrics: Metrics) -> web.Application:

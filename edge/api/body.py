@@ -26,6 +26,7 @@ from edge.protocol.token_estimate import estimate
 from edge.protocol.transcode import prepare_crossed
 from edge.settings import Server as ServerSettings
 from edge.settings import Settings
+from edge.telemetry.stray_output import divert
 
 # Parsing and writing JSON holds the interpreter's lock, so that a thread would stop the loop as well: 25 MiB took
 # 55 ms. Another process costs about 0.2 s once and then two copies through a pipe.
@@ -44,6 +45,7 @@ def _live_with_parent() -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    divert()  # a log that nobody reads must not stop this process either
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_die_with, args=(parent,), daemon=True).start()

@@ -122,7 +122,7 @@ class Layer(asyncio.Transport, asyncio.Protocol):
             self._below.close()
 
     def _give_up(self, reason: str, last_words: bytes = b"") -> None:
-        log.get_logger().info("refused", error="tls_handshake", reason=reason, client=_host(self._below))
+        log.refused(client=_host(self._below), error="tls_handshake", reason=reason)
         self._closing = True
         self._finish_shaking()
         self._below.write(last_words or self._out.read())  # else the alert that tells why

@@ -17,6 +17,8 @@ from edge.service.handover import HandoverError, replace_by_new
 from edge.service.pidfile import PidFile
 from edge.telemetry import log
 
+_LAST_LINES_S = 0.2  # for what was logged, before the process is gone
+
 
 class Process:
     """Made with the loop running. Its signals are heard from then on.
@@ -98,5 +100,6 @@ class Process:
         To a process that was replaced systemd sends SIGTERM once more, as soon as the one that replaced it has ended.
         """
         if self._stop.is_set() and not (self.replaced and number == signal.SIGTERM):
+            log.write_out(_LAST_LINES_S)
             os._exit(128 + number)
         self._stop.set()

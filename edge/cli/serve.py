@@ -19,6 +19,7 @@ from edge.service.notify import Notifier, watchdog_s
 from edge.service.pidfile import PidFile, path_in
 from edge.store.base import Unusable
 from edge.telemetry import log
+from edge.telemetry.stray_output import divert
 
 # Objects made before a look for cycles. An exchange makes some hundred, nearly all without cycles: with the default of
 # 700 the looks took 8 % of a small request.
@@ -40,6 +41,7 @@ def serve(
     given = {key: value for key, value in (("pace_s", pace), ("script", script)) if value is not None}
     if given and not simulate:
         raise click.UsageError("--pace and --script are of use with --simulate only")
+    divert()  # before anything is printed, or opened
     predecessor = adopt(os.environ)
     again = functools.partial(load, config, os.environ, listen, given if simulate else None)
     try:

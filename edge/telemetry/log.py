@@ -19,7 +19,9 @@ import orjson
 
 from edge.policy.lifecycle import Outcome
 from edge.settings import Log
+from edge.telemetry.line_writer import LineWriter, writer_for
 from edge.telemetry.record import ReturnRecord, StreamRecord
+from edge.telemetry.refusals import Refusals
 
 _rich = "rich" in sys.modules
 if not _rich:
@@ -72,9 +74,14 @@ _BARE_EVENT = re.compile(r"[^\"=\\]+")  # an event may have blanks
 
 
 def configure(settings: Log, stream: TextIO | None = None) -> None:
-    """Send all log lines to ``stream`` (stderr), and what libraries log at warning or above as well."""
+    """Send all log lines to ``stream``, and what libraries log at warning or above as well.
+
+    Without a stream they go to stderr, in the background: whoever reads them may stop, which must not stop Edge.
+    """
+    tell_counts()
     out = sys.stderr if stream is None else stream
-    console = settings.format == "console" or (settings.format == "auto" and out.isatty())
+    console = settings.format == "console" or (settings.format == "auto" and out is not None and out.isatty())
+    lines = _Lines(out) if stream is not None else _to_stderr(out)
     structlog.configure(
         processors=[
             add_log_level,
@@ -84,14 +91,22 @@ def configure(settings: Log, stream: TextIO | None = None) -> None:
             _console if console else _json,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.level]),
-        logger_factory=lambda *_: _Lines(out),
+        logger_factory=lambda *_: lines,
         cache_logger_on_first_use=False,
     )
     _bound_logger.cache_clear()
+    _refusals.cache_clear()
     root = logging.getLogger()
     forward = _Forward(logging.WARNING)
     root.handlers = [*(handler for handler in root.handlers if not isinstance(handler, _Forward)), forward]
     root.setLevel(logging.WARNING)
+
+
+def write_out(within_s: float) -> None:
+    """Wait until what was logged has been written, for at most so long."""
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):
+            writer_for(sys.stderr.fileno()).close(within_s)
 
 
 def get_logger() -> FilteringBoundLogger:
@@ -150,6 +165,38 @@ def start(
             principal=principal,
             client=client,
         ),
+    )
+
+
+def refused(*, client: str | None, error: str | None, **facts: object) -> bool:
+    """A request was refused before it became an exchange, by whatever part of Edge.
+
+    After the first ten in a minute for an address and a reason, one line a minute has the count of the others.
+
+    Args:
+        client: Its address, as far as it is known.
+        error: The reason, as a code out of a closed list.
+        **facts: What else is known; nothing of what the client sent that may be a credential.
+
+    Returns:
+        Whether it got a line of its own: what explains it further is worth one too.
+    """
+    shown = _refusals().admit(client, error)
+    if shown:
+        _bound_logger().info("refused", **_given(client=client, error=error, **facts))
+    return shown
+
+
+def tell_counts() -> None:
+    """Write the counts of refusals that had no line, before their minute is over: Edge stops, or the log changes."""
+    _refusals().flush()
+
+
+@cache
+def _refusals() -> Refusals:
+    """This configuration's."""
+    return Refusals(
+        lambda client, error, more: _bound_logger().info("refused", **_given(client=client, error=error, more=more))
     )
 
 
@@ -249,17 +296,50 @@ def _harmless(text: str) -> str:
 
 
 class _Lines:
-    """Where structlog writes to: a log that cannot be written must not end a stream."""
+    """Where structlog writes to: a stream, or nothing. One that cannot be written must not end a stream of tokens."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
 
     def msg(self, line: str) -> None:
-        with suppress(OSError, ValueError):
-            self._stream.write(line + "\n")
-            self._stream.flush()
+        if self._stream is not None:
+            with suppress(OSError, ValueError):
+                self._stream.write(line + "\n")
+                self._stream.flush()
 
     log = debug = info = warning = error = critical = exception = msg
+
+
+class _Background:
+    """Where structlog writes to: a descriptor, without waiting for whoever reads it."""
+
+    def __init__(self, writer: LineWriter) -> None:
+        self._put = writer.put
+
+    def msg(self, line: str) -> None:
+        self._put((line + "\n").encode(errors="replace"))
+
+    log = debug = info = warning = error = critical = exception = msg
+
+
+def _to_stderr(stderr: TextIO | None) -> "_Lines | _Background":
+    try:
+        descriptor = None if stderr is None else stderr.fileno()
+    except (OSError, ValueError):  # a stand-in that a program has put there
+        descriptor = None
+    if descriptor is None:
+        return _Lines(stderr)
+    writer = writer_for(descriptor)
+    writer.make_dropped = _dropped_line
+    return _Background(writer)
+
+
+def _dropped_line(count: int) -> bytes:
+    """Lines of the log that could not be written, and are told of now that it goes on."""
+    event: Any = {"event": "log lines dropped", "count": count, "why": "they could not be written in time, or at all"}
+    for processor in structlog.get_config()["processors"]:
+        event = processor(None, "warning", event)
+    return f"{event}\n".encode(errors="replace")
 
 
 class _Forward(logging.Handler):
