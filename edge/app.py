@@ -151,8 +151,11 @@ class Edge:
     def owns_paths(self, owns: bool) -> None:
         self.listener.owns_paths = self.admin_listener.owns_paths = owns
 
-    async def reload(self, settings: Settings) -> None:
+    async def reload(self, settings: Settings) -> tuple[list[str], list[str]]:
         """Run new exchanges by these settings, as far as that goes without a restart; the others keep theirs.
+
+        Returns:
+            What changed, and what needs a restart.
 
         Raises:
             ConfigError: they cannot be used together with what only a restart changes.
@@ -168,6 +171,7 @@ class Edge:
             follower.follow(settings)
         self._admin_face.follow(for_operators(settings))
         self.log.info("reloaded", changed=changed, needs_restart=waiting)
+        return changed, waiting
 
     async def retire(self) -> None:
         """Another process has taken over the listening sockets: finish what was begun here, however long that takes.

@@ -1,12 +1,13 @@
 """One process of Edge while it serves: what its signals ask for, one after the other.
 
-In: a started Edge, and signals. Out: reloads, a process that takes over, the wish to end. Must not: end Edge itself,
-or let a wish that fails end it.
+In: a started Edge, and signals. Out: reloads, a process that takes over, the wish to end; the outcome of each
+for whoever asked. Must not: end Edge itself, or let a wish that fails end it.
 """
 
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -14,10 +15,18 @@ from edge.app import Edge
 from edge.config import ConfigError, Loaded
 from edge.service.attend import Attendant
 from edge.service.handover import HandoverError, replace_by_new
-from edge.service.pidfile import PidFile
+from edge.service.pidfile import Outcome, PidFile
 from edge.telemetry import log
 
 _LAST_LINES_S = 0.2  # for what was logged, before the process is gone
+
+
+class _RefusedError(Exception):
+    """A wish was refused; nothing has changed."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__(*problems)
+        self.problems = problems
 
 
 class Process:
@@ -57,42 +66,61 @@ class Process:
 
     async def _work(self, edge: Edge, attendant: Attendant) -> None:
         while not self.replaced:
-            wish = self._reload if await self._wishes.get() == signal.SIGHUP else self._upgrade
+            reload = await self._wishes.get() == signal.SIGHUP
+            action, wish = ("reload", self._reload) if reload else ("upgrade", self._upgrade)
+            began = time.monotonic()
             try:
-                await wish(edge, attendant)
-            except Exception:  # a bug of ours in one wish must not end the streams
+                lines = await wish(edge, attendant)
+            except _RefusedError as refused:
+                self._pid_file.tell(Outcome(action, began, done=False, lines=refused.problems))
+            except Exception as bug:  # a bug of ours in one wish must not end the streams
                 edge.log.exception("bug")
+                self._pid_file.tell(Outcome(action, began, done=False, lines=[f"a bug in Edge: {bug!r}"]))
+            else:
+                self._pid_file.tell(Outcome(action, began, done=True, lines=lines))
         await edge.retire()
 
-    async def _reload(self, edge: Edge, attendant: Attendant) -> None:
+    async def _reload(self, edge: Edge, attendant: Attendant) -> list[str]:
         attendant.reloading()
         try:
             loaded = await asyncio.to_thread(self._load)
-            await edge.reload(loaded.settings)
+            changed, waiting = await edge.reload(loaded.settings)
         except ConfigError as error:
-            self._refuse(edge, str(error).splitlines())
+            raise self._refused(edge, str(error).splitlines()) from None
         except OSError as error:  # a certificate that has gone since it was checked
-            self._refuse(edge, [str(error)])
+            raise self._refused(edge, [str(error)]) from None
         else:
             log.configure(edge.settings.log)
             for warning in loaded.warnings:
                 edge.log.warning("config", problem=warning)
         finally:
             attendant.ready()
+        lines = [f"changed: {', '.join(changed) or 'nothing'}"]
+        if waiting:
+            lines.append(f"needs a restart, or edge upgrade: {', '.join(waiting)}")
+        return [*lines, *(f"warning: {warning}" for warning in loaded.warnings)]
 
-    def _refuse(self, edge: Edge, problems: list[str]) -> None:
+    def _refused(self, edge: Edge, problems: list[str]) -> _RefusedError:
         edge.log.error("reload refused", problems=problems)
+        return _RefusedError(problems)
 
-    async def _upgrade(self, edge: Edge, attendant: Attendant) -> None:
+    async def _upgrade(self, edge: Edge, attendant: Attendant) -> list[str]:
         try:
             pid = await replace_by_new(edge.sockets)
         except HandoverError as error:
             self._pid_file.hold()
             edge.log.error("upgrade failed", why=str(error))  # noqa: TRY400 - it is no fault of ours, but its text
-            return
+            raise _RefusedError(str(error).splitlines()) from None
         attendant.hand_over(pid)  # from here, since systemd listens only to the one it takes for the main process
         self.replaced = True
-        edge.log.info("replaced", pid=pid, streams=len(edge.registry))
+        streams = len(edge.registry)
+        edge.log.info("replaced", pid=pid, streams=streams)
+        left = (
+            f"the old one ends when its {streams} stream{'s' * (streams != 1)} have ended"
+            if streams
+            else "no streams are left"
+        )
+        return [f"process {pid} serves now; {left}"]
 
     def _stop_or_die(self, number: int) -> None:
         """The first signal drains; a second one means it.

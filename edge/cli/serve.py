@@ -16,7 +16,7 @@ from edge.config import ConfigError, Loaded, load
 from edge.service.attend import Attendant, status_line
 from edge.service.handover import Predecessor, adopt
 from edge.service.notify import Notifier, watchdog_s
-from edge.service.pidfile import PidFile, path_in
+from edge.service.pidfile import PidFile, directories
 from edge.store.base import Unusable
 from edge.telemetry import log
 from edge.telemetry.stray_output import divert
@@ -69,7 +69,7 @@ def load_or_exit(config: Path | None) -> Loaded:
 
 
 async def _serve(first: Loaded, load_again: Callable[[], Loaded], predecessor: Predecessor | None) -> int:
-    pid_file = PidFile(path_in(os.environ))
+    pid_file = PidFile(directories(os.environ, os.getuid()))
     process = Process(load_again, pid_file)  # before the start, so that it can be stopped in good order too
     edge = Edge(first.settings)
     for warning in first.warnings:

@@ -1,6 +1,8 @@
 """Reloading: what is new holds for new requests, what runs is left alone, what is wrong changes nothing."""
 
 import asyncio
+import fcntl
+import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +16,7 @@ from support.raw import CHAT, RawClient, ask, chat_body
 from support.running import Running, Serve, make_settings
 
 from edge.config import ConfigError
+from edge.service import pidfile
 from edge.settings import Settings
 
 OLD, NEW = "key-of-old-times", "key-of-new-times"
@@ -144,23 +147,36 @@ async def test_keys_are_not_dropped_while_the_old_address_is_beyond_loopback(ser
     assert await asked(edge) == 401
 
 
+def config(fake: FakeModel, text: str) -> str:
+    return f'{text}\ndiscovery.enabled = false\n[[upstream]]\nname = "up"\nurl = "{fake.url}"\n'
+
+
 async def test_the_command_reloads_a_process_and_a_wrong_file_is_refused_whole(fake: FakeModel, tmp_path: Path) -> None:
-    upstream = f'[[upstream]]\nname = "up"\nurl = "{fake.url}"\n'
+    """It has happened, or it has not, by the time the command ends."""
     async with EdgeProcess(tmp_path, fake.url) as edge:
         await edge.ready()
-        edge.configure(f'discovery.enabled = false\nauth.keys = ["{NEW}"]\nlog.level = "info"\n{upstream}')
-        done = await run("reload", "--pid", str(edge.process.pid))
-        assert (done.status, str(edge.process.pid) in done.out) == (0, True)
-        assert (await edge.lines.wait("reloaded"))[0]["changed"] == ["auth.keys"]
-        edge.configure(f'auth.keys = ["{OLD}"]\nstream.heartbeat_s = -1\nserver.nonsense = 1\n{upstream}')
-        edge.send_signal(signal.SIGHUP)
-        (refused,) = await edge.lines.wait("reload refused")
-        assert [problem.split(": ")[1] for problem in refused["problems"]] == ["stream.heartbeat_s", "server.nonsense"]
+        who = ("reload", "--pid", str(edge.process.pid))
+        edge.configure(config(fake, f'auth.keys = ["{NEW}"]\nlog.level = "info"\nserver.max_connections = 7'))
+        done = await run(*who, EDGE_HEARTBEAT="1")
+        assert (done.status, done.err) == (0, "")
+        assert done.out.splitlines() == [
+            f"process {edge.process.pid}: reload done",
+            "  changed: auth.keys",
+            "  needs a restart, or edge upgrade: server.max_connections",
+        ]
+        assert (await ask(edge.port, CHAT, chat_body())).status == 401
+        edge.configure(config(fake, f'auth.keys = ["{OLD}"]\nstream.heartbeat_s = -1\nserver.nonsense = 1'))
+        done = await run(*who)
+        assert (done.status, done.out) == (1, "")
+        head, *problems = done.err_lines
+        assert head == f"edge: reload refused by process {edge.process.pid}, which goes on as it was:"
+        assert [problem.split(": ")[1] for problem in problems] == ["stream.heartbeat_s", "server.nonsense"]
+        (refused,) = await edge.lines.wait("reload refused", timeout_s=START_S)
+        assert [f"  {problem}" for problem in refused["problems"]] == problems
         statuses = [(await ask(edge.port, CHAT, chat_body(), bearer(key))).status for key in (OLD, NEW)]
         assert statuses == [401, 200]
-        edge.configure(f'discovery.enabled = false\nauth.keys = ["{NEW}"]\nlog.level = "error"\n{upstream}')
-        edge.send_signal(signal.SIGHUP)
-        await edge.lines.wait("reloaded", 2)
+        edge.configure(config(fake, f'auth.keys = ["{NEW}"]\nlog.level = "error"'))
+        assert (await run(*who)).status == 0
         before = len(edge.lines.lines)
         assert (await ask(edge.port, CHAT, chat_body(), bearer(NEW))).status == 200
         assert len(edge.lines.lines) == before
@@ -169,28 +185,88 @@ async def test_the_command_reloads_a_process_and_a_wrong_file_is_refused_whole(f
 async def test_the_commands_find_the_process_by_its_file_and_none_that_has_ended(
     fake: FakeModel, tmp_path: Path
 ) -> None:
-    there = {"XDG_RUNTIME_DIR": str(tmp_path)}
-    async with EdgeProcess(tmp_path, fake.url) as elsewhere:
-        assert (await run("reload", **there, PATH="/nonexistent")).status == 1
-        edge = EdgeProcess(tmp_path, fake.url)
-        edge.environ |= there
+    there = {"XDG_RUNTIME_DIR": str(tmp_path / "run"), "PATH": "/nonexistent"}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "other").mkdir()
+    async with EdgeProcess(tmp_path / "other", fake.url) as elsewhere:
+        assert (await run("reload", **there)).status == 2
+        edge = EdgeProcess(tmp_path / "run", fake.url)
         async with edge:
             await edge.ready()
             assert str(edge.process.pid) in (await run("reload", **there)).out
-            await edge.lines.wait("reloaded")
-            assert str(edge.process.pid) in (await run("upgrade", **there)).out
+            upgraded = await run("upgrade", **there)
             await edge.lines.wait("replaced", timeout_s=START_S)
+            assert upgraded.status == 0
+            assert f"process {edge.successors[-1]} serves now; no streams are left" in upgraded.out
             assert str(edge.successors[-1]) in (await run("reload", **there)).out
-            await edge.lines.wait("reloaded", 2)
-        assert (tmp_path / "edge.pid").exists()  # it was killed
-        done = await run("reload", **there, PATH="/nonexistent")
-        assert (done.status, "no running Edge was found" in done.err) == (1, True)
+        assert (tmp_path / "run" / "edge.pid").exists()  # it was killed
+        done = await run("reload", **there)
+        assert (done.status, "no running Edge of this user was found" in done.err) == (2, True)
         assert "edge serve" in done.err
         assert elsewhere.lines.of("reloaded") == []
+
+
+async def test_an_upgrade_that_cannot_be_is_refused_with_the_reason(fake: FakeModel, tmp_path: Path) -> None:
+    async with EdgeProcess(tmp_path, fake.url) as edge:
+        await edge.ready()
+        edge.configure(config(fake, "stream.heartbeat_s = -1"))
+        done = await run("upgrade", XDG_RUNTIME_DIR=str(tmp_path))
+        assert (done.status, done.out) == (1, "")
+        assert done.err_lines[0] == f"edge: upgrade refused by process {edge.process.pid}, which goes on as it was:"
+        assert "stream.heartbeat_s" in done.err_lines[1]
+        assert (await ask(edge.port, CHAT, chat_body())).status == 200
+
+
+async def test_a_process_that_was_started_without_a_runtime_directory_is_found(fake: FakeModel, tmp_path: Path) -> None:
+    """As from cron, in a container, or by ``sudo -u``; and where the command runs with other variables, by its id."""
+    edge = EdgeProcess(tmp_path, fake.url)
+    del edge.environ["XDG_RUNTIME_DIR"]
+    edge.environ["STATE_DIRECTORY"] = str(tmp_path / "gone")
+    edge.environ["TMPDIR"] = str(tmp_path)
+    directory = tmp_path / f"edge-{os.getuid()}"
+    async with edge:
+        await edge.ready()
+        if not await asyncio.to_thread(Path(f"/run/user/{os.getuid()}").exists):
+            assert directory.stat().st_mode & 0o777 == 0o700
+            assert str(edge.process.pid) in (await run("reload", TMPDIR=str(tmp_path))).out
+        assert (await run("reload", "--pid", str(edge.process.pid), PATH="/nonexistent")).status == 0
+        edge.send_signal(signal.SIGTERM)
+        assert await edge.wait(START_S) == 0
+        assert not directory.exists()
+
+
+async def test_a_directory_that_somebody_else_may_have_made_is_not_used(tmp_path: Path) -> None:
+    """In ``/tmp`` anybody can make one of that name first, and put the id of a process of the victim's there."""
+    directory = tmp_path / f"edge-{os.getuid()}"
+    directory.mkdir()
+    directory.chmod(0o777)
+    places = pidfile.directories({"TMPDIR": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "none")}, os.getuid())
+    file = pidfile.PidFile(places)
+    file.hold()
+    file.tell(pidfile.Outcome("reload", 0.0, done=True, lines=[]))
+    assert list(directory.iterdir()) == []
+    with (directory / "edge.pid").open("w") as foreign:
+        foreign.write(f"{os.getpid()}\n")
+        foreign.flush()
+        fcntl.flock(foreign, fcntl.LOCK_EX)
+        found = await run("reload", TMPDIR=str(tmp_path), PATH="/nonexistent")
+    assert found.status == 2
+
+
+async def test_a_process_that_says_nothing_is_not_waited_for_once_it_has_ended() -> None:
+    process = await asyncio.create_subprocess_exec("sleep", "600")
+    try:
+        done = await run("reload", "--pid", str(process.pid))  # whom the signal ends
+    finally:
+        await process.wait()
+    assert done.status == 1
+    assert done.err_lines == [
+        f"edge: process {process.pid} ended before it had said what came of the reload; its log tells more"
+    ]
 
 
 @pytest.mark.parametrize("command", ["reload", "upgrade"])
 async def test_a_process_that_is_not_there_is_one_line(command: str) -> None:
     done = await run(command, "--pid", str(2**22 + 1))  # no kernel gives so large a number
-    assert (done.status, done.out) == (1, "")
+    assert (done.status, done.out) == (2, "")
     assert done.err_lines == [f"edge: process {2**22 + 1} cannot be signalled: No such process"]

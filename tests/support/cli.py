@@ -4,12 +4,15 @@ In: arguments and variables. Out: its exit status and output, or the running pro
 """
 
 import asyncio
+import atexit
 import os
 import re
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +34,22 @@ class Done:
         return self.err.splitlines()
 
 
+@cache
+def _runtime_directory() -> str:
+    """Where no command finds an Edge of anybody else's: one for each process that runs tests."""
+    directory = tempfile.TemporaryDirectory(prefix="edge-tests-")
+    atexit.register(directory.cleanup)
+    return directory.name
+
+
 def environment(**variables: str) -> dict[str, str]:
     """Ours without any setting of Edge's; by default no ports are looked at."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_")}
     given = {
         "EDGE_DISCOVERY_ENABLED": "false",
         "EDGE_SERVER_LISTEN": "127.0.0.1:0",
-        "XDG_RUNTIME_DIR": "",
+        "XDG_RUNTIME_DIR": _runtime_directory(),
+        "TMPDIR": _runtime_directory(),
         **variables,
     }
     return {**clean, **{name: value for name, value in given.items() if value}}

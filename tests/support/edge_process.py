@@ -41,6 +41,7 @@ class EdgeProcess:
             "PATH": os.environ["PATH"],
             "MALLOC_MMAP_THRESHOLD_": "1000000",
             "XDG_STATE_HOME": str(directory),
+            "XDG_RUNTIME_DIR": str(directory),
         }
         self.lines = Lines()
 
