@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge.cli.child import Child, Unavailable
+from edge.config.home import home_of
 
 Progress = Callable[[int, int], None]
 """Called with the bytes that have come so far and those expected."""
@@ -76,8 +77,18 @@ def model_path(progress: Progress, pin: Pin = SMOLLM2) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where this user's copy lives."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge"
+    """Where this user's copy lives.
+
+    Raises:
+        Unavailable: The user has no home directory.
+    """
+    given = os.environ.get("XDG_CACHE_HOME")
+    if given:
+        return Path(given, "edge")
+    home = home_of("", os.environ)
+    if home is None:
+        raise Unavailable(f"user {os.getuid()} has no home directory to keep the model in: set XDG_CACHE_HOME")
+    return Path(home, ".cache", "edge")
 
 
 def _cached(folder: Path, progress: Progress, pin: Pin) -> Path:

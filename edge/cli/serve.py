@@ -71,7 +71,11 @@ def load_or_exit(config: Path | None) -> Loaded:
 async def _serve(first: Loaded, load_again: Callable[[], Loaded], predecessor: Predecessor | None) -> int:
     pid_file = PidFile(directories(os.environ, os.getuid()))
     process = Process(load_again, pid_file)  # before the start, so that it can be stopped in good order too
-    edge = Edge(first.settings)
+    try:
+        edge = Edge(first.settings)
+    except Unusable as error:  # a URL of the store that its client library does not take
+        _fail(f"edge: {error}", predecessor)
+        return 2
     for warning in first.warnings:
         edge.log.warning("config", problem=warning)
     attendant = Attendant(Notifier.from_environ(os.environ), watchdog_s(os.environ), lambda: status_line(edge))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.config.fields import KEYS, LISTED, SECTIONS, convert, env_name, faults, section_of
+from edge.config.home import expanded, no_place
 from edge.config.lines import find_lines, line_of
 from edge.config.problems import ConfigError, Problem, Where
 from edge.config.rules import conflicts
@@ -54,9 +55,9 @@ def load(
     from_environ(found, environ)
     from_command(found, listen, simulator)
     resolver = Resolver(environ)
-    settings = _build(found, _settle(found, resolver))
+    settings = _build(found, _settle(found, resolver, environ))
     problems, warnings = unclaimed(environ, resolver.used)
-    problems = found.problems + _impossible(found, settings) + problems
+    problems = found.problems + _impossible(found, settings) + _homeless(found, settings, environ) + problems
     if problems:
         raise ConfigError(sorted(problems, key=lambda problem: (problem.line is None, problem.line or 0)))
     return Loaded(settings, path, warnings)
@@ -94,7 +95,7 @@ def _not_toml(path: Path, text: str, message: str) -> Problem:
     return Problem("", line, f"not TOML: {message}", f"{path}:{line}")
 
 
-def _settle(found: Found, resolver: Resolver) -> Values:
+def _settle(found: Found, resolver: Resolver, environ: Mapping[str, str]) -> Values:
     """The values that are right; what is wrong goes to the problems."""
     values: Values = {}
     for place, entries in found.given.items():
@@ -102,6 +103,8 @@ def _settle(found: Found, resolver: Resolver) -> Values:
         for name, given in entries.items():
             hint = KEYS[section_of(place)][name].type
             value, wrong = resolver.resolve(given.value)
+            value, homeless = expanded(f"{section_of(place)}.{name}", value, environ)
+            wrong += homeless
             wrong = wrong or faults(hint, value, lax=given.lax)
             if wrong:
                 found.problems += [given.where.problem(f"{place}.{name}", text) for text in wrong]
@@ -134,6 +137,14 @@ def _missing(found: Found, place: str, required: Sequence[str]) -> list[Problem]
         for name in required
         if name not in found.given[place]
     ]
+
+
+def _homeless(found: Found, settings: Settings, environ: Mapping[str, str]) -> list[Problem]:
+    """The store's default place, for a user without a home directory."""
+    key = "store.url"
+    wrong = any(problem.key == key for problem in found.problems)  # then its default is here, which nobody wants
+    why = None if wrong else no_place(settings.store.url, environ)
+    return [] if why is None else [(found.where(key) or Where()).problem(key, why)]
 
 
 def _impossible(found: Found, settings: Settings) -> list[Problem]:

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from edge.config.authentication import authentication
 from edge.config.listen import Listen, is_host, is_ip, is_loopback
@@ -224,10 +224,17 @@ def _store(settings: Settings) -> Iterator[Conflict]:
             parts = urlsplit(url)
             database = parts.path.strip("/")
             fine = is_host(parts.hostname or "") and parts.port != 0 and (not database or database.isdecimal())
+            options = parse_qsl(parts.query, keep_blank_values=True)
         except ValueError:
-            fine = False
+            fine, options = False, []
         if not fine:
             yield Conflict(("store.url",), "must be redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], or rediss://… for TLS")
+        elif strange := sorted(name for name, _ in options if name != "db" and not name.startswith("ssl_")):
+            yield Conflict(("store.url",), f"only db and ssl_… may follow the ?, not {', '.join(strange)}")
+        elif any(name == "db" and value.lstrip("0") != (database or value).lstrip("0") for name, value in options):
+            yield Conflict(("store.url",), "names two databases: give it after the last /, or as ?db=, not both")
+        elif any(name == "db" and not (value.isascii() and value.isdecimal()) for name, value in options):
+            yield Conflict(("store.url",), "the database, ?db=, must be a number")
     if settings.store.principal_bytes > settings.store.memory_bytes:
         yield Conflict(
             ("store.principal_bytes", "store.memory_bytes"),

@@ -212,5 +212,8 @@ def shown_url(url: str, environ: Mapping[str, str]) -> str:
     """``store.url`` as it may be shown: the whole path, and no password."""
     if url.startswith(SQLITE):
         return f"{SQLITE}{path_of(url, environ)}"
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if rest else url
+    if url == MEMORY:
+        return url
+    from edge.store.redis_address import Address  # noqa: PLC0415 - see the module
+
+    return str(Address(url))

@@ -6,7 +6,7 @@ shown. Must not: let the password into anything that is shown.
 
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import quote, quote_plus, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 _FORM = "redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], or rediss://… for TLS"
 _HIDDEN = "***"
@@ -27,12 +27,12 @@ class Address:
             raise ValueError(f"store.url is not a URL; expected {_FORM}") from None
         if parts.scheme not in ("redis", "rediss"):
             raise ValueError(f"store.url does not begin with redis:// or rediss://; expected {_FORM}")
-        database = parts.path.strip("/") or "0"
+        options = dict(parse_qsl(parts.query, keep_blank_values=True))
+        database = parts.path.strip("/") or options.get("db", "0")  # as other programs spell it
         if not database.isdecimal():
-            raise ValueError(f"store.url: the database after the last / is a number; expected {_FORM}")
-        names = {pair.partition("=")[0] for pair in parts.query.split("&") if pair}
-        if strange := sorted(name for name in names if not name.startswith("ssl_")):
-            raise ValueError(f"store.url: only ssl_… options may follow the ?, not {', '.join(strange)}")
+            raise ValueError(f"store.url: the database is a number; expected {_FORM}")
+        if strange := sorted(name for name in options if name != "db" and not name.startswith("ssl_")):
+            raise ValueError(f"store.url: only db and ssl_… may follow the ?, not {', '.join(strange)}")
         self._url = url
         host = parts.hostname or "localhost"
         self._shown = f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}/{database}"

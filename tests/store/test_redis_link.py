@@ -16,6 +16,7 @@ from support.tls import make_certificate
 
 from edge.settings import Sessions, Store
 from edge.store.base import StoreDown, StreamStore, Unusable
+from edge.store.opening import shown_url
 from edge.store.redis_address import Address
 from edge.store.redis_link import RedisLink
 from edge.store.redis_sessions import RedisSessions
@@ -41,6 +42,7 @@ def a_store(url: str, heard: Heard | None = None) -> RedisStreams:
         ("redis://:secret@127.0.0.1:port/0", "not a URL"),
         ("redis://:secret@127.0.0.1:99999/0", "not a URL"),
         ("redis://:secret@127.0.0.1/main", "number"),
+        ("redis://:secret@127.0.0.1?db=main", "number"),
         ("redis://:secret@127.0.0.1/0?socket_timeout=9", "socket_timeout"),
         ("redis://:secret@127.0.0.1/0?ssl_ca_certs=x", "ssl_ca_certs"),
         ("rediss://:secret@127.0.0.1/0?ssl_strange=x", "ssl_strange"),
@@ -57,6 +59,8 @@ def test_an_address_is_shown_without_its_password() -> None:
     address = Address(f"rediss://user:{quote(SECRET, safe='')}@redis.example:6380/3")
     assert str(address) == "rediss://redis.example:6380/3"
     assert str(Address("redis://h")) == "redis://h:6379/0"
+    assert str(Address("redis://h?db=2")) == str(Address("redis://h/?db=2")) == "redis://h:6379/2"
+    assert shown_url("rediss://h/1?ssl_password=secret", {}) == "rediss://h:6379/1"
     assert str(Address("redis://[::1]:1/")) == "redis://[::1]:1/0"
     for form in (SECRET, quote(SECRET), quote(SECRET, safe="")):
         assert (
