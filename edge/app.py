@@ -50,6 +50,7 @@ _CLOSING_S = 10.0  # sockets, children and a margin
 _FIRST_WORDS_S = 0.25  # from accepted to the request; nobody waits for it who asks nothing
 _LOOK_S = 0.02
 _SHOWN_CHARS = 200
+_UNSTORED = "streams and sessions are kept in memory until it is mended; keys are neither read nor made"
 _ADMIN_CONNECTIONS = 16  # of scrapers and probes, which are let in however many clients there are
 
 
@@ -114,6 +115,9 @@ class Edge:
             OSError: an address cannot be listened on, or the certificate cannot be used.
             Unusable: the store cannot be used until somebody mends it.
         """
+        problem = self._stores.obstacle()
+        if problem is not None:
+            self.log.warning("store", problem=problem, effect=_UNSTORED)
         await self._stores.start()
         await self.callers.start()
         held = adopted or any(listen.kind == "systemd" for listen in self._listens)

@@ -229,7 +229,10 @@ class Listener:
                 return [self._unix(Path(listen.path))]
             return [_tcp(*entry) for entry in _resolve(listen)]
         except OSError as error:
-            raise OSError(error.errno, f"cannot listen on {listen}: {error.strerror or error}") from None
+            why = f"cannot listen on {listen}: {error.strerror or error}"
+            if error.errno in {errno.EACCES, errno.EPERM}:
+                why += f"; {_remedy(listen)}"
+            raise OSError(error.errno, why) from None
 
     def _unix(self, path: Path) -> socket.socket:
         if path.is_socket():
@@ -254,6 +257,13 @@ class Listener:
         self._paths.append(path)
         if self._unix_group:
             os.chown(path, -1, _group_id(self._unix_group), follow_symlinks=False)
+
+
+def _remedy(listen: Listen) -> str:
+    """What helps who may not listen there."""
+    if listen.kind == "unix":
+        return f"let user {os.geteuid()} write in {Path(listen.path).absolute().parent}, or choose another directory"
+    return "ports below 1024 need CAP_NET_BIND_SERVICE or a socket of systemd's; or choose another port"
 
 
 def _group_id(group: str) -> int:

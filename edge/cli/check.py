@@ -1,12 +1,13 @@
 """``edge check``: could this configuration serve, here and now?
 
 In: a configuration file and the environment. Out: tables of what was found, and an exit status for scripts: 0 all is
-well, 1 an upstream is not up or an address cannot be listened on, 2 the configuration is wrong.
-Must not: serve, send a model anything, or change anything: an address is bound for a moment, a Unix socket only looked
-at.
+well, 1 an upstream is not up, an address or the store cannot be used, 2 the configuration is wrong.
+Must not: serve, send a model anything, or change what is kept: an address is bound for a moment, a Unix socket only
+looked at, a store that is not there is not made. An Edge that serves already is no obstacle.
 """
 
 import asyncio
+import errno
 import os
 import platform
 import resource
@@ -21,29 +22,40 @@ import click
 
 from edge import __version__
 from edge.api.server import connection_limit, somebody_listens
+from edge.cli.health import edge_at
 from edge.cli.serve import load_or_exit
 from edge.cli.store import Nobody
 from edge.cli.tables import Row, print_table
 from edge.config import Listen, Loaded, parse_listen
 from edge.policy.keys import CreatedKeys
 from edge.policy.routing import printable
+from edge.service import pidfile
 from edge.settings import Auth, Log, Settings
+from edge.store.access import obstacle, user_of
 from edge.store.base import StoreDown, Unusable
-from edge.store.opening import Stores
+from edge.store.opening import SQLITE, Stores, path_of, shown_url
 from edge.telemetry import log
 from edge.upstream.fleet import Fleet, Member
 from edge.upstream.jwks import KeySet
 from edge.upstream.relay import Relay
 
 _SHOWN_MODELS = 8
+_TAKEN = os.strerror(errno.EADDRINUSE)
+_LISTENS = "something listens there already"
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A listen address, and why it cannot be listened on now; None if it can."""
+    """A listen address.
+
+    Attributes:
+        why: It cannot be listened on now; None if it can.
+        served_by: The Edge that listens there already, such as ``edge/1.2.3``; None if it is free.
+    """
 
     listen: Listen
     why: str | None
+    served_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +64,7 @@ class Report:
 
     Attributes:
         nobody: Why there is no upstream at all; None if there is one.
+        unstored: Why the store cannot be written; None if it can.
         made: How many keys that were made let somebody in, and how many do not any more; or why that cannot be told.
         token_keys: With how many keys tokens can be verified, if there are tokens; or why with none.
     """
@@ -59,12 +72,13 @@ class Report:
     addresses: Sequence[Address]
     members: Sequence[Member]
     nobody: str | None
+    unstored: str | None
     made: tuple[int, int] | str
     token_keys: int | str | None
 
     def is_fine(self, settings: Settings) -> bool:
         """All that is configured can be used; of upstreams that were found, one is enough."""
-        if isinstance(self.made, str) or isinstance(self.token_keys, str):
+        if self.unstored is not None or isinstance(self.made, str) or isinstance(self.token_keys, str):
             return False
         enough = all if settings.upstream else any
         return not any(address.why for address in self.addresses) and enough(member.up for member in self.members)
@@ -98,9 +112,36 @@ async def _look(settings: Settings) -> Report:
         members = fleet.members
     finally:
         await fleet.close()
-    addresses = [Address(listen, _cannot_listen(listen)) for listen in listens]
+    addresses = [_look_at(listen) for listen in listens]
     nobody = None if members else facts["reason"]
-    return Report(addresses, members, nobody, await _made(settings), await _token_keys(settings.auth))
+    unstored = await _unstored(settings) or _unstored_by_the_one_that_runs(settings)
+    return Report(addresses, members, nobody, unstored, await _made(settings), await _token_keys(settings.auth))
+
+
+async def _unstored(settings: Settings) -> str | None:
+    """Why nothing can be written to the store; found out by writing."""
+    stores = Stores(settings, Nobody(), os.environ)
+    try:
+        why = stores.obstacle()
+        streams = stores.streams() if stores.shared and why is None and not stores.empty else None
+        if streams is not None:
+            await stores.start()
+            await streams.purge(before=0.0)  # of what ended before 1970: a write that deletes nothing
+    except (StoreDown, Unusable, OSError) as error:
+        why = str(error)
+    finally:
+        await stores.close()
+    return why
+
+
+def _unstored_by_the_one_that_runs(settings: Settings) -> str | None:
+    """Why the running Edge, if it is another user's, cannot use its file: whoever made that may be somebody else."""
+    pid = pidfile.find(os.environ) if settings.store.url.startswith(SQLITE) else None
+    user = None if pid is None else user_of(pid)
+    if pid is None or user is None or user.uid == os.geteuid():
+        return None
+    why = obstacle(path_of(settings.store.url, pidfile.environ_of(pid) or os.environ), user)
+    return None if why is None else f"process {pid} cannot use it: {why}"
 
 
 async def _made(settings: Settings) -> tuple[int, int] | str:
@@ -129,6 +170,13 @@ async def _token_keys(auth: Auth) -> int | str | None:
     return len(key_set.keys or ()) or key_set.why
 
 
+def _look_at(listen: Listen) -> Address:
+    """Whether an address is free, or an Edge has it."""
+    why = _cannot_listen(listen)
+    served_by = edge_at(listen) if why in {_TAKEN, _LISTENS} else None
+    return Address(listen, None if served_by else why, served_by)
+
+
 def _cannot_listen(listen: Listen) -> str | None:
     """Why this address cannot be listened on now; None if it can."""
     try:
@@ -155,7 +203,7 @@ def _bind(listen: Listen) -> None:
 def _cannot_create(path: Path) -> str | None:
     """Binding would create the file, so it is judged by what is there."""
     if path.is_socket():
-        return "something listens there already" if somebody_listens(path) else None
+        return _LISTENS if somebody_listens(path) else None
     if path.exists():
         return "there is a file of that name, which is no socket"
     if not os.access(path.parent, os.W_OK | os.X_OK):
@@ -175,6 +223,8 @@ def _show(loaded: Loaded, report: Report) -> None:
         print_table(head, [_member_row(member) for member in report.members])
     if report.nobody:
         click.echo(report.nobody)
+    if report.unstored:
+        click.echo(f"store: {report.unstored}")
 
 
 def _facts(loaded: Loaded, report: Report) -> list[Row]:
@@ -189,7 +239,14 @@ def _facts(loaded: Loaded, report: Report) -> list[Row]:
         ("connections", f"at most {connection_limit(settings.server)}"),
         ("tls", settings.server.tls_cert or "none: TCP is plain"),
         ("auth", _auth(settings.auth, report)),
+        ("store", _store(settings, report)),
     ]
+
+
+def _store(settings: Settings, report: Report) -> str:
+    """Where it is, and whether it can be used."""
+    place = shown_url(settings.store.url, os.environ)
+    return place if report.unstored is None else f"{place}, which cannot be used: see below"
 
 
 def _auth(auth: Auth, report: Report) -> str:
@@ -213,6 +270,8 @@ def _auth(auth: Auth, report: Report) -> str:
 def _address_row(address: Address) -> Row:
     if address.listen.kind == "systemd":
         return str(address.listen), "the sockets come with the start"
+    if address.served_by is not None:
+        return str(address.listen), f"Edge serves there already ({address.served_by})"
     return str(address.listen), address.why or "free"
 
 

@@ -51,10 +51,25 @@ def health(url: str | None) -> None:
         sys.exit(1)
 
 
-def _status(connection: http.client.HTTPConnection, **headers: str) -> int:
+def edge_at(listen: Listen) -> str | None:
+    """Which Edge answers at an address of this host, such as ``edge/1.2.3``; None if it is none, or silent."""
+    try:
+        _, server = _answer_at(listen)
+    except (OSError, http.client.HTTPException):
+        return None
+    return server if server.startswith("edge/") else None
+
+
+def _status(connection: http.client.HTTPConnection) -> int:
+    return _answer(connection)[0]
+
+
+def _answer(connection: http.client.HTTPConnection, **headers: str) -> tuple[int, str]:
+    """The status, and what answers."""
     try:
         connection.request("GET", _PATH, headers=headers)
-        return connection.getresponse().status
+        response = connection.getresponse()
+        return response.status, response.getheader("Server", "")
     finally:
         connection.close()
 
@@ -71,17 +86,21 @@ def _given(url: str) -> http.client.HTTPConnection:
 
 
 def _own() -> int:
-    """What the first address answers, under a Host that is answered whatever the names of this host are."""
-    listen = _listening()
+    """What the first address answers."""
+    return _answer_at(_listening())[0]
+
+
+def _answer_at(listen: Listen) -> tuple[int, str]:
+    """What an address answers, under a Host that is answered whatever the names of this host are."""
     if listen.kind == "unix":
-        return _status(_UnixConnection(listen.path))
+        return _answer(_UnixConnection(listen.path))
     host = _HERE.get(listen.host, listen.host)
     if not os.environ.get("EDGE_SERVER_TLS_CERT"):
-        status = _status(http.client.HTTPConnection(host, listen.port, timeout=_WITHIN_S), Host="localhost")
+        status, server = _answer(http.client.HTTPConnection(host, listen.port, timeout=_WITHIN_S), Host="localhost")
         if status != http.client.BAD_REQUEST:
-            return status
+            return status, server
         # So says a TLS address, too: the certificate may be set in a file that is not known here.
-    return _status(_over_tls(host, listen.port), Host="localhost")
+    return _answer(_over_tls(host, listen.port), Host="localhost")
 
 
 def _over_tls(host: str, port: int | None) -> http.client.HTTPSConnection:

@@ -17,6 +17,7 @@ from edge.service.attend import Attendant, status_line
 from edge.service.handover import Predecessor, adopt
 from edge.service.notify import Notifier, watchdog_s
 from edge.service.pidfile import PidFile, directories
+from edge.store.access import this_user
 from edge.store.base import Unusable
 from edge.telemetry import log
 from edge.telemetry.stray_output import divert
@@ -90,7 +91,7 @@ async def _serve(first: Loaded, load_again: Callable[[], Loaded], predecessor: P
         gc.set_threshold(_GC_THRESHOLD)
         await process.until_the_end(edge, attendant)
     except (OSError, Unusable) as error:
-        _fail(f"edge: {getattr(error, 'strerror', None) or error}", predecessor)
+        _fail(f"edge: {_described(error)}", predecessor)
         return 1
     finally:
         if not process.replaced:  # else the service goes on, by another process
@@ -99,6 +100,19 @@ async def _serve(first: Loaded, load_again: Callable[[], Loaded], predecessor: P
         attendant.close()
         pid_file.release()
     return 0
+
+
+def _described(error: OSError | Unusable) -> str:
+    """What went wrong, and with which file."""
+    why = getattr(error, "strerror", None) or str(error)
+    path = getattr(error, "filename", None)
+    if path is None:
+        return why
+    if isinstance(error, PermissionError):
+        return (
+            f"{path}: {why}: {this_user()} may not use it; mend its owner or mode, or name another in the configuration"
+        )
+    return f"{path}: {why}"
 
 
 def _fail(why: str, predecessor: Predecessor | None) -> None:

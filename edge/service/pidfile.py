@@ -142,17 +142,26 @@ def outcome_of(pid: int) -> Iterator[Outcome]:
             continue
 
 
+def environ_of(pid: int) -> dict[str, str] | None:
+    """The environment that a process was started in; None if this user may not know it, or where there is no /proc."""
+    try:
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    return dict(variable.decode(errors="replace").partition("=")[::2] for variable in variables)
+
+
 def _places_of(pid: int) -> list[tuple[Directory, int]]:
     """By the environment that it was started in, and under its own root: a service may have a ``/tmp`` of its own."""
-    process = Path(f"/proc/{pid}")
+    environ = environ_of(pid)
     try:
-        variables = (process / "environ").read_bytes().split(b"\0")
-        uid = process.stat().st_uid
-    except OSError:  # no /proc, or somebody else's process
+        uid = Path(f"/proc/{pid}").stat().st_uid
+    except OSError:
+        environ = None
+    if environ is None:
         return [(place, os.getuid()) for place in directories(os.environ, os.getuid())]
-    environ = dict(variable.decode(errors="replace").partition("=")[::2] for variable in variables)
     found = directories(environ, uid)
-    return [(Directory(Path(f"{process}/root{place.path}"), own=place.own), uid) for place in found]
+    return [(Directory(Path(f"/proc/{pid}/root{place.path}"), own=place.own), uid) for place in found]
 
 
 def _is_ours(place: Directory, uid: int) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from edge.settings import Settings
+from edge.store.access import obstacle
 from edge.store.base import CounterStore, Durable, Hear, KeyStore, StoreStatistics, StreamStore, Unusable
 from edge.store.memory import MemorySessions
 from edge.store.memory_counters import MemoryCounters
@@ -81,13 +82,18 @@ class Stores:
         url = self._settings.store.url
         return url.startswith(SQLITE) and not path_of(url, self._environ).exists()
 
+    def obstacle(self) -> str | None:
+        """What this process's user may not where the file is, or will be, and what mends it; None if nothing."""
+        url = self._settings.store.url
+        return obstacle(path_of(url, self._environ)) if url.startswith(SQLITE) else None
+
     async def start(self) -> None:
-        """See that they can be used, as far as there is anything in them.
+        """See that they can be used, as far as there is anything in them, and the file is within reach.
 
         Raises:
             Unusable: they cannot, until somebody mends them.
         """
-        if self.shared and not self.empty:
+        if self.shared and self.obstacle() is None and not self.empty:
             await self._open().start()
             await self.counters().open()
 

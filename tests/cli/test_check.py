@@ -4,14 +4,18 @@ import asyncio
 import os
 import platform
 import pty
+import signal
 import socket
+import sqlite3
 import sys
 from pathlib import Path
 
 import orjson
 import pytest
 from fakes.model_server import FakeModel
-from support.cli import Done, environment, run
+from support.cli import Done, environment, run, serving
+from support.tls import make_certificate
+from support.unprivileged import PLAIN, take_away
 
 from edge import __version__
 
@@ -217,3 +221,60 @@ async def test_a_simulator_is_always_up() -> None:
     assert cells(done)["local"][:4] == [
         "simulator", "in Edge", "up", "cut, echo, error, error-mid, lorem, stall, think, tools",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:{port}", "0.0.0.0:{port}", "unix:{path}/edge.sock"])
+async def test_the_edge_that_runs_already_is_no_obstacle(listen: str, tmp_path: Path) -> None:
+    given = {"EDGE_UPSTREAM_KIND": "simulator", "EDGE_AUTH_KEYS": KEY, "EDGE_STORE_URL": f"sqlite:{tmp_path}/edge.db"}
+    listens = ("--listen", "127.0.0.1:0", "--listen", f"unix:{tmp_path}/edge.sock")
+    async with serving(*listens, **given) as edge:
+        address = listen.format(port=edge.port, path=tmp_path)
+        done = await run("check", EDGE_SERVER_LISTEN=address, **given)
+        assert (tmp_path / "edge.sock").is_socket()
+        assert cells(done)[address] == [f"Edge serves there already (edge/{__version__})"]
+        assert done.status == 0
+        assert (await edge.signalled(signal.SIGTERM)).status == 0
+
+
+async def test_an_edge_that_runs_already_with_tls_is_no_obstacle(tmp_path: Path) -> None:
+    made = make_certificate(tmp_path)
+    given = {f"EDGE_SERVER_{name.upper()}": str(value) for name, value in made.items()}
+    given |= {"EDGE_UPSTREAM_KIND": "simulator", "EDGE_STORE_URL": "memory:"}
+    async with serving(**given) as edge:
+        done = await run("check", **{**given, "EDGE_SERVER_LISTEN": f"127.0.0.1:{edge.port}"})
+    assert done.status == 0
+
+
+async def test_the_store_is_written_to_and_nothing_is_made_or_changed(tmp_path: Path) -> None:
+    given = {"EDGE_UPSTREAM_KIND": "simulator", "EDGE_STORE_URL": f"sqlite:{tmp_path}/kept/edge.db"}
+    done = await run("check", **given)
+    assert (done.status, cells(done)["store"]) == (0, [f"sqlite:{tmp_path}/kept/edge.db"])
+    assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240 - nothing else runs now
+    assert (await run("keys", "create", "--name", "a", **given)).status == 0
+    assert (await run("check", **given)).status == 0
+    with sqlite3.connect(tmp_path / "kept" / "edge.db") as connection:  # somebody writes, and does not end
+        connection.execute("BEGIN EXCLUSIVE")
+        locked = await run("check", **given)
+    connection.close()
+    assert locked.status == 1
+    assert "database is locked" in locked.out
+
+
+async def test_what_the_user_may_not_is_told(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    take_away(closed, 0o5)
+    given = {"EDGE_UPSTREAM_KIND": "simulator", "EDGE_STORE_URL": f"sqlite:{closed}/edge.db"}
+    try:
+        done = await run("check", by=PLAIN, **given)
+    finally:
+        closed.chmod(0o700)
+    assert done.status == 1
+    assert f"may not make {closed}/edge.db in {closed}" in done.out
+
+
+async def test_a_store_that_is_no_store_is_told(tmp_path: Path) -> None:
+    (tmp_path / "edge.db").write_text("not a database, though it is long enough to be taken for one" * 20)
+    done = await run("check", EDGE_UPSTREAM_KIND="simulator", EDGE_STORE_URL=f"sqlite:{tmp_path}/edge.db")
+    assert done.status == 1
+    assert "is no database" in done.out

@@ -1,15 +1,18 @@
 """``edge serve`` as a process: how it begins, how it ends, and what it says when it cannot begin."""
 
+import os
 import signal
 import socket
 import time
 from pathlib import Path
 
+import orjson
 import pytest
 from fakes.model_server import DONE, FakeModel, chat_finish, chat_token, chunk, end, gate, head
 from support.cli import WITHIN_S, run, serving
 from support.raw import CHAT, RawClient, ask, chat_body
 from support.shapes import get
+from support.unprivileged import CAN_BE_PLAIN, PLAIN, take_away
 
 KEY = "canary-key-of-a-client"
 
@@ -148,3 +151,40 @@ class TestSimulate:
         done = await run("serve", "--simulate", "--script", "/nowhere")
         line = "--simulate: upstream[0].script: cannot be read: No such file or directory"
         assert (done.status, done.err_lines) == (2, [line])
+
+
+@pytest.mark.parametrize("what", ["enter", "make"])
+async def test_a_store_that_cannot_be_used_is_a_warning_at_the_start_with_the_path_and_the_remedy(
+    what: str, tmp_path: Path
+) -> None:
+    """And it serves: what is generated is kept in memory."""
+    if not CAN_BE_PLAIN:
+        pytest.fail("root needs setpriv (util-linux) for this")
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    take_away(closed, 0o5 if what == "make" else 0)
+    try:
+        async with serving(by=PLAIN, EDGE_STORE_URL=f"sqlite:{closed}/edge.db", EDGE_UPSTREAM_KIND="simulator") as edge:
+            (warning,) = [orjson.loads(line) for line in edge.log.splitlines() if '"store"' in line]
+            assert warning["level"] == "warning"
+            assert f"may not {what}" in warning["problem"]
+            assert str(closed) in warning["problem"]
+            assert "set store.url" in warning["problem"]
+            answer = await ask(edge.port, CHAT, chat_body(model="echo"))
+            assert (answer.status, answer.events[-1]) == (200, DONE)
+            assert (await edge.signalled(signal.SIGTERM)).status == 0
+    finally:
+        closed.chmod(0o700)
+
+
+async def test_a_socket_that_may_not_be_made_is_told_with_what_helps(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    take_away(closed, 0o5)
+    try:
+        done = await run("serve", "--listen", f"unix:{closed}/sock", by=PLAIN)
+    finally:
+        closed.chmod(0o700)
+    assert done.status == 1
+    head = f"edge: cannot listen on unix:{closed}/sock: Permission denied; "
+    assert done.err_lines == [f"{head}let user {os.geteuid()} write in {closed}, or choose another directory"]

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -55,9 +55,9 @@ def environment(**variables: str) -> dict[str, str]:
     return {**clean, **{name: value for name, value in given.items() if value}}
 
 
-async def run(*args: str, **variables: str) -> Done:
-    """Run a command of ``edge`` to its end."""
-    return await _python("-m", "edge", *args, **variables)
+async def run(*args: str, by: Sequence[str] = (), **variables: str) -> Done:
+    """Run a command of ``edge`` to its end; ``by`` another program, such as ``setpriv``."""
+    return await _python("-m", "edge", *args, by=by, **variables)
 
 
 async def run_code(code: str, **variables: str) -> Done:
@@ -65,9 +65,9 @@ async def run_code(code: str, **variables: str) -> Done:
     return await _python("-c", code, **variables)
 
 
-async def _python(*args: str, **variables: str) -> Done:
+async def _python(*args: str, by: Sequence[str] = (), **variables: str) -> Done:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *args,
+        *by, sys.executable, *args,
         env=environment(**variables), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
@@ -128,10 +128,11 @@ class Serving:
 
 
 @asynccontextmanager
-async def serving(*args: str, **variables: str) -> AsyncIterator[Serving]:
+async def serving(*args: str, by: Sequence[str] = (), **variables: str) -> AsyncIterator[Serving]:
     """Start ``edge serve`` and wait until it listens."""
+    command = (*by, sys.executable, "-m", "edge", "serve", *args)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "edge", "serve", *args, env=environment(**variables), stderr=asyncio.subprocess.PIPE
+        *command, env=environment(**variables), stderr=asyncio.subprocess.PIPE
     )
     try:
         one = Serving(process)
