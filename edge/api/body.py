@@ -1,24 +1,24 @@
 """Reading a request body: bounded in size, in time, and over all requests together; big ones are parsed elsewhere.
 
 In: a request. Out: ``Prepared``. Must not: hold a body that does not fit, or stop the loop for a big one.
+
+What is held counts, as it comes: what a head declares reserves nothing. The bound on memory is this: the bodies that
+have come, and what Edge made of them for the upstreams, are never more than ``server.bodies_budget_bytes`` together.
+While one large body is parsed there are two more copies of its result here, and a few in the parsing process, which
+does one at a time and ends when it is idle.
 """
 
 import asyncio
-import functools
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.process import BaseProcess
-from typing import TypeVar
 
 from aiohttp import web
 
-from edge.errors import BadRequest, BodyTooLarge, Busy, EdgeError, RequestTimeout, UnsupportedMedia
+from edge.api.context import CONTEXT
+from edge.api.memory import give_back_large
+from edge.api.parsing import Parser
+from edge.errors import BadRequest, BodyTooLarge, Busy, RequestTimeout, UnsupportedMedia
 from edge.policy.budget import Budget, Share
+from edge.policy.client import holder_of
 from edge.protocol.canonical import Target
 from edge.protocol.request import Prepared, prepare
 from edge.protocol.surface import EMBEDS, Surface
@@ -26,34 +26,13 @@ from edge.protocol.token_estimate import estimate
 from edge.protocol.transcode import prepare_crossed
 from edge.settings import Server as ServerSettings
 from edge.settings import Settings
-from edge.telemetry.stray_output import divert
 
-# Parsing and writing JSON holds the interpreter's lock, so that a thread would stop the loop as well: 25 MiB took
-# 55 ms. Another process costs about 0.2 s once and then two copies through a pipe.
-_INLINE_BYTES = 2**20
+_INLINE_BYTES = 2**20  # parsed here, in 2 ms at the most
+_EACH = 4  # of the budget, nobody holds more than one part in so many
 
-T = TypeVar("T")
 _CURLS = "application/x-www-form-urlencoded"  # what it says of anything that it posts
+_RETRY = {"Retry-After": "1"}
 _BROWSERS = ("Origin", "Sec-Fetch-Site")  # what a browser adds to what a page makes it post
-
-
-def _live_with_parent() -> None:
-    """In the parsing process: only the parent decides when to end, but it is never outlived.
-
-    Ctrl-C reaches the whole group, and systemd's SIGTERM all of a service. A parent that was killed takes nobody along:
-    its side of the pool's pipes is open in this process too, which would wait on them for ever.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    divert()  # a log that nobody reads must not stop this process either
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
-
-
-def _die_with(parent: BaseProcess) -> None:
-    parent.join()
-    os._exit(1)
 
 
 class Bodies:
@@ -61,13 +40,22 @@ class Bodies:
 
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
-        self._pool: ProcessPoolExecutor | None = None
-        self.budget = Budget(settings.bodies_budget_bytes)
+        self._parser = Parser()
+        self.budget = Budget(settings.bodies_budget_bytes, _each(settings))
 
     def follow(self, settings: Settings) -> None:
         """Other settings are in force."""
         self._settings = settings.server
         self.budget.limit = settings.server.bodies_budget_bytes
+        self.budget.each = _each(settings.server)
+
+    def share(self, request: web.BaseRequest) -> Share:
+        """An empty share of the budget, for whoever sends this request."""
+        context = request[CONTEXT]
+        principal = context.principal
+        return self.budget.share(
+            holder_of(None if principal is None or principal.anonymous else principal.name, context.client)
+        )
 
     async def read(
         self,
@@ -89,7 +77,19 @@ class Bodies:
         Raises:
             EdgeError: too large, too slow, no room, not JSON, or not what the surface asks for.
         """
-        return await self._prepare(surface, await self.read_raw(request, share), targets, most)
+        raw = await self._received(request, share)
+        if isinstance(raw, bytes):
+            return prepare(surface, raw, most)
+        try:
+            # How the answers of embeddings are made cannot be passed between processes.
+            wanted = () if surface in EMBEDS else targets()
+            prepared = await self._parser.run(_prepare_crossed, raw, surface, wanted, most)
+        finally:
+            raw.clear()  # whoever else still refers to it
+        made = len(prepared.body) + sum(len(translated.body) for _, translated in prepared.crossed) - prepared.size
+        if made > 0:
+            self._take(share, made, made_here=True)
+        return prepared
 
     async def read_raw(self, request: web.BaseRequest, share: Share) -> bytes:
         """Read a body that is declared to be JSON.
@@ -97,6 +97,10 @@ class Bodies:
         Raises:
             EdgeError: too large, too slow, no room, or declared as something else.
         """
+        return bytes(await self._received(request, share))
+
+    async def _received(self, request: web.BaseRequest, share: Share) -> bytes | bytearray:
+        """A body; a large one as a bytearray, to be cleared."""
         self._check_type(request)
         try:
             if request.content.is_eof():  # it came with the head: nothing to wait for
@@ -110,10 +114,8 @@ class Bodies:
             raise BadRequest("the request body is broken: its framing or its length is wrong") from None
 
     async def close(self) -> None:
-        """End the parsing process, if there ever was one."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            await asyncio.to_thread(pool.shutdown)
+        """End the parsing process, if there is one."""
+        await self._parser.close()
 
     def _check_type(self, request: web.BaseRequest) -> None:
         encoding = request.headers.get("Content-Encoding", "identity").lower()
@@ -129,40 +131,32 @@ class Bodies:
         if wrong:
             raise UnsupportedMedia("send the request body as Content-Type: application/json")
 
-    async def _read(self, request: web.BaseRequest, share: Share) -> bytes:
+    async def _read(self, request: web.BaseRequest, share: Share) -> bytes | bytearray:
         limit = self._settings.max_body_bytes
         too_large = BodyTooLarge(f"the request body is over {limit} bytes (server.max_body_bytes)")
-        declared = request.content_length or 0
-        if declared > limit:
+        if (request.content_length or 0) > limit:
             raise too_large
-        self._take(share, declared)
         parts: list[bytes] = []
+        large = bytearray()  # grows without a copy, and without one at the end
         size = 0
         while data := await request.content.readany():
             size += len(data)
             if size > limit:
                 raise too_large
-            if size > declared:
-                self._take(share, min(len(data), size - declared))
-            parts.append(data)
-        return b"".join(parts)
+            self._take(share, len(data))
+            if size <= _INLINE_BYTES:
+                parts.append(data)
+                continue
+            if parts:
+                give_back_large()
+                large += b"".join(parts)
+                parts.clear()
+            large += data
+        return large or b"".join(parts)
 
-    def _take(self, share: Share, size: int) -> None:
-        if not share.take(size):
-            raise Busy("too many large requests at once (server.bodies_budget_bytes)", headers={"Retry-After": "1"})
-
-    async def _prepare(
-        self,
-        surface: Surface,
-        raw: bytes,
-        targets: Callable[[], tuple[Target, ...]],
-        most: Callable[[str | None], int | None] | None,
-    ) -> Prepared:
-        if len(raw) <= _INLINE_BYTES:
-            return prepare(surface, raw, most)
-        # How the answers of embeddings are made cannot be passed between processes.
-        crossed = functools.partial(prepare_crossed, surface, raw, () if surface in EMBEDS else targets(), most)
-        return await self._elsewhere(crossed)
+    def _take(self, share: Share, size: int, *, made_here: bool = False) -> None:
+        if not share.take(size, made_here=made_here):
+            raise Busy("too many large requests at once (server.bodies_budget_bytes)", headers=_RETRY)
 
     async def estimate(self, prepared: Prepared) -> int:
         """About how many tokens the body of a request to count them has.
@@ -171,18 +165,19 @@ class Bodies:
             EdgeError: it is malformed, or the process that should have read it died.
         """
         body = prepared.body
-        return (
-            estimate(body) if len(body) <= _INLINE_BYTES else await self._elsewhere(functools.partial(estimate, body))
-        )
+        return estimate(body) if len(body) <= _INLINE_BYTES else await self._parser.run(estimate, body)
 
-    async def _elsewhere(self, work: Callable[[], T]) -> T:
-        if self._pool is None:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(1, context, initializer=_live_with_parent)
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-        except EdgeError as told:
-            raise told from None  # the other process's traceback came as its cause, as if it were a bug
-        except BrokenProcessPool:
-            self._pool = None
-            raise Busy("the process that reads large requests died; try again", headers={"Retry-After": "1"}) from None
+
+def _each(settings: ServerSettings) -> int:
+    """How many bytes one caller may hold: a part of the budget, but always one whole body."""
+    return max(settings.bodies_budget_bytes // _EACH, settings.max_body_bytes)
+
+
+def _prepare_crossed(
+    raw: bytes,
+    surface: Surface,
+    targets: tuple[Target, ...],
+    most: Callable[[str | None], int | None] | None,
+) -> Prepared:
+    """In the parsing process."""
+    return prepare_crossed(surface, raw, targets, most)

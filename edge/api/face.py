@@ -15,7 +15,7 @@ from multidict import CIMultiDict
 from edge import __version__
 from edge.api.callers import WhoCalls
 from edge.api.context import CONTEXT, Context, make_context, surface_path
-from edge.errors import EdgeError, Forbidden, InternalError, MethodNotAllowed, NotFound, ShuttingDown
+from edge.errors import Busy, EdgeError, Forbidden, InternalError, MethodNotAllowed, NotFound, ShuttingDown
 from edge.policy.client import UNIX, Proxies
 from edge.policy.hosts import Hosts, Origins
 from edge.settings import Settings
@@ -92,6 +92,8 @@ class Face:
             return self._answer(request, context, _translate(request, known))
         except ConnectionError:
             raise
+        except MemoryError:  # it passes, or it does not: either way no bug
+            return self._answer(request, context, Busy("Edge has no memory for this request now; try again"))
         except Exception as bug:  # noqa: BLE001 - a bug of ours is answered in the surface's shape too
             error = InternalError("Edge failed while handling the request")
             error.__cause__ = bug

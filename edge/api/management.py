@@ -59,7 +59,7 @@ def routes(house: House, bodies: Bodies) -> list[web.RouteDef]:
         async def handle(request: web.Request) -> web.StreamResponse:
             check_admin(caller(request))
             member = _manageable(fleet)
-            share = bodies.budget.share()
+            share = bodies.share(request)
             try:
                 asked = parse_object(await bodies.read_raw(request, share))
                 passed = _Passed(path, {"Content-Type": "application/json"}, io.BytesIO(orjson.dumps(asked)))

@@ -62,7 +62,7 @@ def routes(fleet: Fleet, bodies: Bodies) -> list[web.RouteDef]:
         return json_answer({"models": list(found.values())})
 
     async def show(request: web.Request) -> web.Response:
-        share = bodies.budget.share()
+        share = bodies.share(request)
         try:
             asked = parse_object(await bodies.read_raw(request, share))
         finally:

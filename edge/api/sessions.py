@@ -74,7 +74,7 @@ def _stream(house: House, bodies: Bodies, sessions: Sessions) -> Handler:
         refuse_if_draining(house)
         wants_resume(request)  # which it is without asking; what is no answer to that is refused here too
         lane = lane_of(request, principal)
-        share = bodies.budget.share()
+        share = bodies.share(request)
         held: Held | None = None
         try:
             wanted = await _wanted(request, house, bodies, share)

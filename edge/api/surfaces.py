@@ -36,7 +36,7 @@ def _handler(house: House, bodies: Bodies, surface: Surface) -> Handler:
             return await resume(request, house, surface, last)
         refuse_if_draining(house)
         again, lane = wants_resume(request), lane_of(request, principal)
-        share = bodies.budget.share()
+        share = bodies.share(request)
         try:
             upload: Upload | None = None
             if surface in UPLOADS:

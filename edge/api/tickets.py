@@ -35,7 +35,7 @@ async def _asked(request: web.Request, bodies: Bodies) -> tuple[float, str | Non
     """What is asked for; no body at all asks for nothing special."""
     if not request.can_read_body:
         return _TTL_S, None
-    share = bodies.budget.share()
+    share = bodies.share(request)
     try:
         fields = Fields(parse_object(await bodies.read_raw(request, share)))
     finally:

@@ -32,6 +32,8 @@ class Upload:
         self.content_type = ""
         self.touched = False
         self._once: Once | None = None
+        self._share: Share | None = None
+        self._held = 0  # bytes of the share
 
     async def begin(self, surface: Surface, share: Share, *, model_once: bool = False) -> Prepared:
         """Check what can be checked beforehand, and read on until the model is known or has not been found early.
@@ -50,8 +52,7 @@ class Upload:
         self.content_type = content_type_of(boundary)
         if (self.length or 0) > self._settings.max_upload_bytes:
             raise self._too_large()
-        if not share.take(_HELD_BYTES):
-            raise Busy("too many large requests at once (server.bodies_budget_bytes)", headers={"Retry-After": "1"})
+        self._share = share
         finder = Finder(boundary, "model")
         parts = []
         while not finder.settled and (data := await self._next()):
@@ -90,9 +91,19 @@ class Upload:
         self._size += len(data)
         if self._size > self._settings.max_upload_bytes:
             raise self._too_large()
+        self._hold(len(data))
         if self._once is not None:
             self._once.feed(data)
         return data
+
+    def _hold(self, size: int) -> None:
+        """Count what has come, up to what is ever held of an upload at once."""
+        more = min(size, _HELD_BYTES - self._held)
+        if more <= 0 or self._share is None:
+            return
+        if not self._share.take(more):
+            raise Busy("too many large requests at once (server.bodies_budget_bytes)", headers={"Retry-After": "1"})
+        self._held += more
 
     def _too_large(self) -> BodyTooLarge:
         limit = self._settings.max_upload_bytes

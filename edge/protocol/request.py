@@ -26,6 +26,7 @@ MAX_ELEMENTS = 1_000_000  # about 70 ms and 240 MB of Python objects at the wors
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 # Some thousand strings and what is between them: all at once would take 50 times the memory of the body.
 _PIECE = re.compile(rb'(?:[^"]*+"(?:[^"\\]++|\\.)*+"?){1,4096}+|[^"]++', re.DOTALL)
+_NO_MEMORY = "Not enough memory"  # how orjson begins to say so, in an error that is otherwise the text's fault
 _BRACKET = re.compile(rb"[\[\]{}]")
 
 # Parameters that no server can stream: such a request goes upstream as it is, and its connection is closed if the
@@ -177,6 +178,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
 
     Raises:
         BadRequest: empty, malformed, not an object, nested too deep, or with too many elements.
+        MemoryError: there is not enough for it now.
     """
     if not raw.strip():
         raise BadRequest("the request body is empty; send a JSON object")
@@ -184,6 +186,8 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
+        if str(error).startswith(_NO_MEMORY):
+            raise MemoryError from None
         raise BadRequest(f"the request body is not valid JSON: {error}") from None
     if not isinstance(body, dict):
         raise BadRequest("the request body must be a JSON object")

@@ -76,13 +76,13 @@ async def test_a_slow_upload_is_no_failure(serve: Serve, fake: FakeModel) -> Non
 
 
 async def test_all_uploads_together_are_bounded(serve: Serve, fake: FakeModel) -> None:
-    edge = await serve(upstream=ALLOWED, server={"bodies_budget_bytes": 600_000, "max_body_bytes": 100_000})
+    edge = await serve(upstream=ALLOWED, server={"bodies_budget_bytes": 100_000, "max_body_bytes": 50_000})
+    fake.script(no_read(), stall())
     async with RawClient(edge.port) as client:
         await begin(client, 1_000_000)
-        await client.send(first_part() + noise(100_000))
-        fake.script(no_read(), stall())
-        await edge.lines.wait("start")
-        answer = await ask(edge.port, TRANSCRIPTIONS, form(), FORM)
+        await client.send(first_part() + noise(45_000))
+        await edge.wait(lambda: edge.edge.bodies.budget.used > 45_000)
+        answer = await ask(edge.port, TRANSCRIPTIONS, form(noise(60_000)), FORM)
         assert (answer.status, answer.json["error"]["code"]) == (503, "server_is_overloaded")
         client.close()
     await edge.record()

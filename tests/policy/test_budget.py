@@ -34,6 +34,24 @@ def test_giving_back_twice_gives_back_once() -> None:
     assert (budget.used, budget.peak) == (0, 100)
 
 
+def test_one_holder_has_a_part_only_and_leaves_the_rest_to_others() -> None:
+    budget = Budget(100, each=40)
+    shares = [budget.share("a") for _ in range(3)]
+    assert shares[0].take(30)
+    assert not shares[1].take(11)
+    assert shares[1].take(10)
+    assert not shares[2].take(1)
+    assert shares[0].take(20, made_here=True), "what Edge itself makes of it is bounded by the whole"
+    assert not shares[0].take(41, made_here=True)
+    assert budget.share("b").take(40)
+    assert not budget.share("c").take(1), "all of it is held"
+    for share in shares:
+        share.give_back()
+        share.give_back()
+    assert budget.held == {"b": 40}
+    assert budget.share().take(60), "of nobody in particular"
+
+
 @unhurried
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 60) | st.none())))
 def test_any_order_adds_up(steps: list[tuple[int, int | None]]) -> None:

@@ -95,6 +95,11 @@ class EdgeProcess:
         text = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
         return sum(int(kilobytes) * 1024 for kilobytes in re.findall(r"Private_\w+: +(\d+) kB", text))
 
+    def peak_memory(self) -> int:
+        """The most resident bytes there ever were."""
+        text = Path(f"/proc/{self.process.pid}/status").read_text()
+        return next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("VmHWM"))
+
     def children(self) -> set[int]:
         """Process ids of its children."""
         tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
