@@ -93,11 +93,11 @@ class Edge:
         self.callers = Callers(
             settings.auth, KeyRing(lambda: stores.keys, self.log), lambda auth: KeySet(auth, self.log)
         )
-        self.face = Face(settings, clock, tell, self.callers)
+        self.face = Face(settings, clock, tell, self.callers, self.fleet.hop)
         app = make_app(self._house, self.face, self.bodies, self.sessions, self.metrics)
         app.add_routes(tickets.routes(self.callers, self.bodies))
         self.listener = Listener(app, settings.server, connection_limit(settings.server), self.face)
-        self._admin_face = Face(for_operators(settings), clock, tell, Anybody())
+        self._admin_face = Face(for_operators(settings), clock, tell, Anybody(), self.fleet.hop)
         admin = make_admin_app(self._house, self._admin_face, self.metrics)
         self.admin_listener = Listener(admin, settings.server, _ADMIN_CONNECTIONS, self._admin_face)
         kept = (self.sessions, stores, self.keeper)

@@ -174,6 +174,12 @@ class ShuttingDown(EdgeError):
     status, type, code, retryable = 503, "server_error", "shutting_down", True
 
 
+class LoopDetected(EdgeError):
+    """The request has been here before: upstreams point at each other."""
+
+    status, type, code = 508, "server_error", "loop_detected"
+
+
 class InternalError(EdgeError):
     """A bug of ours, told like every other failure."""
 

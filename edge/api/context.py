@@ -29,6 +29,7 @@ class Context:
         client: The address of who is calling, as far as it can be believed; None if it has gone already.
         principal: Set once it is known who calls.
         exchanged: It became an exchange, which has a record of its own.
+        passed: The Edges that it has passed before this one.
     """
 
     request_id: str
@@ -38,6 +39,7 @@ class Context:
     client: str | None = None
     principal: Principal | None = None
     exchanged: bool = False
+    passed: tuple[str, ...] = ()
 
 
 _REQUEST_LINE = re.compile(rb"\b[A-Z]{3,20} (/[A-Za-z0-9_./-]*)")

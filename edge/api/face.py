@@ -17,6 +17,7 @@ from edge.api.callers import WhoCalls
 from edge.api.context import CONTEXT, Context, make_context, surface_path
 from edge.errors import Busy, EdgeError, Forbidden, InternalError, MethodNotAllowed, NotFound, ShuttingDown
 from edge.policy.client import UNIX, Proxies
+from edge.policy.hops import HEADER, Hop
 from edge.policy.hosts import Hosts, Origins
 from edge.settings import Settings
 from edge.stream.writer import deliver
@@ -44,9 +45,12 @@ class Face:
         leaving: Each answer closes its connection: whoever sends more is to connect again, to whoever listens then.
     """
 
-    def __init__(self, settings: Settings, clock: Callable[[], float], tell: Refused, callers: WhoCalls) -> None:
+    def __init__(
+        self, settings: Settings, clock: Callable[[], float], tell: Refused, callers: WhoCalls, hop: Hop
+    ) -> None:
         self._clock = clock
         self._callers = callers
+        self._hop = hop
         self._tell = tell
         self.leaving = False
         self.follow(settings)
@@ -145,6 +149,7 @@ class Face:
             if not headers:
                 raise Forbidden("this origin may not call; see server.cors_origins")
             return web.Response(status=204, headers=headers)
+        context.passed = self._hop.passed(request.headers.getall(HEADER, ()))
         if request.path not in _OPEN:
             context.principal = await self._callers.identify(request, context.client)
         return None

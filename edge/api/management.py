@@ -10,7 +10,7 @@ These requests are rare, may take hours, and are no generations: neither the rel
 import asyncio
 import io
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import NamedTuple
 
 import aiohttp
@@ -21,6 +21,7 @@ from yarl import URL
 from edge.api.body import Bodies
 from edge.api.context import CONTEXT, caller
 from edge.api.face import Handler
+from edge.api.hops import hops_of
 from edge.errors import Forbidden, NoUpstream, Unsupported, UpstreamUnreachable
 from edge.policy.permission import check_admin
 from edge.protocol.ndjson import encode_line
@@ -63,7 +64,7 @@ def routes(house: House, bodies: Bodies) -> list[web.RouteDef]:
             try:
                 asked = parse_object(await bodies.read_raw(request, share))
                 passed = _Passed(path, {"Content-Type": "application/json"}, io.BytesIO(orjson.dumps(asked)))
-                return await _pass_on(request, member, passed, house.settings.stream)
+                return await _pass_on(request, member, passed, house.settings.stream, hops_of(request, fleet))
             finally:
                 share.give_back()
 
@@ -76,10 +77,14 @@ def routes(house: House, bodies: Bodies) -> list[web.RouteDef]:
             raise Forbidden("blobs are not taken from browsers")
         path = f"/api/blobs/{request.match_info['digest']}"  # nothing but digits, as the route says
         if request.method == "HEAD":
-            return await _pass_on(request, member, _Passed(path, {}, None), house.settings.stream)
+            return await _pass_on(
+                request, member, _Passed(path, {}, None), house.settings.stream, hops_of(request, fleet)
+            )
         length = request.headers.get("Content-Length")
         headers = {"Content-Type": "application/octet-stream", **({} if length is None else {"Content-Length": length})}
-        return await _pass_on(request, member, _Passed(path, headers, request.content), house.settings.stream)
+        return await _pass_on(
+            request, member, _Passed(path, headers, request.content), house.settings.stream, hops_of(request, fleet)
+        )
 
     return [
         *(web.route(method, path, json(path)) for method, path in _JSON_ROUTES),
@@ -109,11 +114,11 @@ def _manageable(fleet: Fleet) -> Member:
 
 
 async def _pass_on(
-    request: web.Request, member: Member, passed: _Passed, settings: StreamSettings
+    request: web.Request, member: Member, passed: _Passed, settings: StreamSettings, hops: Mapping[str, str]
 ) -> web.StreamResponse:
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_s)
     url = URL(member.url + passed.path, encoded=True)
-    headers = {"Accept-Encoding": "identity", **_credentials(member.settings), **passed.headers}
+    headers = {"Accept-Encoding": "identity", **_credentials(member.settings), **passed.headers, **hops}
     async with aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session:
         try:
             answer = await session.request(

@@ -5,6 +5,7 @@ Must not: generate anything, or change a model (``management`` does).
 """
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from aiohttp import web
 from edge.api.answer import json_answer
 from edge.api.body import Bodies
 from edge.api.context import caller
+from edge.api.hops import hops_of
 from edge.errors import NotFound
 from edge.policy.permission import may_use
 from edge.policy.routing import printable, route
@@ -54,7 +56,8 @@ def routes(fleet: Fleet, bodies: Bodies) -> list[web.RouteDef]:
         principal = caller(request)
         members = [member for member in fleet.members if member.up]
         found: dict[str, object] = {}
-        for models in await asyncio.gather(*map(_running_at, members)):
+        hops = hops_of(request, fleet)
+        for models in await asyncio.gather(*(_running_at(member, hops) for member in members)):
             for model in models:
                 name = str(model.get("name"))
                 if may_use(principal, name):
@@ -72,7 +75,7 @@ def routes(fleet: Fleet, bodies: Bodies) -> list[web.RouteDef]:
         card = fleet.model(name)
         if card is None or not may_use(caller(request), name):
             raise NotFound(f"model '{printable(name)}' not found", code="model_not_found", param="model")
-        return await _shown_by(fleet, name, asked) or json_answer(shown(card))
+        return await _shown_by(fleet, name, asked, hops_of(request, fleet)) or json_answer(shown(card))
 
     return [
         web.get("/", home),
@@ -120,21 +123,21 @@ def _pool(member: Member) -> Pool | None:
     return upstream.pool if isinstance(upstream, Relay) and member.native & OLLAMA else None
 
 
-async def _running_at(member: Member) -> list[dict[str, Any]]:
+async def _running_at(member: Member, hops: Mapping[str, str]) -> list[dict[str, Any]]:
     """What a member has in memory: an Ollama says so, any other has all its models there."""
     pool = _pool(member)
     if pool is None:
         return [running(card) for card in member.model_cards]
     try:
         async with asyncio.timeout(_ASK_S):
-            answer = await get(pool, "/api/ps", _MOST_BYTES)
+            answer = await get(pool, "/api/ps", _MOST_BYTES, hops)
     except _NO_ANSWER:
         return []
     models = _decoded(answer).get("models")
     return [model for model in models if isinstance(model, dict)] if isinstance(models, list) else []
 
 
-async def _shown_by(fleet: Fleet, name: str, asked: dict[str, Any]) -> web.Response | None:
+async def _shown_by(fleet: Fleet, name: str, asked: dict[str, Any], hops: Mapping[str, str]) -> web.Response | None:
     """What the Ollama that has the model says of it."""
     member = next((member for member in fleet.members if member.up and name in member.models), None)
     pool = None if member is None else _pool(member)
@@ -142,7 +145,7 @@ async def _shown_by(fleet: Fleet, name: str, asked: dict[str, Any]) -> web.Respo
         return None
     try:
         async with asyncio.timeout(_ASK_S):
-            answer = await post(pool, "/api/show", orjson.dumps({**asked, "model": name}), _MOST_BYTES)
+            answer = await post(pool, "/api/show", orjson.dumps({**asked, "model": name}), _MOST_BYTES, hops)
     except _NO_ANSWER:
         return None
     told = _decoded(answer)

@@ -5,11 +5,12 @@ known already.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from aiohttp import web
 
 from edge.api.answer import json_answer
-from edge.api.context import caller
+from edge.api.context import CONTEXT, caller
 from edge.errors import NotFound
 from edge.policy.permission import check_admin, may_use
 from edge.policy.routing import printable
@@ -47,10 +48,10 @@ def models(fleet: Fleet) -> list[web.RouteDef]:
     """``/v1/models /v1/models/{id}``."""
 
     async def cards(request: web.Request) -> web.Response:
-        principal = caller(request)
-        return json_answer(
-            {"object": "list", "data": [card for card in fleet.models() if may_use(principal, card["id"])]}
-        )
+        principal, passed = caller(request), request[CONTEXT].passed
+        # Another Edge is told more; see ``upstream.edges``.
+        found: dict[str, Any] = fleet.models_for(passed) if passed else {"object": "list", "data": fleet.models()}
+        return json_answer({**found, "data": [card for card in found["data"] if may_use(principal, card["id"])]})
 
     async def card(request: web.Request) -> web.Response:
         name = request.match_info["id"]

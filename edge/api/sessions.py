@@ -140,6 +140,7 @@ def _exchange(house: House, request: web.Request, wanted: Wanted, held: Held, sh
         resume=True,
         session=wanted.session_id,
         lane=lane,
+        passed=context.passed,
         ended=ended,
         forsaken=held.forsaken,
     )

@@ -69,6 +69,7 @@ def _handler(house: House, bodies: Bodies, surface: Surface) -> Handler:
                 upload=upload,
                 resume=again,
                 lane=lane,
+                passed=context.passed,
             )
             context.exchanged = True
             exchange = Exchange(house, asked, prepared)

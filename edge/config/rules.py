@@ -30,13 +30,14 @@ _SIMULATED = frozenset({"chat", "completions", "embeddings"})
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - recognised here, not bound
 
 # Headers that belong to the connection, to the body, or to Edge's own promises (the last line: an encoding it could
-# not look into, its own request id, and what makes llama.cpp generate on after a disconnect).
+# not look into, its own request id, what keeps requests from going in a circle, and what makes llama.cpp generate on
+# after a disconnect).
 _NOT_SETTABLE = frozenset(
     {
         *("connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization"),
         *("te", "trailer", "transfer-encoding", "upgrade"),
         *("expect", "host", "content-length", "content-type", "content-encoding"),
-        *("accept-encoding", "x-request-id", "x-conversation-id"),
+        *("accept-encoding", "x-request-id", "cdn-loop", "x-conversation-id"),
     }
 )
 

@@ -90,7 +90,8 @@ class Attempts:
     def _route(self) -> None:
         exchange = self._exchange
         prepared = exchange.prepared
-        self._candidates = route(prepared.surface, prepared.model, exchange.house.fleet.members)
+        members = exchange.house.fleet.members_for(prepared.model, exchange.asked.passed)
+        self._candidates = route(prepared.surface, prepared.model, members)
 
     def _seek(self, *, first: bool = False) -> None:
         """Open a call as soon as one of the candidates has a slot for it. ``first``: see ``Admission.enter``.
@@ -145,7 +146,7 @@ class Attempts:
     def _compose(self, member: Member) -> Call:
         exchange = self._exchange
         asked = exchange.asked
-        headers = {**asked.headers, "x-request-id": asked.request_id}
+        headers = {**asked.headers, "x-request-id": asked.request_id, **exchange.house.fleet.hop.onward(asked.passed)}
         terms = Terms(asked.dialect, exchange.settings.stream, headers, exchange.stream_id, asked.upload)
         return compose(exchange.prepared, member, terms)
 

@@ -104,6 +104,7 @@ class Asked:
         ended: Called once with the generation when that has ended, whatever its reader still does.
         forsaken: Called each time that nobody reads it any more, and it goes on for one that may come back.
         upload: The body, where it is passed on as it comes.
+        passed: The Edges that the request has passed before this one.
     """
 
     request_id: str
@@ -121,6 +122,7 @@ class Asked:
     ended: Callable[[Generation], None] | None = None
     forsaken: Callable[[], None] | None = None
     upload: Upload | None = None
+    passed: tuple[str, ...] = ()
 
 
 class Exchange:

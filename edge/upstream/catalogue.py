@@ -5,7 +5,10 @@ drop fields of a card that Edge does not know.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
+from edge.policy.hops import meet
+from edge.upstream.edges import EDGE, VIA, Way
 from edge.upstream.health import Member
 from edge.upstream.servers import Card
 
@@ -18,6 +21,31 @@ def merged(members: Iterable[Member]) -> list[Card]:
             for card in member.model_cards:
                 found.setdefault(card["id"], _completed(card, member))
     return list(found.values())
+
+
+def listed(members: Iterable[Member], own: str, asker: tuple[str, ...]) -> dict[str, Any]:
+    """The model list for another Edge; see ``edges``.
+
+    Args:
+        members: Of this Edge.
+        own: This Edge.
+        asker: The Edges that the request has passed.
+    """
+    up = [member for member in members if member.up]
+    found: dict[str, tuple[Way, Card]] = {}
+    for member in up:
+        for card in member.model_cards:
+            way = () if member.ways is None else member.ways.to(card["id"])
+            known = found.get(card["id"])
+            if not meet(way, asker) and (known is None or len(way) < len(known[0])):
+                found[card["id"]] = way, _completed(card, member)
+    anyway = [() if member.ways is None else member.ways.any for member in up]
+    ways = [way for way in anyway if way is not None and not meet(way, asker)]
+    return {
+        "object": "list",
+        "data": [{**card, VIA: way} if way else card for way, card in found.values()],
+        EDGE: {"id": own, "via": min(ways, key=len, default=None)},
+    }
 
 
 def _completed(card: Card, member: Member) -> Card:

@@ -10,6 +10,7 @@ from collections.abc import Set as AbstractSet
 from msgspec.structs import replace
 from yarl import URL
 
+from edge.policy.hops import Hop
 from edge.settings import CLOUD_URLS, Settings
 from edge.settings import Upstream as UpstreamSettings
 from edge.upstream import simulator
@@ -32,10 +33,11 @@ class Place:
         kind: What it is as long as nothing has answered.
     """
 
-    def __init__(self, settings: UpstreamSettings, *, configured: bool) -> None:
+    def __init__(self, settings: UpstreamSettings, hop: Hop, *, configured: bool) -> None:
         self.settings = settings
         self.configured = configured
-        self.pool = Pool(settings)
+        self.hop = hop
+        self.pool = Pool(settings, hop)
         self.member: Member | None = None
         self.found: Found | None = None
         self.kind = _KINDS.get(settings.kind, Kind.GENERIC)
@@ -55,7 +57,7 @@ class Place:
 
     def renew_pool(self) -> Pool:
         """Hand out the pool, whose streams may still be running, and look with another from now on."""
-        pool, self.pool = self.pool, Pool(self.settings)
+        pool, self.pool = self.pool, Pool(self.settings, self.hop)
         return pool
 
     def named_for(self, kind: Kind) -> UpstreamSettings:
@@ -69,18 +71,18 @@ class Place:
         return url.host in _LOOPBACK and url.port in own_ports
 
 
-def places(settings: Settings, own_ports: AbstractSet[int]) -> list[Place]:
+def places(settings: Settings, own_ports: AbstractSet[int], hop: Hop) -> list[Place]:
     """All places to look at; must be called with the loop running.
 
     Raises:
         OSError: the ``ca_file`` of an upstream cannot be used.
     """
     if settings.upstream:
-        return [Place(_placed(upstream), configured=True) for upstream in settings.upstream]
+        return [Place(_placed(upstream), hop, configured=True) for upstream in settings.upstream]
     if not settings.discovery.enabled:
         return []
     return [
-        Place(UpstreamSettings(name=f"port-{port}", url=f"http://127.0.0.1:{port}"), configured=False)
+        Place(UpstreamSettings(name=f"port-{port}", url=f"http://127.0.0.1:{port}"), hop, configured=False)
         for port in dict.fromkeys(settings.discovery.ports)
         if port not in own_ports
     ]

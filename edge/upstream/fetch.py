@@ -5,7 +5,7 @@ repeat a request, but for one that a dead pooled connection swallowed.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from edge.upstream.connection import Connection, Ended, Head
@@ -24,19 +24,25 @@ class Answer:
     body: bytes
 
 
-async def get(pool: Pool, path: str, most_bytes: int) -> Answer:
+async def get(pool: Pool, path: str, most_bytes: int, hops: Mapping[str, str] | None = None) -> Answer:
     """Fetch ``path``, with a body of at most ``most_bytes``.
+
+    Args:
+        pool: Of whoever is asked.
+        path: What for.
+        most_bytes: A longer body is left out.
+        hops: See ``policy.hops``: what a request that this is done for has passed; None = it is done for no request.
 
     Raises:
         Unreachable: no connection could be made.
         Malformed, Ended, OSError: it did not answer, or not in HTTP.
     """
-    return await _fetch(pool, pool.head("GET", path), b"", most_bytes)
+    return await _fetch(pool, pool.head("GET", path, pool.hop_headers if hops is None else hops), b"", most_bytes)
 
 
-async def post(pool: Pool, path: str, body: bytes, most_bytes: int) -> Answer:
+async def post(pool: Pool, path: str, body: bytes, most_bytes: int, hops: Mapping[str, str]) -> Answer:
     """Post JSON to a ``path`` where that changes nothing; the rest as for ``get``."""
-    headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **hops}
     return await _fetch(pool, pool.head("POST", path, headers), body, most_bytes)
 
 

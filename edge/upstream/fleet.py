@@ -7,19 +7,21 @@ does not answer looks, or tell a secret.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from edge.errors import LoopDetected
 from edge.policy.admission import Admission
+from edge.policy.hops import Hop, meet
 from edge.protocol.canonical import Target
 from edge.protocol.surface import Surface
 from edge.settings import Settings
 from edge.settings import Upstream as UpstreamSettings
 from edge.upstream.base import Upstream
-from edge.upstream.catalogue import merged
+from edge.upstream.catalogue import listed, merged
 from edge.upstream.discovery import Place, places
 from edge.upstream.health import MISSES_TO_BE_GONE, Member
 from edge.upstream.pool import Pool
@@ -33,6 +35,7 @@ __all__ = ["Fleet", "Make", "Member"]
 
 FIRST_LOOK_S = 2.5  # a little over one probe: a server that hangs must not hold up the start
 LOGGED_MODELS = 20
+_AFTER_NEWS_S = 1.0
 
 Make = Callable[[Pool, UpstreamSettings, Member], Upstream]
 
@@ -44,6 +47,7 @@ class Fleet:
         make: Gives a member its way to open calls; the pool stays the fleet's.
         own_ports: Loopback ports that Edge itself listens on, which are never used as upstreams.
         clock: Seconds, as the admission is told them.
+        hop: This Edge, as others know it; a new one if there is none yet.
 
     Attributes:
         admission: To the slots of all upstreams.
@@ -60,7 +64,9 @@ class Fleet:
         log: "FilteringBoundLogger",
         own_ports: AbstractSet[int] = frozenset(),
         clock: Callable[[], float] = time.monotonic,
+        hop: Hop | None = None,
     ) -> None:
+        self.hop = hop or Hop()
         self._settings = settings
         self._make = make
         self._log = log
@@ -68,11 +74,12 @@ class Fleet:
         self._clock = clock
         self.admission = Admission(rules_of(settings.queue))
         self._queues: dict[Member, MemberQueues] = {}
-        self._places = places(settings, own_ports)
+        self._places = places(settings, own_ports, self.hop)
         self._leaving: list[tuple[Member, Pool]] = []
         self._watcher: asyncio.Task[None] | None = None
         self._looked = asyncio.Event()
         self._closed = False
+        self._news = False  # something has changed with the last look, and there are Edges among the members
         for place in self._places:
             if place.configured:
                 self._join(place, place.settings, place.kind)
@@ -119,7 +126,7 @@ class Fleet:
         Raises:
             OSError: the ``ca_file`` of an upstream cannot be used; nothing has changed then.
         """
-        wanted = [self._known(place) or place for place in places(settings, self._own_ports)]
+        wanted = [self._known(place) or place for place in places(settings, self._own_ports, self.hop)]
         new = [place for place in wanted if place not in self._places]
         for place in new:
             if place.configured:
@@ -172,6 +179,24 @@ class Fleet:
         }
         return ready, {"ready": ready, "upstreams": upstreams, "reason": None if ready else self._reason()}
 
+    def members_for(self, model: str | None, passed: Sequence[str]) -> tuple[Member, ...]:
+        """Those that can be asked for a request that has passed these Edges: none that leads back to one of them.
+
+        Raises:
+            LoopDetected: each does.
+        """
+        members = self.members
+        if not passed or not members:
+            return members
+        onward = tuple([m for m in members if m.ways is None or not meet(m.ways.to(model), passed)])
+        if not onward:
+            raise LoopDetected("every upstream that could be asked leads back to an Edge that the request has passed")
+        return onward
+
+    def models_for(self, passed: tuple[str, ...]) -> dict[str, Any]:
+        """The model list for another Edge; see ``catalogue.listed``."""
+        return listed(self.members, self.hop.id, passed)
+
     def models(self) -> list[Card]:
         """The models that can be had now, each id once."""
         return merged(self.members)
@@ -190,11 +215,14 @@ class Fleet:
     async def _watch(self) -> None:
         while True:
             try:
+                self._news = False
                 await self.look()
             except Exception:  # noqa: BLE001 - a bug of ours in one look must not end the looking
                 self._log.error("looking for upstreams failed", exc_info=True)
             self._looked.set()
-            await asyncio.sleep(self._settings.discovery.interval_s)
+            interval_s = self._settings.discovery.interval_s
+            # What one Edge tells depends on what another told it: news goes through a circle without a wait each time.
+            await asyncio.sleep(min(interval_s, _AFTER_NEWS_S) if self._news else interval_s)
 
     def _known(self, wanted: Place) -> Place | None:
         """The place that is there already, with the same settings."""
@@ -249,8 +277,10 @@ class Fleet:
             return
         if found.kind is Kind.EDGE and place.is_ours(self._own_ports):
             found = replace(found, up=False, why="is this Edge itself", listless=False)
-        before = _seen(member)
+        before, ways = _seen(member), member.ways
         member.take(found)
+        if (before, ways) != (_seen(member), member.ways):
+            self._news = any(one.ways is not None for one in self.members)
         self._changed(member, before)
 
     def _join(self, place: Place, settings: UpstreamSettings, kind: Kind) -> None:

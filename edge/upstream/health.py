@@ -16,6 +16,7 @@ from edge.protocol.surface import Surface
 from edge.protocol.transcode import reachable, target
 from edge.settings import Upstream as UpstreamSettings
 from edge.upstream.base import Upstream
+from edge.upstream.edges import Ways
 from edge.upstream.servers import CLOUDS, TRAITS, Card, Found, Kind
 
 MISSES_TO_BE_GONE = 2  # one late or failed answer is a restart or a hiccup
@@ -35,6 +36,7 @@ class Member:
         url: Where it is, without any secret; empty if it is in Edge itself.
         why: Why it is not up, as a phrase that follows its name; None while it is up.
         model_cards: The entries of its last model list, as they came; kept while it is down.
+        ways: Of another Edge, how it reaches its models; None for a model server, and for an Edge that does not say.
         any_model: It answers whatever model is named.
         repairs: Faults of its streams that are mended.
         slots: Requests that it is given at once; None = any number.
@@ -55,6 +57,7 @@ class Member:
         self.any_model = False
         self.model_cards: list[Card] = []
         self.models: frozenset[str] = frozenset()
+        self.ways: Ways | None = None
         self.active = 0
         self.misses = 0
         self.since = int(time.time())
@@ -122,6 +125,7 @@ class Member:
         if found.cards is not None:
             self.model_cards = list(found.cards)
             self.models = frozenset(card["id"] for card in found.cards)
+            self.ways = found.ways
             self.any_model = found.listless or (TRAITS[found.kind].answers_any and len(self.models) == 1)
 
     def _missed(self, found: Found) -> None:

@@ -16,6 +16,7 @@ from aiohappyeyeballs import start_connection
 from yarl import URL
 
 from edge import __version__
+from edge.policy.hops import Hop
 from edge.settings import Upstream as UpstreamSettings
 from edge.upstream.connection import Connection
 
@@ -37,15 +38,20 @@ _AddrInfo = tuple[Any, ...]  # as ``getaddrinfo`` gives it
 class Pool:
     """See the module. Made with the loop running.
 
+    Args:
+        settings: Whose connections they are.
+        hop: This Edge, where the upstream may lead back to it.
+
     Raises:
         OSError: ``ca_file`` cannot be read or holds no certificate.
     """
 
-    def __init__(self, settings: UpstreamSettings) -> None:
+    def __init__(self, settings: UpstreamSettings, hop: Hop | None = None) -> None:
         url = URL(settings.url)
         self._host, self._port = url.host or "", url.port or 0
         self._tls = ssl.create_default_context(cafile=settings.ca_file or None) if url.scheme == "https" else None
         self._fixed = _fixed_headers(url, settings)
+        self.hop = hop
         self.closed = False
         self._idle: list[Connection] = []  # the one that was used last is the last
         self._all: set[Connection] = set()
@@ -67,6 +73,11 @@ class Pool:
         if text.count("\r") + text.count("\n") != 2 * (len(lines) - 1):
             raise ValueError("a request header has a line end in it")
         return text.encode("utf-8", "surrogateescape") + b"\r\n\r\n"
+
+    @property
+    def hop_headers(self) -> Mapping[str, str]:
+        """Those of a request that begins here."""
+        return _NONE if self.hop is None else self.hop.headers
 
     def take(self) -> Connection | None:
         """A connection that has been used, or None if a fresh one must be made."""

@@ -20,9 +20,11 @@ from typing import Any
 
 import orjson
 
+from edge.errors import LoopDetected
 from edge.policy.routing import printable
 from edge.protocol.surface import OLLAMA, RELAYED, UPSTREAM_PATHS, Surface
 from edge.upstream.connection import Ended, Malformed
+from edge.upstream.edges import Ways, read
 from edge.upstream.fetch import Answer, Unreachable, get
 from edge.upstream.pool import Pool
 from edge.upstream.working import listed_slots, total_slots
@@ -137,6 +139,7 @@ class Found:
         listless: It answers, but has no model list, as far as its status tells.
         seems: For ``OTHER``, what it calls itself, if anything.
         slots: How many requests it works on at once, if it tells.
+        ways: See ``Member``.
     """
 
     kind: Kind
@@ -147,6 +150,7 @@ class Found:
     seems: str = ""
     mark: Mark | None = None
     slots: int | None = None
+    ways: Ways | None = None
 
 
 async def identify(pool: Pool, before: Found | None = None) -> Found:
@@ -162,6 +166,9 @@ async def identify(pool: Pool, before: Found | None = None) -> Found:
     status = answer.head.status
     cards = cards_in(answer.body) if status == 200 else None
     mark = Mark(status, printable(answer.head.headers.get("server", "")), cards is not None, _owners(cards))
+    told = None if cards is None or pool.hop is None else read(answer.body, cards, pool.hop.id)
+    if told is not None:
+        return _edge(*told, mark)
     if before is not None and before.mark == mark:
         kind, seems = before.kind, before.seems
     else:
@@ -171,6 +178,12 @@ async def identify(pool: Pool, before: Found | None = None) -> Found:
     if cards is not None:
         return Found(kind, up=True, cards=cards, mark=mark, slots=await _slots(pool, kind, mark, before))
     return Found(kind, why=why_not(kind, mark), listless=mark.status in LISTLESS, seems=seems, mark=mark)
+
+
+def _edge(cards: tuple[Card, ...], ways: Ways, mark: Mark) -> Found:
+    if cards or ways.any is not None:
+        return Found(Kind.EDGE, up=True, cards=cards, mark=mark, ways=ways)
+    return Found(Kind.EDGE, why="has no model server but by way of this Edge", cards=(), mark=mark, ways=ways)
 
 
 async def ask(pool: Pool, path: str, within_s: float) -> Answer | Found:
@@ -225,7 +238,7 @@ async def _recognise(pool: Pool, mark: Mark) -> tuple[Kind, str]:
 
 def _declared(mark: Mark) -> Kind | None:
     """What it says it is, in passing."""
-    if mark.server.lower().startswith("edge/"):
+    if mark.server.lower().partition("/")[0] == "edge":
         return Kind.EDGE
     if mark.server == "llama.cpp":
         return Kind.LLAMA_CPP
@@ -268,6 +281,8 @@ def _owners(cards: tuple[Card, ...] | None) -> frozenset[str]:
 
 def why_not(kind: Kind, mark: Mark) -> str:
     """Why it cannot be used, as a phrase that follows its name."""
+    if mark.status == LoopDetected.status:
+        return "leads back to this Edge"
     if kind is Kind.LLAMA_CPP and mark.status == 503:
         return "is loading its model"
     if mark.status in (401, 403):

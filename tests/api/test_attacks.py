@@ -180,7 +180,7 @@ async def test_a_request_id_that_is_no_header_value_is_no_request(
 
 
 SENT_UPSTREAM = {
-    "host", "accept", "accept-encoding", "content-type", "content-length", "user-agent", "x-request-id",
+    "host", "accept", "accept-encoding", "content-type", "content-length", "user-agent", "x-request-id", "cdn-loop",
     "anthropic-version", "anthropic-beta", "openai-beta",
 }  # fmt: skip
 
