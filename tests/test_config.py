@@ -376,6 +376,12 @@ class TestEnvironment:
             "EDGE_STREAMS_CONNECT_S is ignored: Edge has no such setting; did you mean EDGE_STREAM_CONNECT_S?",
         ]
 
+    def test_a_static_key_that_can_be_guessed_is_a_warning(self, file):
+        file.write_text('[auth]\nkeys = ["fifteen-letters", "sixteen--letters"]')
+        (warning,) = load(file, {}).warnings
+        assert warning.startswith("auth.keys: item 1 is shorter than 16 characters")
+        assert "fifteen" not in warning
+
     def test_a_variable_that_the_file_refers_to_is_no_mistake(self, file):
         file.write_text(f'{UP}api_key = "${{EDGE_UPSTREAM_TOKEN}}"\n')
         loaded = load(file, {"EDGE_UPSTREAM_TOKEN": "t"})

@@ -15,6 +15,7 @@ from edge.config.problems import Conflict
 from edge.settings import Auth, Settings
 
 MIN_KEY_CHARS = 8
+GOOD_KEY_CHARS = 16
 MIN_SECRET_BYTES = 32  # RFC 7518, 3.2: as many as the hash has; somebody who has a token can try secrets at leisure
 
 _VISIBLE = re.compile(r"[!-~]+")
@@ -35,6 +36,16 @@ def authentication(settings: Settings) -> Iterator[Conflict]:
 def asks_for_keys(auth: Auth) -> bool:
     """Whether the settings by themselves let nobody in without a credential."""
     return bool(auth.keys or auth.require_key or auth.jwt_secret or auth.jwt_jwks)
+
+
+def weak_keys(auth: Auth) -> list[str]:
+    """A warning for each static key that can be guessed."""
+    return [
+        f"auth.keys: item {n} is shorter than {GOOD_KEY_CHARS} characters and can be guessed; "
+        "make a random one: openssl rand -hex 32"
+        for n, key in enumerate(auth.keys, start=1)
+        if len(key) < GOOD_KEY_CHARS
+    ]
 
 
 def _keys(auth: Auth) -> Iterator[Conflict]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edge.config.authentication import weak_keys
 from edge.config.fields import KEYS, LISTED, SECTIONS, convert, env_name, faults, section_of
 from edge.config.home import expanded, no_place
 from edge.config.lines import find_lines, line_of
@@ -60,7 +61,7 @@ def load(
     problems = found.problems + _impossible(found, settings) + _homeless(found, settings, environ) + problems
     if problems:
         raise ConfigError(sorted(problems, key=lambda problem: (problem.line is None, problem.line or 0)))
-    return Loaded(settings, path, warnings)
+    return Loaded(settings, path, warnings + weak_keys(settings.auth))
 
 
 def _read(found: Found, path: Path) -> None:

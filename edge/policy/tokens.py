@@ -5,7 +5,6 @@ itself (PyJWT does), look at a claim before that, or follow anything that a toke
 and ``jwk`` mean nothing here, and ``kid`` is compared with those that are known, and nothing else.
 """
 
-import math
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -23,7 +22,11 @@ _ADMIN = "edge-admin"
 _MOST_NAME_CHARS = 128
 _MOST_KID_CHARS = 256
 _LIMITS_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")  # half a character, which JSON can say and UTF-8 cannot
 _MOST_BELIEVED = 1024
+_MOST_TIME = 2.0**53  # whole numbers beyond are not told apart, and far beyond they are no floats at all
+_MOST_LIMIT = 2**53
+_LEAST_WEIGHT, _MOST_WEIGHT = 1e-6, 1e15  # as of a key that is made
 _CHECKED_HERE = {"verify_exp": False, "verify_nbf": False, "verify_iat": False}  # against the clock that is passed in
 
 
@@ -166,9 +169,9 @@ def _time(claims: Mapping[str, Any], name: str) -> float | None:
     value = claims.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _MOST_TIME:  # NaN is not
         raise _refused(f"has no time in {name}")
-    return value
+    return float(value)
 
 
 def _is_fit(name: str) -> bool:
@@ -183,7 +186,7 @@ def _words(claims: Mapping[str, Any], path: str) -> tuple[str, ...] | None:
     if not isinstance(value, str | list | None):
         raise _refused(f"has no list of texts in {path}")
     words = _split(value or [])
-    if not all(isinstance(word, str) for word in words):
+    if not all(isinstance(word, str) and _SURROGATE.search(word) is None for word in words):
         raise _refused(f"has no list of texts in {path}")
     return tuple(words)
 
@@ -205,7 +208,7 @@ def _are_limits(value: dict[str, Any]) -> bool:
     known = {field.name for field in fields(Allowance)}
     return set(value) <= known and all(
         limit is None
-        or (type(limit) is int and limit >= 0)
-        or (name == "weight" and type(limit) is float and 0 < limit < math.inf)
+        or (name != "weight" and type(limit) is int and 0 <= limit <= _MOST_LIMIT)
+        or (name == "weight" and type(limit) in (int, float) and _LEAST_WEIGHT <= limit <= _MOST_WEIGHT)
         for name, limit in value.items()
     )

@@ -9,7 +9,6 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +16,7 @@ from typing import TypeVar
 from edge.store.base import Hear, StoreDown, Unusable
 from edge.store.sqlite_lease import Lease
 from edge.store.sqlite_threads import FAULTS, Errand, Part, Reader, Round, Writer
+from edge.threads import Threads
 
 T = TypeVar("T")
 
@@ -63,8 +63,8 @@ class SqliteFile:
         self._round: asyncio.Future[Round] | None = None
         self._writer = Writer(path, locked_s, self.lease, self._parts)
         self._reader = Reader(path, locked_s, self._writer)
-        self._writing = ThreadPoolExecutor(1, "edge-store-write")
-        self._reading = ThreadPoolExecutor(1, "edge-store-read")
+        self._writing = Threads(1, "edge-store-write")
+        self._reading = Threads(1, "edge-store-read")
 
     def __repr__(self) -> str:
         return f"<SqliteFile {self.path}{'' if self.up else ' down: ' + self._why}>"

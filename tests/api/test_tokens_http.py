@@ -1,5 +1,6 @@
 """Tokens through the socket: keys that are fetched, rotated and kept, and that nothing of a token gets out."""
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from support.raw import CHAT, MESSAGES, Answer, ask
 from support.running import Running, Serve, Tape
 from support.sessions import STREAM
 from support.shapes import assert_told, get, valid_body
-from support.tokens import AUDIENCE, ISSUER, SECRET, claims, jwk, jwks, raw, signed_with_secret, token
+from support.tokens import AUDIENCE, ISSUER, SECRET, claims, jwk, jwks, raw, signed_as_it_is, signed_with_secret, token
 
 from edge.telemetry import log
 from edge.upstream import jwks as fetching
@@ -253,3 +254,27 @@ async def test_who_is_refused_opens_no_connection_to_an_upstream(serve: Serve, i
             assert (await get(edge.port, f"{STREAM}?prompt=x&ticket={text}")).status == 401
         assert len(upstream.connections) == before
         assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"exp": 10**400}, {"exp": 1e308}, {"exp": -(10**400)}, {"exp": float("nan")}, {"exp": 2**63}, {"exp": True},
+        {"nbf": 10**400}, {"nbf": -(10**400)}, {"iat": 10**400}, {"iat": "x"}, {"jti": 7}, {"sub": "\ud800"},
+        {"sub": "x" * 4000}, {"sub": ["bob"]}, {"iss": [1]}, {"aud": {"a": 1}}, {"aud": 10**400},
+        {"limits": {"requests_per_min": 10**400}}, {"limits": {"tokens_per_day": 2**64}},
+        {"limits": {"weight": 5e-324}},
+        {"limits": {"weight": 1e308}}, {"limits": {"weight": 0}}, {"limits": {"weight": 10**400}},
+        {"limits": {"max_tokens": 10**4000}}, {"limits": "no-such-class"}, {"limits": [[]]},
+        {"lane": [[]]}, {"lane": {"batch": 1}}, {"lane": ""}, {"models": "[ [!] *" * 100}, {"models": ["\ud800"]},
+        {"models": [[]]}, {"roles": [{}, []]}, {"roles": 10**400},
+    ],
+)  # fmt: skip
+async def test_no_claim_is_a_failure_of_edge(serve: Serve, odd: dict[str, Any]) -> None:
+    told = {"jwt_lanes_claim": "lane", "jwt_admin_claim": "roles"}
+    told |= {"jwt_models_claim": "models", "jwt_limits_claim": "limits"}
+    edge = await serve(auth={"jwt_secret": SECRET, "jwt_audience": [AUDIENCE], **told})
+    text = signed_as_it_is(json.dumps({**claims(time.time(), models=["*"], lane="batch"), **odd}).encode())
+    for path in (CHAT, "/v1/tickets"):
+        body = valid_body(path) if path == CHAT else {"ttl_s": 60}
+        assert (await ask(edge.port, path, body, bearer(text))).status in (200, 401, 403)

@@ -1,14 +1,19 @@
 """Tokens: which are believed, what they grant, and what hostile ones try."""
 
+import contextlib
+import dataclasses
 import hashlib
 import hmac
 import json
+import math
 from typing import Any
 
 import msgspec
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.streams import unhurried
 from support.tokens import (
     ALGORITHMS,
     AUDIENCE,
@@ -22,6 +27,7 @@ from support.tokens import (
     private,
     raw,
     segment,
+    signed_as_it_is,
     signed_with_secret,
     token,
 )
@@ -29,6 +35,7 @@ from support.tokens import (
 from edge.errors import Unauthorized
 from edge.policy.allowance import Allowance
 from edge.policy.auth import MAX_KEY_CHARS, Principal
+from edge.policy.permission import may_use
 from edge.policy.token_keys import NoKeySet, TokenKeys, from_secret, from_set
 from edge.policy.tokens import Tokens, UnknownKey
 from edge.settings import Auth
@@ -315,3 +322,57 @@ def test_lanes_and_limits() -> None:
 def test_a_claim_that_makes_no_sense_grants_nothing(more) -> None:
     text = token("ed", "d", claims(**more))
     refused(text, jwt_lanes_claim="lane", jwt_limits_claim="limits", jwt_models_claim="models")
+
+
+CLAIMS = {
+    "jwt_principal_claim": "sub",
+    "jwt_models_claim": "models",
+    "jwt_lanes_claim": "lane",
+    "jwt_limits_claim": "limits",
+    "jwt_admin_claim": "roles.edge",
+}
+LIMITS = [field.name for field in dataclasses.fields(Allowance)]
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(0, 4000).map(lambda digits: 10**digits)
+    | st.floats()
+    | st.text(st.characters(codec=None), max_size=20)
+    | st.sampled_from(["bob", "*", "[", "batch", "interactive", "gold", "edge-admin", AUDIENCE, ISSUER, "x" * 5000])
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from([*LIMITS, "edge", ""]) | st.text(max_size=5), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+NAMES = ["iss", "aud", "sub", "exp", "nbf", "iat", "jti", "models", "lane", "limits", "roles", "cnf", "crit"]
+
+
+@unhurried
+@given(st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=3))
+def test_whatever_a_claim_is_the_token_is_believed_or_refused(odd: dict[str, Any]) -> None:
+    good = {**claims(), "models": ["*"], "lane": "batch", "limits": "gold"}
+    text = signed_as_it_is(json.dumps({**good, **odd}).encode())
+    with contextlib.suppress(Unauthorized):
+        principal = check(text, from_secret(SECRET, NONE), **CLAIMS)
+        assert principal.name.encode().startswith(b"jwt:")
+        assert may_use(principal, "m") in (True, False)
+        orjson.dumps([principal.name, principal.models, principal.lanes])  # as a ticket carries them
+        assert principal.until is not None
+        assert principal.until < 2**54
+        if isinstance(principal.limits, Allowance):
+            orjson.dumps(principal.limits)  # as it is told to whoever asks for the usage, and kept
+            assert principal.limits.weight is None or 0 < 1 / principal.limits.weight < math.inf
+
+
+@pytest.mark.parametrize("levels", [100, 1000, 3000])
+@pytest.mark.parametrize("name", NAMES)
+def test_depth_is_no_failure(name: str, levels: int) -> None:
+    deep = b"[" * levels + b"]" * levels
+    text = signed_as_it_is(json.dumps(claims()).encode()[:-1] + b',"%b":%b}' % (name.encode(), deep))
+    with contextlib.suppress(Unauthorized):
+        check(text, from_secret(SECRET, NONE), **CLAIMS)
