@@ -46,7 +46,9 @@ from edge.upstream.simulator import Simulator
 
 # After the drain the rest is ended with the truth; this is for that truth to get out, on top of stream.flush_s.
 _LAST_WORDS_S = 1.0
-_CLOSING_S = 10.0  # sockets, children and a margin
+_CLOSE_PART_S = 3.0  # each takes milliseconds, unless something that it needs is broken
+_CLOSE_STORE_S = 11.0  # a little over what the store gives its last write
+_CLOSING_S = 15.0  # all of them, as far as not everything is broken at once
 _FIRST_WORDS_S = 0.25  # from accepted to the request; nobody waits for it who asks nothing
 _LOOK_S = 0.02
 _SHOWN_CHARS = 200
@@ -59,6 +61,13 @@ class Follower(Protocol):
 
     def follow(self, settings: Settings) -> None:
         """These are in force now; they have been checked, so this cannot fail."""
+
+
+class Closing(Protocol):
+    """A part that is closed at the end."""
+
+    async def close(self) -> None:
+        """Let go of everything."""
 
 
 class Edge:
@@ -206,16 +215,24 @@ class Edge:
             self.log.info("draining", streams=len(self.registry), drain_s=settings.server.drain_s)
         await self.registry.drain(settings.server.drain_s, settings.stream.flush_s + _LAST_WORDS_S)
         self.ticker.close()
-        await self.listener.close()
-        await self.admin_listener.close()
-        await self.fleet.close()
-        await self.bodies.close()
-        await self.sessions.close()
-        await self.callers.close()
-        await self.keeper.close()
+        for part in (self.listener, self.admin_listener, self.fleet, self.bodies, self.sessions, self.callers):
+            await self._close(part, _CLOSE_PART_S)
+        await self._close(self.keeper, _CLOSE_STORE_S)
         log.tell_counts()
         if self._started:
             self.log.info("stopped")
+
+    async def _close(self, part: Closing, within_s: float) -> None:
+        """Close a part; one that cannot be closed, or hangs, does not keep the others, nor the process, from ending."""
+        try:
+            async with asyncio.timeout(within_s):
+                await part.close()
+        except TimeoutError:
+            self.log.warning("not closed", part=type(part).__name__, why=f"not within {within_s:g} s")
+        except (OSError, MemoryError) as error:
+            self.log.warning("not closed", part=type(part).__name__, why=str(error))
+        except Exception:  # whatever it is, the process ends
+            self.log.exception("bug")
 
     async def _hear_out(self) -> None:
         """Serve who was accepted a moment ago and has not said yet what is wanted."""

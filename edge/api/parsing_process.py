@@ -13,8 +13,6 @@ import struct
 from io import BytesIO
 from typing import Any
 
-from edge.telemetry.stray_output import divert
-
 READY = b"+"  # sent once, when signals are ignored
 ASKED = struct.Struct("<QQ")  # lengths of the pickle (what to do) and of the body
 ANSWERED = struct.Struct("<QQ")  # length of the pickle, number of byte strings after it
@@ -56,7 +54,6 @@ def serve(descriptor: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    divert()  # a log that nobody reads must not stop this process either
     with socket.socket(fileno=descriptor) as sock:
         try:
             sock.sendall(READY)

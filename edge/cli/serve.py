@@ -1,12 +1,15 @@
 """``edge serve``: run one process until it is told to stop."""
 
 import asyncio
+import atexit
 import functools
 import gc
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -21,10 +24,12 @@ from edge.store.access import this_user
 from edge.store.base import Unusable
 from edge.telemetry import log
 from edge.telemetry.stray_output import divert
+from edge.threads import Threads
 
 # Objects made before a look for cycles. An exchange makes some hundred, nearly all without cycles: with the default of
 # 700 the looks took 8 % of a small request.
 _GC_THRESHOLD = 10_000
+_OVERDUE_S = 5.0  # after all that has a clock of its own; then the process ends as it is
 
 
 @click.command()
@@ -54,10 +59,24 @@ def serve(
     try:
         import uvloop  # noqa: PLC0415 - there is none on some platforms, and asyncio's own loop serves too
     except ImportError:
-        status = asyncio.run(_serve(loaded, again, predecessor))
+        asyncio.run(_served(loaded, again, predecessor))
     else:
-        status = uvloop.run(_serve(loaded, again, predecessor))
-    sys.exit(status)
+        uvloop.run(_served(loaded, again, predecessor))
+
+
+async def _served(first: Loaded, load_again: Callable[[], Loaded], predecessor: Predecessor | None) -> NoReturn:
+    """Serve, and exit with the status.
+
+    Not before everything is written, but without a wait for threads that hang on a dead disk, and without the new
+    thread in which a loop would wait for them: there may be none to be had.
+    """
+    asyncio.get_running_loop().set_default_executor(Threads(thread_name_prefix="edge"))
+    status = await _serve(first, load_again, predecessor)
+    atexit._run_exitfuncs()  # noqa: SLF001 - what os._exit leaves out, but for the wait for threads
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)
 
 
 def load_or_exit(config: Path | None) -> Loaded:
@@ -96,6 +115,7 @@ async def _serve(first: Loaded, load_again: Callable[[], Loaded], predecessor: P
     finally:
         if not process.replaced:  # else the service goes on, by another process
             attendant.stopping(edge.stops_within_s)
+        asyncio.get_running_loop().call_later(edge.stops_within_s + _OVERDUE_S, os._exit, 1)
         await edge.stop()
         attendant.close()
         pid_file.release()
