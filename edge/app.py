@@ -83,7 +83,7 @@ class Edge:
         self.fleet = Fleet(settings, _upstream, log=self.log, own_ports=own_ports, clock=clock)
         self.registry = Registry()
         self.ticker = Ticker(interval_for(settings.stream), clock)
-        self._stores = stores = Stores(settings, Ear(self.registry), os.environ)
+        self._stores = stores = Stores(settings, Ear(self.registry, self._closed), os.environ)
         self.metrics = Metrics(
             active=lambda: len(self.registry),
             known_models=lambda: self.fleet.known_models,
@@ -103,11 +103,13 @@ class Edge:
             settings.auth, KeyRing(lambda: stores.keys, self.log), lambda auth: KeySet(auth, self.log)
         )
         self.face = Face(settings, clock, tell, self.callers, self.fleet.hop)
+        probes = ops.probes(self.fleet, self.registry, self.callers.closed)
         app = make_app(self._house, self.face, self.bodies, self.sessions, self.metrics)
+        app.add_routes(probes)
         app.add_routes(tickets.routes(self.callers, self.bodies))
         self.listener = Listener(app, settings.server, connection_limit(settings.server), self.face)
         self._admin_face = Face(for_operators(settings), clock, tell, Anybody(), self.fleet.hop)
-        admin = make_admin_app(self._house, self._admin_face, self.metrics)
+        admin = make_admin_app(self._admin_face, self.metrics, probes)
         self.admin_listener = Listener(admin, settings.server, _ADMIN_CONNECTIONS, self._admin_face)
         kept = (self.sessions, stores, self.keeper)
         self._followers: tuple[Follower, ...] = (self.face, self.bodies, *kept, self.limits, self.ticker)
@@ -149,6 +151,9 @@ class Edge:
         await self.listener.start(self._listens, certificate, sockets)
         if self._admin_listens:
             await self.admin_listener.start(self._admin_listens, certificate, admin_sockets)
+
+    def _closed(self) -> str | None:
+        return self.callers.closed()
 
     @property
     def sockets(self) -> dict[str, list[int]]:
@@ -242,10 +247,14 @@ class Edge:
 
 
 class Ear:
-    """``store.base.Hear``: what happens in the store, in log lines; and who is to be stopped."""
+    """``store.base.Hear``: what happens in the store, in log lines; and who is to be stopped.
 
-    def __init__(self, registry: Registry) -> None:
+    ``closed``: why no caller at all can be let in now, if so.
+    """
+
+    def __init__(self, registry: Registry, closed: Callable[[], str | None]) -> None:
         self._registry = registry
+        self._closed = closed
         self._log = log.get_logger()
 
     def stop_asked(self, stream_id: str) -> None:
@@ -256,7 +265,10 @@ class Ear:
 
     def store_failed(self, why: str) -> None:
         """See ``store.base.Hear``."""
-        self._log.error("store down", why=why, effect="streams go on and are kept in memory until it is back")
+        effect = "streams go on and are kept in memory until it is back"
+        if self._closed() is not None:
+            effect = "nobody is let in until it is back, as it has the keys that were made"
+        self._log.error("store down", why=why, effect=effect)
 
     def store_recovered(self, after_s: float) -> None:
         """See ``store.base.Hear``."""
@@ -346,7 +358,6 @@ def make_app(house: House, face: Face, bodies: Bodies, talks: Sessions, metrics:
     app.add_routes(streams.routes(house))
     app.add_routes(ollama.routes(house.fleet, bodies))
     app.add_routes(management.routes(house, bodies))
-    app.add_routes(ops.probes(house.fleet, house.registry))
     app.add_routes(ops.models(house.fleet))
     if not settings.server.admin_listen:
         app.add_routes(ops.exposition(metrics.render))
@@ -354,11 +365,11 @@ def make_app(house: House, face: Face, bodies: Bodies, talks: Sessions, metrics:
     return app
 
 
-def make_admin_app(house: House, face: Face, metrics: Metrics) -> web.Application:
+def make_admin_app(face: Face, metrics: Metrics, probes: list[web.RouteDef]) -> web.Application:
     """The application for the operator's own addresses."""
     app = web.Application(middlewares=[face.middleware])
     app.on_response_prepare.append(face.on_response_prepare)
-    app.add_routes(ops.probes(house.fleet, house.registry))
+    app.add_routes(probes)
     app.add_routes(ops.exposition(metrics.render))
     return app
 

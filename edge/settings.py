@@ -175,7 +175,13 @@ class Auth(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     keys: Annotated[
         list[str], Meta(description="static API keys; use ${VAR} or credential:NAME, not the key itself")
     ] = msgspec.field(default_factory=list)
-    allow_anonymous: Annotated[bool, Meta(description="allow listening beyond loopback without any key")] = False
+    allow_anonymous: Annotated[
+        bool,
+        Meta(
+            description="allow listening beyond loopback without any key, and callers without one while the key store "
+            "cannot be read"
+        ),
+    ] = False
     require_key: Annotated[
         bool, Meta(description="let nobody in without a key, even while none has been made with edge keys create")
     ] = False

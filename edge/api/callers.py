@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from aiohttp import web
 
@@ -53,6 +53,13 @@ class Anybody:
     async def identify(self, _request: web.BaseRequest, _client: str | None) -> Principal:
         """See ``WhoCalls``."""
         return ANONYMOUS
+
+
+class _Refusal(NamedTuple):
+    """Why nobody was let in. ``is_wrong``: a credential was, and it was not just that nobody could tell."""
+
+    told: EdgeError
+    is_wrong: bool
 
 
 class Callers:
@@ -109,15 +116,30 @@ class Callers:
 
     @property
     def required(self) -> bool:
-        """See ``WhoCalls``. While nobody knows whether keys were made, it is assumed."""
-        return self._required or self._ring.keys is None or bool(self._ring.keys)
+        """See ``WhoCalls``. It is assumed while nobody can tell whether keys were made (see ``allow_anonymous``)."""
+        ring = self._ring
+        return self._required or bool(ring.keys) or not (ring.certain or self._settings.allow_anonymous)
+
+    def closed(self) -> str | None:
+        """Why nobody at all can be let in now; None if somebody can be. It asks nobody: it is known already."""
+        ring, key_set = self._ring, self._key_set
+        if not self.required or bool(self._static) or bool(ring.keys):
+            return None
+        if key_set is not None and key_set.keys is not None:
+            return None
+        reasons: list[str] = []
+        if ring.keys is None or ring.why is not None:
+            reasons.append(f"the key store cannot be read: {ring.public_why or 'nobody has tried yet'}")
+        if key_set is not None:
+            reasons.append("the token issuer's keys are not to be had")
+        return "; ".join(reasons) or None
 
     async def identify(self, request: web.BaseRequest, client: str | None) -> Principal:
         """See ``WhoCalls``."""
         if not self.required:
             return ANONYMOUS
-        if self._ring.keys is None and not self._required:
-            raise CannotTell("whether keys are needed here cannot be told now; try again")
+        if not self._required and not self._ring.keys and await self._none_needed():
+            return ANONYMOUS
         offers = auth.offered(request.headers)
         ticket = "" if offers else ticket_of(request)
         if not offers and not ticket:
@@ -127,13 +149,13 @@ class Callers:
         wait_s = self._attempts.wait_s(client, digest, now)
         if wait_s:
             raise _too_many(wait_s)
-        try:
-            principal = await self._tried(offers) if offers else await self._admitted(ticket, request)
-        except Unauthorized:
+        verdict = await self._judged(offers or [ticket], request, is_ticket=not offers)
+        if isinstance(verdict, Principal):
+            self._attempts.right(client, digest)
+            return verdict
+        if verdict.is_wrong:
             self._attempts.wrong(client, now)
-            raise
-        self._attempts.right(client, digest)
-        return principal
+        raise verdict.told
 
     async def ticket(self, principal: Principal, ttl_s: float, stream: str | None) -> tuple[str, float]:
         """A ticket for somebody, and when it ends in Unix time.
@@ -155,30 +177,59 @@ class Callers:
     def _has_tokens(self) -> bool:
         return bool(self._settings.jwt_jwks or self._settings.jwt_secret)
 
-    async def _tried(self, offers: list[str]) -> Principal:
+    async def _none_needed(self) -> bool:
+        """Whether no key is needed, where only keys that were made would be.
+
+        Raises:
+            CannotTell: the store cannot be read.
+        """
+        await self._ring.refresh()
+        if self.required and not self._ring.keys:
+            raise CannotTell("whether keys are needed here cannot be told now; try again")
+        return not self.required
+
+    async def _judged(self, offers: list[str], request: web.BaseRequest, *, is_ticket: bool) -> "Principal | _Refusal":
         """Whoever the first credential is of that is right; if none is, what is told is of the first."""
         told: EdgeError | None = None
+        is_wrong = False
         for offer in offers:
             try:
-                principal = await self._whose(offer)
-            except (Unauthorized, CannotTell) as error:
+                principal = await (self._admitted(offer, request) if is_ticket else self._whose(offer))
+            except (CannotTell, tokens.UnknownKey) as error:  # nobody can know whether it is right: no wrong guess
+                told = error if told is None or isinstance(error, CannotTell) else told
+                continue
+            except Unauthorized as error:
                 told = told or error
-            else:
-                if principal is not None:
-                    return principal
-        raise told or auth.unknown(any_offered=True)
+                principal = None
+            if principal is not None:
+                return principal
+            is_wrong = True
+        return _Refusal(told or auth.unknown(any_offered=True), is_wrong)
 
     async def _whose(self, offer: str) -> Principal | None:
         found = self._static.find(offer)
         if found is not None:
             return found
-        if offer.startswith(keys.PREFIX):
-            if self._ring.keys is None:
-                raise CannotTell("whether this key is valid here cannot be told now; try again")
-            return self._ring.keys.find(offer, self._clock())
+        if keys.is_key(offer):
+            known = await self._known(offer)
+            return known.find(offer, self._clock())
         if self._has_tokens and tokens.looks_like_one(offer):
             return await self._of_token(offer)
         return None
+
+    async def _known(self, key: str) -> keys.CreatedKeys:
+        """The keys that were made, this one among them if it was; ``key`` is one, or its grant.
+
+        Raises:
+            CannotTell: it is not among those that are known, but may be one all the same.
+        """
+        ring = self._ring
+        if ring.keys is not None and ring.keys.has(key):
+            return ring.keys
+        # It may have been made a moment ago.
+        if not await ring.refresh() or ring.keys is None:
+            raise CannotTell("whether this key is valid here cannot be told now; try again")
+        return ring.keys
 
     async def _of_token(self, token: str) -> Principal:
         key_set = self._key_set
@@ -188,28 +239,42 @@ class Callers:
             raise CannotTell("tokens cannot be verified now, as their issuer's keys are not to be had; try again")
         try:
             return self._tokens.check(token, key_set.keys, self._clock())
-        except tokens.UnknownKey:
-            if not await key_set.look_again() or key_set.keys is None:
-                raise
-        return self._tokens.check(token, key_set.keys, self._clock())
+        except tokens.UnknownKey as error:
+            looked = await key_set.look_again()
+            if key_set.why is not None or key_set.keys is None:
+                raise CannotTell(
+                    "the token's key is not known here, and its issuer cannot be asked for it now; try again"
+                ) from None
+            if not looked:
+                if self._settings.jwt_jwks:
+                    raise  # the issuer was asked a moment ago, and is not to be asked again yet
+                raise _final(error) from None
+        try:
+            return self._tokens.check(token, key_set.keys, self._clock())
+        except tokens.UnknownKey as error:
+            raise _final(error) from None
 
     async def _admitted(self, text: str, request: web.BaseRequest) -> Principal:
         ticket = tickets.read(await self._ring.secret(), text, self._clock())
         if ticket.stream is not None and request.path != f"{STREAMS_PATH}/{ticket.stream}":
             raise Unauthorized("the ticket is for another stream", code="invalid_ticket")
-        principal = self._behind(ticket)
+        principal = await self._behind(ticket)
         if principal is None:
             raise Unauthorized("what the ticket was given for is not valid any more", code="invalid_ticket")
         return replace(principal, admin=False)
 
-    def _behind(self, ticket: tickets.Ticket) -> Principal | None:
-        """Who has the credential that the ticket was given for."""
+    async def _behind(self, ticket: tickets.Ticket) -> Principal | None:
+        """Who has the credential that the ticket was given for.
+
+        Raises:
+            CannotTell: see ``_known``.
+        """
         if ticket.grant == tokens.GRANT:
             return ticket.carried() if self._has_tokens else None
-        static = self._static.of(ticket.grant)
-        if static is not None or self._ring.keys is None:
-            return static
-        return self._ring.keys.of(ticket.grant, self._clock())
+        if not ticket.grant.startswith(keys.GRANT):
+            return self._static.of(ticket.grant)
+        known = await self._known(ticket.grant)
+        return known.of(ticket.grant, self._clock())
 
 
 def ticket_of(request: web.BaseRequest) -> str:
@@ -220,6 +285,11 @@ def ticket_of(request: web.BaseRequest) -> str:
     follows = path == STREAMS_PATH and query.get("follow", "").strip().lower() in _YES
     reads = follows or path in SESSION_PATHS or path.startswith(f"{STREAMS_PATH}/")
     return query.get(TICKET, "") if reads else ""
+
+
+def _final(error: tokens.UnknownKey) -> Unauthorized:
+    """What is told of a token whose key is none of its issuer's, as far as can be known."""
+    return Unauthorized(error.message, code=error.code, headers=error.headers)
 
 
 def _too_many(wait_s: float) -> TooManyAttempts:

@@ -141,8 +141,8 @@ class Face:
         return self._proxies.client(peer, headers.getall("X-Forwarded-For", []), headers.getall("Forwarded", []))
 
     async def _admit(self, request: web.Request, context: Context, *, over_unix: bool) -> web.StreamResponse | None:
-        hosts = self._hosts[self._callers.required]
-        hosts.check(request.headers.get("Host"), trusted=over_unix)
+        asks_for_keys = self._callers.required
+        self._hosts[asks_for_keys].check(request.headers.get("Host"), trusted=over_unix)
         origin = request.headers.get("Origin")
         if request.method == "OPTIONS" and origin is not None:
             headers = self._origins.preflight(origin, request.headers.get("Access-Control-Request-Headers"))
@@ -152,6 +152,8 @@ class Face:
         context.passed = self._hop.passed(request.headers.getall(HEADER, ()))
         if request.path not in _OPEN:
             context.principal = await self._callers.identify(request, context.client)
+            if asks_for_keys and context.principal.anonymous:  # it was not known yet that no key is needed
+                self._hosts[False].check(request.headers.get("Host"), trusted=over_unix)
         return None
 
     def _answer(self, request: web.BaseRequest, context: Context, error: EdgeError) -> web.Response:

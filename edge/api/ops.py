@@ -18,14 +18,17 @@ from edge.stream.registry import Registry
 from edge.upstream.fleet import Fleet
 
 
-def probes(fleet: Fleet, registry: Registry) -> list[web.RouteDef]:
-    """``/health /ready``."""
+def probes(fleet: Fleet, registry: Registry, closed: Callable[[], str | None]) -> list[web.RouteDef]:
+    """``/health /ready``. ``closed``: why no caller at all can be let in now; None if one can be."""
 
     async def health(_request: web.Request) -> web.Response:
         return json_answer({"status": "ok"})
 
     async def ready(_request: web.Request) -> web.Response:
         is_ready, facts = fleet.ready()
+        if (why := closed()) is not None:
+            both = why if facts["reason"] is None else f"{why}; {facts['reason']}"
+            is_ready, facts = False, {**facts, "ready": False, "reason": both}
         if registry.draining:
             is_ready, facts = False, {**facts, "ready": False, "reason": "shutting down"}
         return json_answer(facts, 200 if is_ready else 503)

@@ -22,6 +22,7 @@ PREFIX = "edge-"
 GRANT = "key:"
 NAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9._@-]{0,63}"
 _NAME = re.compile(NAME_PATTERN)
+_KEY = re.compile(f"{PREFIX}[0-9a-f]{{12}}-[0-9a-f]{{48}}")
 _RESERVED = ("anonymous", "key-")  # what callers without such a key are called, or begin with
 _ID_BYTES, _SECRET_BYTES = 6, 24
 _NOBODY = bytes(32)
@@ -62,6 +63,11 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None and not text.lower().startswith(_RESERVED)
 
 
+def is_key(text: str) -> bool:
+    """Whether this may be such a key; anything else is none, whatever the store has."""
+    return _KEY.fullmatch(text) is not None
+
+
 def make_key(like: KeyRecord, now: float) -> tuple[str, KeyRecord]:
     """A new key, to be shown once, and what is to be kept of it: all but id, digest and time is as in ``like``."""
     key_id = secrets.token_hex(_ID_BYTES)
@@ -92,6 +98,11 @@ class CreatedKeys:
     def live(self, now: float) -> int:
         """How many of them let somebody in."""
         return sum(known.record.is_live(now) for known in self._known.values())
+
+    def has(self, key: str) -> bool:
+        """Whether there is a record of the id that this key, or this grant, has."""
+        text = key.removeprefix(GRANT) if key.startswith(GRANT) else key.removeprefix(PREFIX).partition("-")[0]
+        return text in self._known
 
     def find(self, key: str, now: float) -> Principal | None:
         """Whose key this is; None if it is none of these.

@@ -13,6 +13,9 @@ from edge.store.redis_scripts import PREFIX, Script
 
 _KEYS, _MARK, _SECRET = f"{PREFIX}keys", f"{PREFIX}keys:mark", f"{PREFIX}secret:"
 
+# -> how often they were changed, all records
+_EVERY = Script("return {redis.call('GET', 'edge:keys:mark') or '0', redis.call('HVALS', 'edge:keys')}")
+
 # id, record -> nothing
 _PUT = Script("""
 redis.call('HSET', 'edge:keys', ARGV[1], ARGV[2])
@@ -40,7 +43,9 @@ class RedisKeys:
 
     async def keys(self) -> list[KeyRecord]:
         """See ``base.KeyStore``."""
-        records = [self._record(data) for data in await self._link.command("HVALS", _KEYS)]
+        mark, every = await self._link.ask(_EVERY, even_full=True)
+        self._see(int(mark))
+        records = [self._record(data) for data in every]
         return sorted(records, key=lambda record: (record.created, record.id))
 
     async def find(self, key_id: str) -> KeyRecord | None:
@@ -59,9 +64,7 @@ class RedisKeys:
     async def mark(self) -> object:
         """See ``base.KeyStore``."""
         mark = int(await self._link.command("GET", _MARK) or 0)
-        if mark < self._latest:
-            raise StoreDown(f"{self.place} has lost the keys that were made; make new ones, and restart Edge")
-        self._latest = mark
+        self._see(mark)
         return mark
 
     async def secret(self, name: str, proposed: bytes) -> bytes:
@@ -86,6 +89,11 @@ class RedisKeys:
 
     def stop_asked(self, stream_id: str) -> None:
         """See ``redis_link.Part``: not of a stream of this."""
+
+    def _see(self, mark: int) -> None:
+        if mark < self._latest:
+            raise StoreDown(f"{self.place} has lost the keys that were made; make new ones, and restart Edge")
+        self._latest = mark
 
     def _record(self, data: bytes) -> KeyRecord:
         try:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -30,6 +30,9 @@ _TABLES = (
     "CREATE TABLE IF NOT EXISTS keys (id TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, secret BLOB NOT NULL) WITHOUT ROWID",
 )
+# How often keys were changed is a number among the secrets: smaller in a file that has lost keys, or is another.
+_EVERY = "SELECT record FROM keys UNION ALL SELECT secret FROM secrets WHERE name = 'keys:changes'"
+_CHANGED = "INSERT INTO secrets VALUES ('keys:changes', 1) ON CONFLICT (name) DO UPDATE SET secret = secret + 1"
 
 T = TypeVar("T")
 
@@ -40,6 +43,7 @@ class SqliteKeys:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._was_there = False
+        self._latest = 0  # of the numbers of changes that were seen: it only grows, unless keys were lost
         self.place = str(path)
 
     def __repr__(self) -> str:
@@ -47,8 +51,12 @@ class SqliteKeys:
 
     async def keys(self) -> list[KeyRecord]:
         """See ``base.KeyStore``."""
-        rows = await self._read("SELECT record FROM keys")
-        records = [msgspec.json.decode(row[0], type=KeyRecord) for row in rows]
+        rows = await self._read(_EVERY)
+        changes = sum(row[0] for row in rows if isinstance(row[0], int))
+        if changes < self._latest:
+            raise StoreDown(f"{self._path} has lost the keys that were made; make new ones, and restart Edge")
+        self._latest = changes
+        records = [msgspec.json.decode(row[0], type=KeyRecord) for row in rows if not isinstance(row[0], int)]
         return sorted(records, key=lambda record: (record.created, record.id))
 
     async def find(self, key_id: str) -> KeyRecord | None:
@@ -59,11 +67,11 @@ class SqliteKeys:
     async def put(self, record: KeyRecord) -> None:
         """See ``base.KeyStore``."""
         data = msgspec.json.encode(record)
-        await self._write(lambda db: db.execute("INSERT OR REPLACE INTO keys VALUES (?, ?)", (record.id, data)))
+        await self._change(lambda db: db.execute("INSERT OR REPLACE INTO keys VALUES (?, ?)", (record.id, data)))
 
     async def forget(self, key_id: str) -> bool:
         """See ``base.KeyStore``."""
-        return await self._write(lambda db: db.execute("DELETE FROM keys WHERE id = ?", (key_id,)).rowcount > 0)
+        return await self._change(lambda db: db.execute("DELETE FROM keys WHERE id = ?", (key_id,)).rowcount > 0)
 
     async def mark(self) -> object:
         """See ``base.KeyStore``."""
@@ -87,8 +95,8 @@ class SqliteKeys:
     async def close(self) -> None:
         """See ``base.KeyStore``."""
 
-    async def _read(self, query: str, *values: str) -> list[tuple[bytes]]:
-        def read() -> list[tuple[bytes]]:
+    async def _read(self, query: str, *values: str) -> list[tuple[Any]]:
+        def read() -> list[tuple[Any]]:
             from edge.store.sqlite_file import open_to_read  # noqa: PLC0415 - see the module
 
             db = open_to_read(self._path, _LOCKED_S)
@@ -104,6 +112,15 @@ class SqliteKeys:
         if not _written(self._path):
             return []
         return await self._tried(read)
+
+    async def _change(self, change: "Callable[[Connection], T]") -> T:
+        """``_write``, and count that keys have changed."""
+
+        def changed(db: "Connection") -> T:
+            db.execute(_CHANGED)
+            return change(db)
+
+        return await self._write(changed)
 
     async def _write(self, change: "Callable[[Connection], T]") -> T:
         def write() -> T:

@@ -15,6 +15,8 @@ from support.sessions import STREAM, said
 from support.shapes import COUNT_TOKENS, EVERY_SURFACE, assert_told, get, valid_body
 
 from edge.api import keyring
+from edge.policy.keys import KeyRecord, make_key
+from edge.store.sqlite_keys import SqliteKeys
 
 
 @pytest.fixture(autouse=True)
@@ -219,7 +221,7 @@ async def test_while_nobody_knows_whether_there_are_keys_nobody_gets_in(serve: S
     assert_told(answer, 503, CHAT, "auth_unavailable")
     assert answer.headers["retry-after"]
     assert (await get(edge.port, "/health")).status == 200
-    (line,) = edge.lines.of("keys not to be had")
+    (line,) = edge.lines.of("cannot read the key store")
     assert "127.0.0.1:1" in line["why"]
 
 
@@ -229,11 +231,92 @@ async def test_keys_that_are_known_go_on_through_an_outage(
     key = await made.make()
     edge = await serve(store=made.settings)
     damage(Path(made.store.place))
-    await edge.lines.wait("keys not to be had")
+    await edge.lines.wait("cannot read the key store")
     assert (await ask(edge.port, CHAT, valid_body(CHAT), bearer(key))).status == 200
     assert (await ask(edge.port, CHAT, valid_body(CHAT))).status == 401
     mend(Path(made.store.place))
-    await edge.lines.wait("keys to be had again")
+    await edge.lines.wait("key store read again")
+
+
+async def test_without_keys_an_unreadable_store_shuts_the_door(serve: Serve, made: MadeKeys) -> None:
+    """That there are no keys is not known any more: they may have been made since."""
+    await made.store.secret("any", b"so that there is a file")
+    edge = await serve(store=made.settings)
+    assert (await ask(edge.port, CHAT, valid_body(CHAT))).status == 200
+    damage(Path(made.store.place))
+    await edge.lines.wait("cannot read the key store")
+    for headers in ({}, bearer("anything")):
+        answer = await ask(edge.port, CHAT, valid_body(CHAT), headers)
+        assert_told(answer, 503, CHAT, "auth_unavailable")
+    mend(Path(made.store.place))
+    await edge.lines.wait("key store read again")
+    assert (await ask(edge.port, CHAT, valid_body(CHAT))).status == 200
+
+
+async def test_who_may_be_anonymous_is_so_while_the_key_store_cannot_be_read(serve: Serve, made: MadeKeys) -> None:
+    made.path.mkdir(parents=True)
+    edge = await serve(store=made.settings, auth={"allow_anonymous": True})
+    (line,) = edge.lines.of("cannot read the key store")
+    assert str(made.path) in line["why"]
+    assert (await ask(edge.port, CHAT, valid_body(CHAT))).status == 200
+
+
+async def test_keys_that_were_made_are_not_forgotten_with_their_file(serve: Serve, made: MadeKeys) -> None:
+    """Another file in its place has no keys, but that is no word of theirs."""
+    key = await made.make()
+    edge = await serve(store=made.settings)
+    damage(made.path)
+    made.path.unlink()
+    await SqliteKeys(made.path).secret("any", b"a file of another installation")
+    await edge.lines.wait("cannot read the key store")
+    assert (await ask(edge.port, CHAT, valid_body(CHAT))).status == 401
+    assert (await ask(edge.port, CHAT, valid_body(CHAT), bearer(key))).status == 200
+
+
+async def test_a_key_works_from_the_moment_it_is_made(serve: Serve, made: MadeKeys) -> None:
+    """Not when the store is next looked at; and it is no wrong guess before."""
+    await made.make()
+    edge = await serve(store=made.settings, auth={"failures_per_min": 1})
+    for name in ("bob", "carol", "dave"):
+        key = await made.make(name)
+        assert (await ask(edge.port, CHAT, valid_body(CHAT), bearer(key))).status == 200
+
+
+async def test_a_key_that_cannot_be_looked_up_is_no_wrong_guess(serve: Serve, made: MadeKeys) -> None:
+    await made.make()
+    edge = await serve(store=made.settings, auth={"failures_per_min": 1})
+    key, record = make_key(KeyRecord("", "bob", "", 0.0), time.time())
+    damage(made.path)
+    await edge.lines.wait("cannot read the key store")
+    for _ in range(3):
+        assert_told(await ask(edge.port, CHAT, valid_body(CHAT), bearer(key)), 503, CHAT, "auth_unavailable")
+    mend(made.path)
+    await made.store.put(record)
+    await edge.lines.wait("key store read again")
+    assert (await ask(edge.port, CHAT, valid_body(CHAT), bearer(key))).status == 200
+
+
+async def test_a_guess_beside_a_key_that_cannot_be_looked_up_is_a_guess(serve: Serve, made: MadeKeys) -> None:
+    await made.make()
+    edge = await serve(store=made.settings, auth={"failures_per_min": 1, "keys": ["the-static-key"]})
+    key, _ = make_key(KeyRecord("", "bob", "", 0.0), time.time())
+    damage(made.path)
+    await edge.lines.wait("cannot read the key store")
+    sent = {**bearer(key), "x-api-key": "guess"}
+    statuses = [(await ask(edge.port, CHAT, valid_body(CHAT), sent)).status for _ in range(2)]
+    assert statuses == [503, 429]
+
+
+async def test_a_page_elsewhere_is_kept_out_also_when_it_takes_a_look_to_let_anybody_in(
+    serve: Serve, made: MadeKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without keys only loopback names are answered; that none is needed may be found out by the request itself."""
+    edge = await serve(store=made.settings)
+    ring = edge.edge.callers._ring
+    monkeypatch.setattr(ring, "_unchanged_at", float("-inf"))
+    assert (await ask(edge.port, CHAT, valid_body(CHAT), {"Host": "evil.example"})).status == 403
+    monkeypatch.setattr(ring, "_unchanged_at", float("-inf"))
+    assert (await ask(edge.port, CHAT, valid_body(CHAT))).status == 200
 
 
 def damage(path: Path) -> None:

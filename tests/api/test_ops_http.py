@@ -1,6 +1,7 @@
 """What operators ask: does it live, can it serve and if not why, and metrics that say what the records say."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,6 +76,38 @@ async def test_not_ready_is_503_with_the_reasons(serve: Serve, fake: FakeModel) 
     assert (answer.status, answer.json["ready"]) == (503, False)
     assert answer.json["upstreams"]["up"]["up"] is False
     assert "up refuses connections" in answer.json["reason"]
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "sqlite:{directory}"])
+async def test_not_ready_while_nobody_can_be_let_in(serve: Serve, tmp_path: Path, url: str) -> None:
+    """A probe that said yes would get an Edge all the traffic that it answers with 503."""
+    edge = await serve(store={"url": url.format(directory=tmp_path)}, server={"admin_listen": ["127.0.0.1:0"]})
+    assert (await ask(edge.port, CHAT, chat_body())).status == 503
+    for port in (edge.port, edge.admin_port):
+        answer = await get(port, "/ready")
+        assert (answer.status, answer.json["ready"]) == (503, False)
+        assert "the key store cannot be read: " in answer.json["reason"]
+        assert str(tmp_path) not in str(answer.json)
+        assert "127.0.0.1" not in str(answer.json)
+    (line,) = edge.lines.of("cannot read the key store")
+    assert line["effect"] == "only static keys and tokens let anybody in"
+    for line in edge.lines.of("store down"):
+        assert line["effect"].startswith("nobody is let in")
+
+
+@pytest.mark.parametrize("auth", [{"keys": ["the-static-key"]}, {"allow_anonymous": True}], ids=str)
+async def test_ready_while_somebody_can_be_let_in_without_the_store(serve: Serve, auth: dict[str, Any]) -> None:
+    edge = await serve(store={"url": "redis://127.0.0.1:1/0"}, auth=auth)
+    assert (await ask(edge.port, CHAT, chat_body(), {"x-api-key": "the-static-key"})).status == 200
+    assert (await get(edge.port, "/ready")).status == 200
+
+
+async def test_not_ready_while_no_token_can_be_verified(serve: Serve) -> None:
+    auth = {"jwt_jwks": "http://127.0.0.1:1/jwks", "jwt_issuer": "https://idp.example", "jwt_audience": ["edge"]}
+    edge = await serve(auth=auth)
+    await edge.lines.wait("token keys not to be had")
+    answer = await get(edge.port, "/ready")
+    assert (answer.status, answer.json["reason"]) == (503, "the token issuer's keys are not to be had")
 
 
 async def test_a_ready_edge_forgets_an_upstream_that_could_not_be_reached(serve: Serve, fake: FakeModel) -> None:

@@ -121,6 +121,29 @@ async def test_whoever_sends_unknown_kids_does_not_make_it_fetch_each_time(serve
     assert issuer.asked == 2
 
 
+async def test_a_token_whose_key_the_issuer_is_not_asked_for_yet_is_no_wrong_guess(
+    serve: Serve, issuer: Issuer
+) -> None:
+    """It may have begun to sign with another key since it was asked, a moment ago."""
+    edge = await serve(auth=issuer.auth(failures_per_min=1))
+    assert (await asked(edge, good())).status == 200
+    for _ in range(3):
+        assert_told(await asked(edge, good("two", "ec")), 401, CHAT, "invalid_token")
+    issuer.publish(jwk("rsa", "one"), jwk("ec", "two"))
+    age(edge)
+    assert (await asked(edge, good("two", "ec"))).status == 200
+
+
+async def test_a_token_whose_key_the_issuer_cannot_be_asked_for_is_not_judged(serve: Serve, issuer: Issuer) -> None:
+    edge = await serve(auth=issuer.auth(failures_per_min=1))
+    assert (await asked(edge, good())).status == 200
+    issuer.publish(status=500, body=b"{}")
+    age(edge)
+    for _ in range(3):
+        assert_told(await asked(edge, good("two", "ec")), 503, CHAT, "auth_unavailable")
+    assert (await asked(edge, good())).status == 200
+
+
 Break = Callable[[Issuer], Any]
 OUTAGES: dict[str, Break] = {
     "gone": lambda issuer: issuer.fake.refuse(),

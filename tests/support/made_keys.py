@@ -20,6 +20,7 @@ class MadeKeys:
     def __init__(self, directory: Path) -> None:
         path = directory / "state" / "edge.db"
         self.settings = {"url": f"sqlite:{path}"}
+        self.path = path
         self.store = SqliteKeys(path)
 
     async def make(self, name: str = "alice", **rights: Any) -> str:
