@@ -355,6 +355,9 @@ class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = None
 
 
+READS = "reads"  # among the surfaces of limits: requests that read, or end, streams and sessions
+
+
 class Limit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What some requests may take. Of those that match a request the first one holds; 0 = no limit."""
 
@@ -366,10 +369,12 @@ class Limit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         default_factory=list
     )
     surfaces: Annotated[
-        list[str], Meta(description="on which surfaces: names or relayed routes with * and ?; empty = any")
+        list[str], Meta(description="on which surfaces: names, reads or relayed routes with * and ?; empty = any")
     ] = msgspec.field(default_factory=list)
     shared: Annotated[bool, Meta(description="one count for all principals, instead of one for each")] = False
-    requests_per_min: Annotated[int, Meta(ge=0, description="requests in any 60 seconds")] = 0
+    requests_per_min: Annotated[
+        int, Meta(ge=0, description="requests in any 60 seconds; those that read are counted apart")
+    ] = 0
     tokens_per_min: Annotated[int, Meta(ge=0, description="tokens of prompts and answers in any 60 seconds")] = 0
     concurrent: Annotated[int, Meta(ge=0, description="requests at once")] = 0
     tokens_per_day: Annotated[int, Meta(ge=0, description="tokens of prompts and answers in a day, by UTC")] = 0

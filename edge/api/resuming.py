@@ -22,6 +22,16 @@ def last_event_id(request: web.Request) -> str | None:
     return request.headers.get("Last-Event-ID", "").strip() or None
 
 
+def count_read(request: web.Request, house: House) -> None:
+    """Count a request for something that is kept; to be called before it is looked for.
+
+    Raises:
+        RateLimited: the caller has sent too many of them.
+    """
+    principal = caller(request)
+    house.limits.read(request[CONTEXT].stream_id, principal.name, principal.limits)
+
+
 def wants_resume(request: web.Request) -> bool:
     """Whether the client asks for a stream that it can come back to.
 
@@ -75,6 +85,7 @@ async def resume_after(
     Raises:
         EdgeError: see ``stream.attachment.come_back``.
     """
+    count_read(request, house)
     context = request[CONTEXT]
     returned = Returned(
         request_id=context.request_id,

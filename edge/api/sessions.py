@@ -15,7 +15,7 @@ from edge.api.callers import TICKET
 from edge.api.context import CONTEXT, caller
 from edge.api.face import Handler
 from edge.api.lane import lane_of
-from edge.api.resuming import last_event_id, resume, wants_resume
+from edge.api.resuming import count_read, last_event_id, resume, wants_resume
 from edge.api.surfaces import refuse_if_draining
 from edge.errors import Forbidden, NotFound
 from edge.policy.auth import Principal
@@ -43,6 +43,7 @@ def routes(house: House, bodies: Bodies, sessions: Sessions) -> list[web.RouteDe
 
     async def show(request: web.Request) -> web.Response:
         session = request.match_info["id"]
+        count_read(request, house)
         found = await sessions.read(caller(request).name, session)
         if found is None:
             raise _unknown(session)
@@ -52,6 +53,7 @@ def routes(house: House, bodies: Bodies, sessions: Sessions) -> list[web.RouteDe
 
     async def delete(request: web.Request) -> web.Response:
         session = request.match_info["id"]
+        count_read(request, house)
         if not is_session(session) or not await sessions.delete(caller(request).name, session):
             raise _unknown(session)
         return web.Response(status=204)

@@ -11,14 +11,14 @@ from aiohttp import web
 from edge.api.answer import json_answer
 from edge.api.context import caller
 from edge.api.merging import follow, ids
-from edge.api.resuming import flag, last_event_id, resume, resume_after
+from edge.api.resuming import count_read, flag, last_event_id, resume, resume_after
 from edge.errors import BadRequest, NotFound
 from edge.policy.lifecycle import Happened
 from edge.policy.routing import printable
 from edge.protocol.numbering import is_stream
 from edge.store.base import StreamState
 from edge.stream.exchange import Exchange, House
-from edge.stream.finding import find_all, unknown
+from edge.stream.finding import find_all, own_exchange, unknown
 
 _MOST_LISTED = 1000
 _DIGITS = 16
@@ -37,13 +37,16 @@ def routes(house: House) -> list[web.RouteDef]:
 
     async def show_all(request: web.Request) -> web.StreamResponse:
         asked = ids(request)
+        count_read(request, house)
         if flag("follow", request.query.get("follow")):
             return await follow(request, house, asked)
         principal = caller(request).name
         return await (_listed(house, principal) if asked is None else _chosen(house, principal, asked))
 
     async def stop(request: web.Request) -> web.Response:
-        return await _stopped(house, caller(request).name, _stream_id(request))
+        stream_id = _stream_id(request)
+        count_read(request, house)
+        return await _stopped(house, caller(request).name, stream_id)
 
     return [
         web.get("/v1/streams", show_all, allow_head=False),
@@ -81,10 +84,8 @@ async def _chosen(house: House, principal: str, asked: Sequence[str]) -> web.Res
 
 
 async def _stopped(house: House, principal: str, stream_id: str) -> web.Response:
-    exchange = house.registry.streams.get(stream_id)
+    exchange = own_exchange(house, principal, stream_id)
     if exchange is not None:
-        if exchange.asked.principal.name != principal:
-            raise unknown(stream_id)
         exchange.generation.stop(Happened.STOP)
         return json_answer(_live(house, exchange))
     state = await house.keeper.stop(principal, stream_id, _STOP_S)

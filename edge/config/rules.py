@@ -18,14 +18,14 @@ from edge.config.authentication import authentication
 from edge.config.listen import Listen, is_host, is_ip, is_loopback
 from edge.config.listening import addresses, listening
 from edge.config.problems import Conflict
-from edge.settings import CLOUD_URLS, RELAY_PATHS, SURFACE_NAMES, URLLESS, Settings, Upstream
+from edge.settings import CLOUD_URLS, READS, RELAY_PATHS, SURFACE_NAMES, URLLESS, Settings, Upstream
 
 _VISIBLE = re.compile(r"[!-~]+")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+")
 _RELAYED_KINDS = ("openai-compatible", "ollama")  # the others are spoken to in their own ways, not relayed
-_SURFACES = (*get_args(SURFACE_NAMES), "session", *get_args(RELAY_PATHS))
+_SURFACES = (*get_args(SURFACE_NAMES), "session", READS, *get_args(RELAY_PATHS))
 _SIMULATED = frozenset({"chat", "completions", "embeddings"})
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - recognised here, not bound
 

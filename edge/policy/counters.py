@@ -160,6 +160,10 @@ class Counters:
             else:
                 self._add(bound, bound.amount(demand.tokens), taken.at, known=True)
 
+    def keep(self, taken: Taken) -> None:
+        """End a demand that is no use of a model: what it took of the minute stays taken."""
+        self._held.pop(taken.demand.id, None)
+
     def end(self, taken: Taken, spent: Spent | None, now: float) -> None:
         """Settle a demand that was taken, or with None give all of it back. Done twice it does nothing more.
 

@@ -5,7 +5,7 @@ Must not: know who speaks when (that one request at a time changes a session is 
 or let whoever appends wait: what is appended is written behind.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -224,6 +224,12 @@ class StreamStore(Protocol):
         purge, is found for a while as ``gone`` (see ``REMEMBERED``), and is not unknown then.
         """
 
+    async def find_all(self, principal: str, stream_ids: Sequence[str]) -> dict[str, StreamState]:
+        """Those of these streams that are this principal's, as ``find`` has them; asked for at once.
+
+        Somebody else's is not found, and takes as long as one that never was.
+        """
+
     async def read(self, stream_id: str, after: int, most: int) -> list[Stretch]:
         """What follows the event of sequence ``after``, about ``most`` bytes of it (one stretch at least).
 
@@ -244,6 +250,9 @@ class StreamStore(Protocol):
 
     async def came_back(self, stream_id: str) -> int:
         """Count a reader that came back to a stream; how many that makes."""
+
+    async def came_back_all(self, stream_ids: Sequence[str]) -> dict[str, int]:
+        """Count a reader that came back to each of these streams; how many that makes, of those that there are."""
 
     async def forget(self, stream_id: str) -> bool:
         """Let go of a stream that has ended, and of that it was there; whether its events still were."""

@@ -9,7 +9,7 @@ import contextlib
 import time
 from bisect import bisect_right
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from edge.settings import Settings
 from edge.settings import Store as StoreSettings
@@ -169,6 +169,11 @@ class MemoryStreams:
         kept = self._found(stream_id)
         return self._gone.get(stream_id) if kept is None else kept.state()
 
+    async def find_all(self, principal: str, stream_ids: Sequence[str]) -> dict[str, StreamState]:
+        """See ``base.StreamStore``."""
+        states = [await self.find(stream_id) for stream_id in stream_ids]
+        return {state.meta.id: state for state in states if state is not None and state.meta.principal == principal}
+
     async def read(self, stream_id: str, after: int, most: int) -> list[Stretch]:
         """See ``base.StreamStore``."""
         kept = self._found(stream_id)
@@ -215,6 +220,11 @@ class MemoryStreams:
             return 0
         kept.reconnections += 1
         return kept.reconnections
+
+    async def came_back_all(self, stream_ids: Sequence[str]) -> dict[str, int]:
+        """See ``base.StreamStore``."""
+        counts = {stream_id: await self.came_back(stream_id) for stream_id in stream_ids}
+        return {stream_id: count for stream_id, count in counts.items() if count}
 
     async def forget(self, stream_id: str) -> bool:
         """See ``base.StreamStore``."""

@@ -14,7 +14,7 @@ Keys, besides those of ``redis_scripts``:
 """
 
 from edge.policy.windows import WINDOW_S
-from edge.store.redis_scripts import _COMMON, Script
+from edge.store.redis_scripts import COMMON, Script
 
 _WINDOW_MS = 120_000
 _RUNNING_MS = 60_000  # renewed with the lease
@@ -25,7 +25,7 @@ _BATCH_MS = 86_400_000
 # now, owner, id of the request, then for each bound: kind (w, c or b), key, amount, limit, and for a budget the key and
 # the beginning of its next period -> now, whether all was taken, and for each bound: used, ms to wait, ms to its reset
 TAKE = Script(
-    _COMMON
+    COMMON
     + """
 local now, owner, id = tonumber(now_from(ARGV[1])), ARGV[2], ARGV[3]
 local slot, ok, rows, lives = math.floor(now), 1, {}, {[owner] = true}

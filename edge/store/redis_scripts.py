@@ -47,7 +47,7 @@ def whose(principal: str, session: str) -> str:
 
 
 # ``now`` is the server's time, so that clocks of nodes need not agree; a test may give its own.
-_COMMON = """
+COMMON = """
 local call = redis.call
 local function now_from(given)
   if given ~= '' then return given end
@@ -112,7 +112,7 @@ end
 
 # now, owner, milliseconds until the lease goes, schema -> the schema that is there
 RENEW = Script(
-    _COMMON
+    COMMON
     + """
 local schema = call('GET', 'edge:schema')
 if schema and schema ~= ARGV[4] then return schema end
@@ -133,7 +133,7 @@ for i = 2, #ARGV do redis.call('PUBLISH', 'edge:went:' .. ARGV[i], 'end') end
 #   end: last, ending, upstream, at, how many came back past the store | drop
 # -> ids of streams that are not as they should be: gone, or not at the event that was last written
 WRITE = Script(
-    _COMMON
+    COMMON
     + """
 local owner, live_ms, keep_ms = ARGV[1], ARGV[2], ARGV[3]
 local function clean(key)
@@ -215,7 +215,7 @@ return bad
 
 # owner, milliseconds of a live stream, then ids of live streams -> those that are gone, those that are to be stopped
 TEND = Script(
-    _COMMON
+    COMMON
     + """
 local gone, stop = {}, {}
 for i = 3, #ARGV do
@@ -233,12 +233,25 @@ return {gone, stop}
 """
 )
 
-# now, oldest end, milliseconds of an ended stream, id -> row
-FIND = Script(_COMMON + _ROW + "return (row(ARGV[4], now_from(ARGV[1]), ARGV[2], ARGV[3]))")
+# now, oldest end, milliseconds of an ended stream, principal ('' = any), then ids -> rows of those that are theirs
+FIND = Script(
+    COMMON
+    + _ROW
+    + """
+local now, rows = now_from(ARGV[1]), {}
+for i = 5, #ARGV do
+  if ARGV[4] == '' or call('HGET', 'edge:st:' .. ARGV[i], 'principal') == ARGV[4] then
+    local one = row(ARGV[i], now, ARGV[2], ARGV[3])
+    if one then rows[#rows + 1] = one end
+  end
+end
+return rows
+"""
+)
 
 # now, oldest end, milliseconds of an ended stream, index, rank, how many -> next rank or -1, rows
 LIST = Script(
-    _COMMON
+    COMMON
     + _ROW
     + """
 local now, key, rank, most = now_from(ARGV[1]), ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -276,7 +289,7 @@ return {table.concat(heads, ' '), table.concat(found)}
 
 # now, id -> last event, or -1 if there is nothing to wait for: it has ended, is gone, or its process is
 LOOK = Script(
-    _COMMON
+    COMMON
     + """
 local h = call('HMGET', 'edge:st:' .. ARGV[2], 'last', 'at', 'owner')
 if not h[1] or h[2] or not alive(h[3], now_from(ARGV[1])) then return -1 end
@@ -293,20 +306,28 @@ if h[1] and not h[2] then
 end
 """)
 
-# oldest end, id -> how many came back by now
+# oldest end, then ids -> how many came back to each by now
 CAME_BACK = Script(
-    _COMMON
+    COMMON
     + """
-local at = call('HGET', 'edge:st:' .. ARGV[2], 'at')
-if not kept(ARGV[2]) or (at and tonumber(at) < tonumber(ARGV[1])) then return 0 end
-return call('HINCRBY', 'edge:st:' .. ARGV[2], 'back', 1)
+local counts = {}
+for i = 2, #ARGV do
+  local key = 'edge:st:' .. ARGV[i]
+  local at = call('HGET', key, 'at')
+  if not kept(ARGV[i]) or (at and tonumber(at) < tonumber(ARGV[1])) then
+    counts[#counts + 1] = 0
+  else
+    counts[#counts + 1] = call('HINCRBY', key, 'back', 1)
+  end
+end
+return counts
 """
 )
 
 # oldest end that counts, end that is too late ('' = none is), ids -> how many it let go of that count; if none is too
 # late, it is forgotten as well that they were there
 FORGET = Script(
-    _COMMON
+    COMMON
     + """
 local count = 0
 for i = 3, #ARGV do
@@ -331,63 +352,4 @@ for i = 2, #ARGV do
   end
 end
 return {streams, live, bytes}
-""")
-
-# whose -> version, document
-RECALL = Script("return redis.call('HMGET', 'edge:se:' .. ARGV[1], 'v', 'doc')")
-
-# whose, version that was read ('' = none), new version, document, milliseconds, most sessions -> whether it was so
-KEEP = Script("""
-local key = 'edge:se:' .. ARGV[1]
-if (redis.call('HGET', key, 'v') or '') ~= ARGV[2] then return 0 end
-redis.call('HSET', key, 'v', ARGV[3], 'doc', ARGV[4])
-redis.call('PEXPIRE', key, ARGV[5])
-local latest = redis.call('ZREVRANGE', 'edge:sessions', 0, 0, 'WITHSCORES')
-redis.call('ZADD', 'edge:sessions', (latest[2] or 0) + 1, ARGV[1])
-if redis.call('PTTL', 'edge:sessions') < tonumber(ARGV[5]) then redis.call('PEXPIRE', 'edge:sessions', ARGV[5]) end
-local over = redis.call('ZCARD', 'edge:sessions') - tonumber(ARGV[6])
-for _, whose in ipairs(redis.call('ZRANGE', 'edge:sessions', 0, math.max(over, 10) - 1)) do
-  if over > 0 or redis.call('EXISTS', 'edge:se:' .. whose) == 0 then
-    redis.call('DEL', 'edge:se:' .. whose)
-    redis.call('ZREM', 'edge:sessions', whose)
-    over = over - 1
-  end
-end
-return 1
-""")
-
-# whose -> the document that was there
-UNLEARN = Script("""
-local doc = redis.call('HGET', 'edge:se:' .. ARGV[1], 'doc')
-redis.call('DEL', 'edge:se:' .. ARGV[1])
-redis.call('ZREM', 'edge:sessions', ARGV[1])
-return doc
-""")
-
-# now, owner, milliseconds, whose -> whether the owner has it
-CLAIM = Script(
-    _COMMON
-    + """
-local key = 'edge:claim:' .. ARGV[4]
-local has = call('GET', key)
-if has and has ~= ARGV[2] and alive(has, now_from(ARGV[1])) then return 0 end
-call('SET', key, ARGV[2], 'PX', ARGV[3])
-return 1
-"""
-)
-
-# owner, whose in any number -> nothing
-YIELD_UP = Script("""
-for i = 2, #ARGV do
-  if redis.call('GET', 'edge:claim:' .. ARGV[i]) == ARGV[1] then redis.call('DEL', 'edge:claim:' .. ARGV[i]) end
-end
-""")
-
-# owner, milliseconds, whose in any number -> nothing; a claim that somebody else has got meanwhile stays with them
-HOLD = Script("""
-for i = 3, #ARGV do
-  local key = 'edge:claim:' .. ARGV[i]
-  local has = redis.call('GET', key)
-  if not has or has == ARGV[1] then redis.call('SET', key, ARGV[1], 'PX', ARGV[2]) end
-end
 """)

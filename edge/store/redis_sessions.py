@@ -13,7 +13,8 @@ from edge.settings import Sessions as SessionSettings
 from edge.settings import Settings
 from edge.store.base import LEASE_S, Conversation, StoreDown, Turn, within
 from edge.store.redis_link import RedisLink
-from edge.store.redis_scripts import CLAIM, HOLD, KEEP, RECALL, UNLEARN, YIELD_UP, whose
+from edge.store.redis_scripts import whose
+from edge.store.redis_session_scripts import CLAIM, HOLD, KEEP, RECALL, UNLEARN, YIELD_UP
 
 _CLAIM_MS = int(6 * LEASE_S * 1000)  # a claim counts while its owner's lease does; this is for its key to go
 _AT_A_TIME = 500

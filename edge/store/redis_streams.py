@@ -5,7 +5,7 @@ writes behind), or judge who is gone by this node's own clock.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -61,8 +61,17 @@ class RedisStreams:
     async def find(self, stream_id: str) -> StreamState | None:
         """See ``base.StreamStore``."""
         await self._writer.written()
-        found = await self._link.ask(FIND, *self._when, stream_id)
-        return None if found is None else self._state(found)
+        found = await self._link.ask(FIND, *self._when, "", stream_id)
+        return self._state(found[0]) if found else None
+
+    async def find_all(self, principal: str, stream_ids: Sequence[str]) -> dict[str, StreamState]:
+        """See ``base.StreamStore``."""
+        await self._writer.written()
+        found: list[StreamState | None] = []
+        for at in range(0, len(stream_ids), _AT_A_TIME):
+            some = stream_ids[at : at + _AT_A_TIME]
+            found += map(self._state, await self._link.ask(FIND, *self._when, principal, *some))
+        return {state.meta.id: state for state in found if state is not None}
 
     async def read(self, stream_id: str, after: int, most: int) -> list[Stretch]:
         """See ``base.StreamStore``."""
@@ -95,8 +104,15 @@ class RedisStreams:
 
     async def came_back(self, stream_id: str) -> int:
         """See ``base.StreamStore``."""
+        return (await self.came_back_all([stream_id])).get(stream_id, 0)
+
+    async def came_back_all(self, stream_ids: Sequence[str]) -> dict[str, int]:
+        """See ``base.StreamStore``."""
         await self._writer.written()
-        return int(await self._link.ask(CAME_BACK, self._oldest, stream_id))
+        counts: list[int] = []
+        for at in range(0, len(stream_ids), _AT_A_TIME):
+            counts += await self._link.ask(CAME_BACK, self._oldest, *stream_ids[at : at + _AT_A_TIME])
+        return {stream_id: count for stream_id, count in zip(stream_ids, counts, strict=True) if count}
 
     async def forget(self, stream_id: str) -> bool:
         """See ``base.StreamStore``; also when Redis is full."""

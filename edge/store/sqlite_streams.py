@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from edge.settings import Settings
 from edge.settings import Store as StoreSettings
@@ -186,6 +186,24 @@ class SqliteStreams:
             found = None
         return self._state(log, found)
 
+    async def find_all(self, principal: str, stream_ids: Sequence[str]) -> dict[str, StreamState]:
+        """See ``base.StreamStore``."""
+        logs = {stream_id: self._logs.get(stream_id) for stream_id in stream_ids}
+        mine = {
+            stream_id: log for stream_id, log in logs.items() if log is not None and log.meta.principal == principal
+        }
+        keep_s = self._bounds.keep_s
+        found: dict[str, StreamState] = {}
+        try:
+            found = await self._file.read(
+                lambda connection: self._tables.recall_all(connection, principal, stream_ids, keep_s), found
+            )
+        except StoreDown:
+            if len(mine) < len(logs):
+                raise
+        states = {stream_id: self._state(mine.get(stream_id), found.get(stream_id)) for stream_id in stream_ids}
+        return {stream_id: state for stream_id, state in states.items() if state is not None}
+
     async def read(self, stream_id: str, after: int, most: int) -> list[Stretch]:
         """See ``base.StreamStore``."""
         log = self._logs.get(stream_id)
@@ -257,12 +275,15 @@ class SqliteStreams:
 
     async def came_back(self, stream_id: str) -> int:
         """See ``base.StreamStore``."""
-        found = await self.find(stream_id)
-        if found is None or found.gone:
-            return 0
-        await self._written(stream_id)
+        return (await self.came_back_all([stream_id])).get(stream_id, 0)
+
+    async def came_back_all(self, stream_ids: Sequence[str]) -> dict[str, int]:
+        """See ``base.StreamStore``."""
+        if not await self._file.read(lambda _: True, nothing=bool(self._logs)):
+            return {}  # not to make a file for that
+        await self._written(*stream_ids)
         keep_s = self._bounds.keep_s
-        return await self._file.change(lambda connection: self._tables.came_back(connection, stream_id, keep_s))
+        return await self._file.change(lambda connection: self._tables.came_back(connection, stream_ids, keep_s))
 
     async def forget(self, stream_id: str) -> bool:
         """See ``base.StreamStore``."""
@@ -314,9 +335,9 @@ class SqliteStreams:
         self._dirty.clear()
         self._seen([*self._waiting], [])
 
-    async def _written(self, stream_id: str) -> None:
-        """Wait until a stream of this process is in the file with what there is of it."""
-        if stream_id in self._logs:
+    async def _written(self, *stream_ids: str) -> None:
+        """Wait until those of these streams that are this process's are in the file with what there is of them."""
+        if not self._logs.keys().isdisjoint(stream_ids):
             await self._file.flush()
 
     @staticmethod

@@ -5,7 +5,7 @@ run on the loop.
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,12 +23,14 @@ MOST_GONE = 100_000  # streams that are remembered without their events: about 4
 _CHUNK_GONE = 2000  # of those, which one transaction forgets
 
 _SIZES = "SELECT number, tail, first, size FROM streams"
-_STREAM = """
-SELECT id, principal, surface, model, session, request_id, created, keep_bytes,
+_COLUMNS = """
+SELECT streams.id, principal, surface, model, session, request_id, created, keep_bytes,
     number, owner, tail, first, last, size, reconnections, ended, ending,
     (SELECT renewed FROM owners WHERE owners.id = owner)
-FROM streams
 """
+_STREAM = f"{_COLUMNS} FROM streams"
+# Joined so that each is looked up by its id, whatever SQLite thinks of the index by principal.
+_STREAMS = f"{_COLUMNS} FROM json_each(?) AS wanted CROSS JOIN streams ON streams.id = wanted.value WHERE principal = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +56,24 @@ class Tables:
     def recall(self, connection: sqlite3.Connection, stream_id: str, keep_s: float) -> StreamState | None:
         """A stream, or that it was there: see ``StreamState.gone``."""
         found, now = self._find(connection, stream_id)
-        forgotten = now - REMEMBERED * keep_s
         if found is None:
-            row = connection.execute(_RECALL, (stream_id, forgotten)).fetchone()
+            row = connection.execute(_RECALL, (stream_id, now - REMEMBERED * keep_s)).fetchone()
             return None if row is None else self._remembered(row)
-        if _ended_before(found, forgotten):
-            return None
-        if _ended_before(found, now - keep_s):  # it is deleted soon
-            return replace(found.state, first=found.state.last + 1, size=0)
-        return found.state
+        return _recalled(found, now, keep_s)
+
+    def recall_all(
+        self, connection: sqlite3.Connection, principal: str, stream_ids: Sequence[str], keep_s: float
+    ) -> dict[str, StreamState]:
+        """``recall`` of those of these streams that are this principal's, by two statements however many they are."""
+        now, ids = self._lease.now(), orjson.dumps(stream_ids).decode()
+        rows = connection.execute(_RECALL_ALL, (ids, principal, now - REMEMBERED * keep_s)).fetchall()
+        states = [self._remembered(row) for row in rows]
+        states += [
+            state
+            for row in connection.execute(_STREAMS, (ids, principal)).fetchall()
+            if (state := _recalled(self._found(row, now), now, keep_s)) is not None
+        ]
+        return {state.meta.id: state for state in states}
 
     def streams(self, connection: sqlite3.Connection, principal: str | None, most: int, keep_s: float) -> list[Found]:
         """The latest ``most`` of a principal, or of all; the latest first."""
@@ -126,14 +137,14 @@ class Tables:
         )
         _delete(connection, rows.fetchall())
 
-    def came_back(self, connection: sqlite3.Connection, stream_id: str, keep_s: float) -> int:
-        """See ``base.StreamStore``."""
+    def came_back(self, connection: sqlite3.Connection, stream_ids: Sequence[str], keep_s: float) -> dict[str, int]:
+        """See ``base.StreamStore.came_back_all``."""
         rows = connection.execute(
-            "UPDATE streams SET reconnections = reconnections + 1 WHERE id = ? AND ifnull(ended, ?) >= ?"
-            " RETURNING reconnections",
-            (stream_id, self._lease.now(), self._lease.now() - keep_s),
-        ).fetchall()
-        return rows[0][0] if rows else 0
+            "UPDATE streams SET reconnections = reconnections + 1"
+            " WHERE id IN (SELECT value FROM json_each(?)) AND ifnull(ended, ?) >= ? RETURNING id, reconnections",
+            (orjson.dumps(stream_ids).decode(), self._lease.now(), self._lease.now() - keep_s),
+        )
+        return dict(rows.fetchall())
 
     def ask_to_stop(self, connection: sqlite3.Connection, stream_id: str) -> None:
         """Leave a word for the owner."""
@@ -217,6 +228,15 @@ def _ended_before(found: Found, at: float) -> bool:
     return found.state.ending is not None and found.state.ending.at < at
 
 
+def _recalled(found: Found, now: float, keep_s: float) -> StreamState | None:
+    """What is still told of a stream: nothing, if it was there long ago; that it was; or all."""
+    if _ended_before(found, now - REMEMBERED * keep_s):
+        return None
+    if _ended_before(found, now - keep_s):  # it is deleted soon
+        return replace(found.state, first=found.state.last + 1, size=0)
+    return found.state
+
+
 def _delete_some(
     connection: sqlite3.Connection, rows: Iterable[tuple[int, int, int, int]], enough: int
 ) -> tuple[int, bool]:
@@ -253,6 +273,9 @@ INSERT OR REPLACE INTO gone ({_WHAT}, ended, ending)
 SELECT {_WHAT}, ended, ending FROM streams WHERE number = ?
 """  # noqa: S608 - of constants
 _RECALL = f"SELECT {_WHAT}, ending FROM gone WHERE id = ? AND ended >= ?"  # noqa: S608 - likewise
+_RECALL_ALL = f"""
+SELECT {_WHAT}, ending FROM gone WHERE id IN (SELECT value FROM json_each(?)) AND principal = ? AND ended >= ?
+"""  # noqa: S608 - likewise
 _FORGET_GONE = "DELETE FROM gone WHERE number IN (SELECT number FROM gone WHERE ended < ? ORDER BY ended LIMIT ?)"
 
 # The rows from ?1 back to that which holds what follows event ?2.

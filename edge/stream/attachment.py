@@ -133,4 +133,5 @@ async def come_back(
     check(place, returned.after)
     if seen_all(place, returned.after):
         return None
-    return Attachment(house, returned, begin(house.settings.stream, await count(place), returned.after))
+    place = (await count({returned.stream_id: place}))[returned.stream_id]
+    return Attachment(house, returned, begin(house.settings.stream, place, returned.after))

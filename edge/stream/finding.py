@@ -4,9 +4,8 @@ In: a stream's id, who asks, and the event seen last. Out: what to attach to: th
 else a replay out of a store. Must not: answer anybody, or generate anything.
 """
 
-import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edge.errors import Gone, NotFound
@@ -14,7 +13,7 @@ from edge.protocol.dialects import DIALECTS
 from edge.protocol.numbering import numbering
 from edge.protocol.surface import Surface
 from edge.settings import Stream as StreamSettings
-from edge.store.base import LOST, StoreDown
+from edge.store.base import LOST, StoreDown, StreamStore
 from edge.stream.audience import Audience
 from edge.stream.exchange import Exchange, House
 from edge.stream.journal import Expired
@@ -58,13 +57,10 @@ async def find(house: House, principal: str, stream_id: str) -> Place:
         NotFound: there is no such stream, or it is somebody else's.
         StoreUnavailable: it may be in a store that cannot be asked now.
     """
-    exchange = house.registry.streams.get(stream_id)
-    if exchange is not None and exchange.asked.principal.name == principal:
-        return exchange
-    found = None if exchange is not None else await house.keeper.find(principal, stream_id)
-    if found is None:
-        raise unknown(stream_id)
-    return found
+    ((_, place),) = await find_all(house, principal, [stream_id])
+    if isinstance(place, NotFound):
+        raise place
+    return place
 
 
 async def find_all(house: House, principal: str, streams: Sequence[str]) -> list[tuple[str, Place | NotFound]]:
@@ -73,13 +69,21 @@ async def find_all(house: House, principal: str, streams: Sequence[str]) -> list
     Raises:
         StoreUnavailable: one may be in a store that cannot be asked now.
     """
-    found = await asyncio.gather(*(find(house, principal, stream_id) for stream_id in streams), return_exceptions=True)
-    places: list[tuple[str, Place | NotFound]] = []
-    for stream_id, place in zip(streams, found, strict=True):
-        if isinstance(place, BaseException) and not isinstance(place, NotFound):
-            raise place
-        places.append((stream_id, place))
-    return places
+    here: dict[str, Place] = {
+        stream_id: exchange
+        for stream_id in streams
+        if (exchange := own_exchange(house, principal, stream_id)) is not None
+    }
+    elsewhere = [stream_id for stream_id in streams if stream_id not in here]
+    if elsewhere:
+        here.update(await house.keeper.find_all(principal, elsewhere))
+    return [(stream_id, here.get(stream_id) or unknown(stream_id)) for stream_id in streams]
+
+
+def own_exchange(house: House, principal: str, stream_id: str) -> Exchange | None:
+    """The exchange that generates this stream here. Somebody else's is not found, and is looked for like any other."""
+    exchange = house.registry.streams.get(stream_id)
+    return exchange if exchange is not None and exchange.asked.principal.name == principal else None
 
 
 def unknown(stream_id: str) -> NotFound:
@@ -124,13 +128,20 @@ def seen_all(place: Place, after: int) -> bool:
     return ending is not None and after == last > 0 and ending.error != LOST
 
 
-async def count(place: Place) -> Place:
-    """One more reader has come back, which a store is told here, and a generation by ``begin``."""
-    if isinstance(place, Found):
+async def count(places: Mapping[str, Place]) -> dict[str, Place]:
+    """One more reader has come back to these: a store is told so here, a generation by ``begin``."""
+    counted = dict(places)
+    stores: dict[StreamStore, list[str]] = {}
+    for stream_id, place in places.items():
+        if isinstance(place, Found):
+            stores.setdefault(place.store, []).append(stream_id)
+    for store, stream_ids in stores.items():
         with contextlib.suppress(StoreDown):
-            again = await place.store.came_back(place.state.meta.id)
-            return replace(place, state=replace(place.state, reconnections=again))
-    return place
+            for stream_id, again in (await store.came_back_all(stream_ids)).items():
+                place = places[stream_id]
+                if isinstance(place, Found):
+                    counted[stream_id] = replace(place, state=replace(place.state, reconnections=again))
+    return counted
 
 
 def begin(settings: StreamSettings, place: Place, after: int, *, speaks: bool = True) -> Beginning:

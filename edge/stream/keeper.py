@@ -5,9 +5,8 @@ reader, or let a stream wait for a store, or fail with one: what a store has not
 goes.
 """
 
-import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edge.errors import EdgeError, StoreUnavailable
@@ -17,9 +16,7 @@ from edge.store.base import Ending, StoreDown, StreamLog, StreamMeta, StreamStat
 from edge.store.memory_streams import MemoryStreams
 from edge.store.opening import Stores
 from edge.stream.audience import Audience, Kept
-
-_LATE_S = 0.25  # by which every process has written that it began a stream
-_LOOKS = 5
+from edge.stream.late import LateStreams
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +80,7 @@ class Keeper:
         self.memory = memory
         self.stores = stores
         self.clock = clock
+        self._late = LateStreams(self._find_all)
 
     def follow(self, settings: Settings) -> None:
         """Other settings are in force."""
@@ -94,30 +92,38 @@ class Keeper:
         return Keeping(self, meta, (durable or self.memory).begin(meta), durable=durable is not None)
 
     async def find(self, principal: str, stream_id: str) -> Found | None:
-        """A stream of this principal, other than those that run here.
+        """A stream of this principal, other than those that run here; see ``find_all``."""
+        return (await self.find_all(principal, [stream_id])).get(stream_id)
+
+    async def find_all(self, principal: str, stream_ids: Sequence[str]) -> dict[str, Found]:
+        """Those of these streams that are this principal's, other than those that run here.
+
+        All are looked for at once, and waited for together if one is not there: another process may have begun it a
+        moment ago. Somebody else's is not there, and is waited for like one that never was: how long it takes tells
+        nothing of others' streams.
 
         Raises:
-            StoreUnavailable: it may be in a store that cannot be asked now.
+            StoreUnavailable: one may be in a store that cannot be asked now.
         """
-        found = await self._find(stream_id)
-        if found is None and self.stores.shared:
-            # Another process may have begun it a moment ago; it writes in batches.
-            for _ in range(_LOOKS):  # all of them, found or not: how long it takes tells nothing of others' streams
-                await asyncio.sleep(_LATE_S / _LOOKS)
-                found = found or await self._find(stream_id)
-        return None if found is None or found.state.meta.principal != principal else found
+        found = await self._find_all(principal, stream_ids)
+        if len(found) < len(stream_ids) and self.stores.shared:
+            missing = [stream_id for stream_id in stream_ids if stream_id not in found]
+            found.update(await self._late.find(principal, missing))
+        return found
 
-    async def _find(self, stream_id: str) -> Found | None:
-        found: Found | None = None
+    async def _find_all(self, principal: str, stream_ids: Sequence[str]) -> dict[str, Found]:
+        found: dict[str, Found] = {}
+        left = stream_ids
         for store in self._stores():
             try:
-                state = await store.find(stream_id)
+                states = await store.find_all(principal, left)
             except StoreDown:
                 raise unavailable() from None
-            if state is not None:
-                found = Found(store, state, self)
-                if not state.gone:
-                    break  # else another store may still have its events
+            found.update({stream_id: Found(store, state, self) for stream_id, state in states.items()})
+            # Of one that is gone here, another store may still have the events.
+            left = [stream_id for stream_id in left if stream_id not in found or found[stream_id].state.gone]
+            if not left:
+                break
         return found
 
     async def streams(self, principal: str, most: int) -> list[StreamState]:
@@ -152,6 +158,7 @@ class Keeper:
 
     async def close(self) -> None:
         """Write what is to be written, and let go."""
+        await self._late.close()
         await self.stores.close()  # what cannot be written any more ends in memory
         await self.memory.close()
 

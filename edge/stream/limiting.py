@@ -4,15 +4,17 @@ In: who asks for what; a generation that has ended. Out: a reservation, or the e
 Must not: decide (``policy.limits`` does), count (a counter store does), or let go of a reservation that nobody has.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge.policy.allowance import Allowance
+from edge.policy.counters import Counters
 from edge.policy.lifecycle import Outcome
-from edge.policy.limits import Course, Own, Reservation, Rules, cost, refusal
+from edge.policy.limits import Course, Kind, Own, Reservation, Rules, cost, refusal
 from edge.protocol.request import Prepared
 from edge.protocol.whole_usage import usage_in
-from edge.settings import Settings
+from edge.settings import READS, Settings
 from edge.store.base import CounterStore
 from edge.stream.generation import Generation
 
@@ -34,8 +36,10 @@ class Most:
 class Limits:
     """The limits in force."""
 
-    def __init__(self, store: CounterStore, settings: Settings) -> None:
+    def __init__(self, store: CounterStore, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self.store = store
+        self._reads = Counters()
+        self._clock = clock
         self.follow(settings)
 
     def follow(self, settings: Settings) -> None:
@@ -54,6 +58,24 @@ class Limits:
         if not self._weighted and not isinstance(limits, Allowance):
             return 1.0
         return self.rules.allowance(principal, limits, prepared.model, str(prepared.surface)).weight or 1.0
+
+    def read(self, request: str, principal: str, limits: Own) -> None:
+        """Count a request that reads, or ends, what is kept: streams and sessions; ``request`` is its id.
+
+        As many are let through in a minute as requests that generate. They are counted apart from those, so that a
+        reader that lost its connection may come back for what its last request has generated; and in this process only,
+        so that no store is asked whether it may be asked.
+
+        Raises:
+            RateLimited: it does not fit.
+        """
+        demand = self.rules.demand(request, principal, limits, model=None, surface=READS, tokens=0)
+        bounds = tuple(bound for bound in demand.bounds if bound.kind is Kind.REQUESTS)
+        if bounds:
+            taken = self._reads.take(demand._replace(bounds=bounds), self._clock())
+            if not taken.allowed:
+                raise refusal(taken)
+            self._reads.keep(taken)
 
     async def reserve(
         self, request: str, principal: str, limits: Own, prepared: Prepared, *, anonymous: bool = False

@@ -138,5 +138,4 @@ async def merge(house: House, wanted: Wanted) -> Merging | None:
             raise
         else:
             places[stream_id] = place
-    counted = {stream_id: await count(place) for stream_id, place in places.items()}
-    return Merging(house, wanted, counted, lost)
+    return Merging(house, wanted, await count(places), lost)

@@ -8,7 +8,7 @@ from fakes.model_server import FakeModel, chat_token, chunk, gate, head, stall
 from msgspec.structs import replace
 from support.raw import CHAT, MESSAGES, Answer, RawClient, ask, chat_body
 from support.running import Running, Serve
-from support.shapes import BODIES, EVERY_SURFACE, assert_told, valid_body
+from support.shapes import BODIES, EVERY_SURFACE, assert_told, get, valid_body
 
 from edge.policy.counters import Used
 
@@ -137,3 +137,48 @@ async def test_a_reload_puts_other_limits_in_force_and_keeps_the_counts(serve: S
     settings = edge.edge.settings
     await edge.edge.reload(replace(settings, limit=[replace(settings.limit[0], requests_per_min=2)]))
     assert (await ask(edge.port, CHAT, chat_body())).headers["x-ratelimit-remaining-requests"] == "0"
+
+
+# --- reads ------------------------------------------------------------------------------------------------------------
+
+UNKNOWN = "st_" + "0" * 32
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/streams"),
+        ("GET", f"/v1/streams?ids={UNKNOWN}"),
+        ("GET", f"/v1/streams?ids={UNKNOWN}&follow=1"),
+        ("GET", f"/v1/streams/{UNKNOWN}"),
+        ("DELETE", f"/v1/streams/{UNKNOWN}"),
+        ("GET", "/v1/sessions/s"),
+        ("DELETE", "/v1/sessions/s"),
+    ],
+)
+async def test_reads_are_limited_too(serve: Serve, method: str, path: str) -> None:
+    edge = await serve(limit=limit(requests_per_min=2))
+    for _ in range(2):
+        assert (await get(edge.port, path, method=method)).status in {200, 404}
+    answer = await get(edge.port, path, method=method)
+    assert_told(answer, 429, CHAT, "rate_limit_exceeded", "rate_limit_error")
+    assert 1 <= int(answer.headers["retry-after"]) <= 61
+    assert await used(edge) == [], "it is no use of a model"
+
+
+async def test_a_reader_may_come_back_for_what_its_last_request_has_generated(serve: Serve) -> None:
+    """Reads have a count of their own."""
+    edge = await serve(limit=limit(requests_per_min=1))
+    first = await ask(edge.port, CHAT, chat_body(), {"x-edge-resume": "1"})
+    assert (await ask(edge.port, CHAT, chat_body())).status == 429
+    last = {"Last-Event-ID": f"{first.headers['x-stream-id']}:1"}
+    again = await ask(edge.port, CHAT, chat_body(), last)
+    assert (again.status, again.clean) == (200, True)
+    assert (await ask(edge.port, CHAT, chat_body(), last)).status == 429
+
+
+async def test_a_limit_may_be_for_reads_alone(serve: Serve) -> None:
+    edge = await serve(limit=limit(requests_per_min=1, surfaces=["reads"]))
+    for _ in range(2):
+        assert (await ask(edge.port, CHAT, chat_body())).status == 200
+    assert [(await get(edge.port, "/v1/streams")).status for _ in range(2)] == [200, 429]

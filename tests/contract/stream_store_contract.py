@@ -53,6 +53,21 @@ class StreamStoreContract(StreamKeepingContract):
         assert await store.find(meta.id) == StreamState(meta, first=1, last=0, size=0, here=True, ending=None)
         assert await store.read(meta.id, 0, 1000) == []
 
+    async def test_several_are_found_at_once_if_they_are_ones_own(self, opened: Opened) -> None:
+        """Somebody else's is not among them, whether it lives, has ended, or was never there."""
+        store = await opened()
+        live, done, others, others_done = a_meta("a"), a_meta("a"), a_meta("b"), a_meta("b")
+        store.begin(live).append(b"e", 1)
+        await finished(store, done, b"e", b"f")
+        store.begin(others)
+        await finished(store, others_done, b"e")
+        unknown = "st_" + "0" * 32
+        wanted = [unknown, *(meta.id for meta in (others, done, others_done, live))]
+        found = await store.find_all("a", wanted)
+        assert found == {meta.id: await store.find(meta.id) for meta in (done, live)}
+        assert await store.find_all("c", wanted) == {}
+        assert await store.find_all("a", []) == {}
+
     async def test_what_was_appended_is_read_back_byte_for_byte(self, opened: Opened) -> None:
         store = await opened()
         meta = a_meta()
@@ -240,6 +255,16 @@ class StreamStoreContract(StreamKeepingContract):
         assert await store.came_back(meta.id) == 3
         assert (await state_of(store, meta.id)).reconnections == 3
         assert (await state_of(store, other.id)).reconnections == 0
+
+    async def test_readers_that_come_back_to_several_are_counted_for_each(self, opened: Opened) -> None:
+        store = await opened()
+        live, done = a_meta(), a_meta()
+        unknown = "st_" + "0" * 32
+        store.begin(live)
+        await finished(store, done, b"e")
+        assert await store.came_back(done.id) == 1
+        assert await store.came_back_all([unknown, live.id, done.id]) == {live.id: 1, done.id: 2}
+        assert await store.came_back_all([unknown]) == {}
 
     async def test_those_that_came_back_past_the_store_are_counted_with_its_own(self, opened: Opened) -> None:
         store = await opened()

@@ -27,6 +27,8 @@ from support.resumed import (
 from support.running import Running, Serve
 from support.shapes import assert_told, get
 
+from edge.stream.late import LATE_S
+
 every_native = pytest.mark.parametrize("case", NATIVE, ids=str)
 UNKNOWN = f"st_{0:032}"
 
@@ -85,6 +87,30 @@ async def test_somebody_elses_is_unknown_in_the_same_bytes(serve: Serve, fake: F
     assert await asks(edge, running, TWO) == unknown
     assert (await resumed(edge, running, headers=ONE)).status == 200
     assert len(fake.requests) == 2
+
+
+async def test_somebody_elses_takes_as_long_as_one_that_never_was(serve: Serve, fake: FakeModel) -> None:
+    """However it is asked for; where other processes may have begun it a moment ago, that is a wait."""
+    edge = await serve(auth=KEYS)
+    done = await finished(edge, fake, CHAT_CASE, RESUME | ONE)
+    fake.script(*CHAT_CASE.held())
+    async with RawClient(edge.port) as client:
+        running = await opened(edge, CHAT_CASE, client, RESUME | ONE)
+        waits = LATE_S if edge.edge.keeper.stores.shared else 0.0
+        for stream in (UNKNOWN, running, done):
+            for path, method in (
+                (f"/v1/streams/{stream}", "GET"),
+                (f"/v1/streams/{stream}", "DELETE"),
+                (f"/v1/streams?ids={stream}&follow=1", "GET"),
+                (f"/v1/streams?ids={stream}", "GET"),
+            ):
+                began = time.monotonic()
+                answer = await get(edge.port, path, TWO, method)
+                assert answer.status == 404 or answer.json["data"] == []
+                assert time.monotonic() - began >= waits, (stream, path, method)
+        fake.open("more")
+        assert (await client.answer()).clean
+    assert (await resumed(edge, done, headers=ONE)).status == 200
 
 
 @pytest.mark.parametrize(
