@@ -100,11 +100,11 @@ class KeyRing:
             await asyncio.wait({self._looking})
 
     async def refresh(self) -> bool:
-        """Look on behalf of a request, unless the latest look failed; whether ``keys`` are all there are now.
+        """Look on behalf of a request; whether ``keys`` are all there are now.
 
-        An outage is found out by whoever looks first, and then by the watcher: requests do not wait for it one by one.
+        During an outage a request that finds another look under way does not wait for it.
         """
-        if self.why is None:
+        if self.why is None or self._looking is None or self._looking.done():
             await self._look_within()
         return self.certain
 

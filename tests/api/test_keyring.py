@@ -86,12 +86,25 @@ async def test_whatever_keeps_it_from_reading_it_is_not_certain_until_it_has_rea
     assert not ring.certain
     assert ring.keys is not None, "what it knew it still knows"
     assert ring.why == (str(fault) or "MemoryError")
-    asked = store.asked
     assert not await ring.refresh()
-    assert store.asked == asked, "requests do not wait for a store that is known to be down"
     store.fault = None
-    await ring.look()
+    assert await ring.refresh(), "the first request after the outage is let in"
     assert ring.certain
+
+
+async def test_during_an_outage_requests_do_not_wait_for_a_look_that_is_under_way(
+    ring: KeyRing, store: Scripted
+) -> None:
+    store.fault = StoreDown("gone")
+    await ring.look()
+    store.gate.clear()
+    first = asyncio.create_task(ring.refresh())
+    while store.asked < 2:
+        await asyncio.sleep(0)
+    assert not await ring.refresh()
+    store.gate.set()
+    assert not await first
+    assert store.asked == 2
 
 
 async def test_who_asks_during_a_look_waits_for_the_next_which_all_of_them_share(
