@@ -32,6 +32,7 @@ from edge.stream.keeper import Keeper
 from edge.stream.limiting import Limits
 from edge.stream.registry import Registry
 from edge.stream.sessions import Sessions
+from edge.stream.summary import tokens_per_s
 from edge.stream.ticker import Ticker, interval_for
 from edge.stream.turn import Admitting
 from edge.telemetry import log
@@ -306,7 +307,7 @@ class Teller:
             upstream=exchange.upstream,
             elapsed_s=exchange.elapsed_s,
             tokens=generation.token_count,
-            tokens_per_s=generation.tokens_per_s(),
+            tokens_per_s=tokens_per_s(generation),
             buffer_bytes=generation.journal.statistics().held,
         )
 

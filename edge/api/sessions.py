@@ -4,6 +4,7 @@ In: ``POST`` and ``GET /v1/chat/stream`` (``/stream``), ``GET`` and ``DELETE /v1
 response, or what is kept of a session. Must not: generate again for a reader that comes back with an id.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import orjson
@@ -22,6 +23,7 @@ from edge.policy.auth import Principal
 from edge.policy.budget import Share
 from edge.policy.hosts import Origins
 from edge.policy.lanes import Lane
+from edge.policy.lifecycle import Outcome
 from edge.policy.permission import check_model, may_use
 from edge.policy.routing import default_model, printable
 from edge.protocol.session import opening
@@ -126,8 +128,8 @@ def _default_model(house: House, principal: Principal) -> str | None:
 def _exchange(house: House, request: web.Request, wanted: Wanted, held: Held, share: Share, *, lane: Lane) -> Exchange:
     context, principal = request[CONTEXT], caller(request)
 
-    def ended(generation: Generation) -> None:
-        held.settle(wanted.message, generation)
+    def settle(generation: Generation, outcome: Outcome, tell: Callable[[], None]) -> None:
+        held.settle(wanted.message, generation, outcome, tell)
 
     asked = Asked(
         request_id=context.request_id,
@@ -143,7 +145,7 @@ def _exchange(house: House, request: web.Request, wanted: Wanted, held: Held, sh
         session=wanted.session_id,
         lane=lane,
         passed=context.passed,
-        ended=ended,
+        settle=settle,
         forsaken=held.forsaken,
     )
     keep_bytes = house.settings.sessions.max_bytes - len(wanted.message.encode())

@@ -6,7 +6,7 @@ still be at work. Must not: end anything.
 
 from typing import Literal
 
-from edge.errors import EdgeError, Gone, ShuttingDown, Stopped, UpstreamBroken
+from edge.errors import EdgeError, Gone, InternalError, ShuttingDown, Stopped, UpstreamBroken
 from edge.policy.lifecycle import Happened, State
 from edge.settings import Stream as StreamSettings
 
@@ -37,3 +37,10 @@ def ended_here(happened: Happened, settings: StreamSettings, *, kept: bool) -> E
 def broken_off(happened: Happened, error: EdgeError | None) -> bool:
     """Whether an attempt ended since Edge would not have more of it: what the server sent or was sent made no sense."""
     return happened in _BY_EDGE or isinstance(error, UpstreamBroken)
+
+
+def failed(bug: BaseException) -> InternalError:
+    """What a reader is told of a bug of ours, which is the cause."""
+    error = InternalError("Edge failed while relaying the answer")
+    error.__cause__ = bug
+    return error

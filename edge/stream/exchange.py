@@ -13,7 +13,7 @@ from aiohttp import web
 from edge.errors import EdgeError
 from edge.policy.auth import Principal
 from edge.policy.lanes import Lane
-from edge.policy.lifecycle import Happened, State
+from edge.policy.lifecycle import Happened, Outcome, State
 from edge.policy.limits import Reservation
 from edge.policy.routing import printable
 from edge.protocol import queued
@@ -101,7 +101,8 @@ class Asked:
         resume: The client wants a stream that it can come back to.
         session: The session that it is part of.
         lane: How much hurry there is.
-        ended: Called once with the generation when that has ended, whatever its reader still does.
+        settle: Called once, when nothing more is generated: keeps what was said. The readers are told of the end when
+            it calls its last argument, which it does in any case, soon.
         forsaken: Called each time that nobody reads it any more, and it goes on for one that may come back.
         upload: The body, where it is passed on as it comes.
         passed: The Edges that the request has passed before this one.
@@ -119,7 +120,7 @@ class Asked:
     resume: bool = False
     session: str | None = None
     lane: Lane = Lane.INTERACTIVE
-    ended: Callable[[Generation], None] | None = None
+    settle: Callable[[Generation, Outcome, Callable[[], None]], None] | None = None
     forsaken: Callable[[], None] | None = None
     upload: Upload | None = None
     passed: tuple[str, ...] = ()
@@ -237,11 +238,25 @@ class Exchange:
     # --- attempts -------------------------------------------------------------------------------------------------
 
     def retry(self, error: EdgeError) -> bool:
-        """See ``generation.Owner``."""
+        """See ``owner.Owner``."""
         return self.attempts.retry(error)
 
+    @property
+    def keeps_answer(self) -> bool:
+        """See ``owner.Owner``."""
+        return self.asked.settle is not None
+
+    def settle(self, outcome: Outcome, tell: Callable[[], None]) -> None:
+        """See ``owner.Owner``."""
+        if self.asked.settle is None:
+            tell()
+        else:
+            self.changed()
+            self.attempts.free()  # whatever the readers are told and when, no upstream is at work on it any more
+            self.asked.settle(self.generation, outcome, tell)
+
     def waiting_beat(self) -> bytes | None:
-        """See ``generation.Owner``."""
+        """See ``owner.Owner``."""
         place = self.attempts.place
         if place is None:
             return None
@@ -250,7 +265,7 @@ class Exchange:
     # --- time and the record --------------------------------------------------------------------------------------
 
     def changed(self) -> None:
-        """See ``generation.Owner``: book the time, and record when both sides have ended."""
+        """See ``owner.Owner``: book the time, and record when both sides have ended."""
         generation, reader = self.generation, self.reader
         state = generation.state
         if generation.clients_turn:
@@ -282,11 +297,9 @@ class Exchange:
             settle(self._reservation, self.generation, self.prepared, asked=self.attempts.count > 0)
         if self._keeping is not None:
             self._keeping.end(self.generation, self.upstream, self.generation.reconnections)
-        if self.asked.ended is not None:
-            self.asked.ended(self.generation)
 
     def forsaken(self) -> None:
-        """See ``generation.Owner``."""
+        """See ``owner.Owner``."""
         if self.asked.forsaken is not None:
             self.asked.forsaken()
 

@@ -7,7 +7,7 @@ does), or end in any way that the lifecycle table does not know.
 
 import contextlib
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from functools import partial
 
 from edge.errors import EdgeError, InternalError
 from edge.policy.lifecycle import Happened, Outcome, State, step
@@ -16,29 +16,12 @@ from edge.protocol.dialect import Codec
 from edge.settings import Settings
 from edge.stream.audience import Audience, Kept
 from edge.stream.deadlines import overdue, timed_out
-from edge.stream.endings import broken_off, ended_here, unread
+from edge.stream.endings import broken_off, ended_here, failed, unread
+from edge.stream.owner import Owner
 from edge.stream.prelude import Prelude
 from edge.stream.voice import Voice
 from edge.telemetry.gaps import Gaps
 from edge.upstream.base import JSON_TYPE, Call, Source, Upstream
-
-_ANYTHING = (Exception,)
-
-
-class Owner(Protocol):
-    """Who runs the exchange that the generation belongs to."""
-
-    def retry(self, error: EdgeError) -> bool:
-        """Whether another attempt is to follow this failure; if so the owner opens it after ``retrying``."""
-
-    def changed(self) -> None:
-        """The state changed: time is to be booked on another phase."""
-
-    def waiting_beat(self) -> bytes | None:
-        """The heartbeat that tells for what no attempt has been opened yet; None if nothing is waited for."""
-
-    def forsaken(self) -> None:
-        """The last reader has left, and it goes on for one that may come back."""
 
 
 class Generation(Audience):
@@ -56,6 +39,7 @@ class Generation(Audience):
     __slots__ = (
         "_clock",
         "_held",
+        "_last",
         "_left_at",
         "_others",
         "_owner",
@@ -115,6 +99,7 @@ class Generation(Audience):
         self._voice = voice
         self._left_at: float | None = None  # when the last reader left of one that waits for others
         self._held: Prelude | None = None  # until something has been generated
+        self._last: Prelude | None = None  # the events that tell of the end, until what was said is kept
         self._source: Source | None = None
         self._started_at = clock()
         self._since = self._started_at  # when the present state's clock was last reset
@@ -137,13 +122,6 @@ class Generation(Audience):
     def events(self) -> int:
         """Data-bearing events handed on."""
         return self.token_count + self._others
-
-    def tokens_per_s(self, tokens: int | None = None) -> float | None:
-        """The rate between the first and the latest token, for the tokens counted or for a better-known number."""
-        count, first, last = tokens or self.token_count, self.first_token_at, self.last_token_at
-        if first is None or last is None or last <= first or count < 2:
-            return None
-        return (count - 1) / (last - first)
 
     def present(self, opening: bytes) -> None:
         """Begin with an event that is no part of the answer: the status goes out, yet other attempts may follow."""
@@ -221,10 +199,14 @@ class Generation(Audience):
         self.told = batch.told
         if not batch.data:
             return
-        if self.state is State.STREAMING:
-            self._hand_over(batch.data, batch.events)
-        else:
+        if self.state is not State.STREAMING:
             self._hold(batch.data, batch.events)
+        elif self._last is not None or (self._owner.keeps_answer and (batch.terminated or batch.told)):
+            self._release()
+            self._last = self._last or Prelude()
+            self._last.add(batch.data, batch.events)
+        else:
+            self._hand_over(batch.data, batch.events)
 
     def body(self, data: bytes, content_type: str = JSON_TYPE) -> None:
         """See ``upstream.base.Sink``."""
@@ -339,9 +321,7 @@ class Generation(Audience):
     def fail(self, bug: BaseException) -> None:
         """A bug of ours, told like every other end."""
         self._abort()
-        error = InternalError("Edge failed while relaying the answer")
-        error.__cause__ = bug
-        self._finish(Happened.BUG, error)
+        self._finish(Happened.BUG, failed(bug))
 
     def break_off(self, error: EdgeError) -> None:
         """What the upstream sends cannot be used any more."""
@@ -373,15 +353,35 @@ class Generation(Audience):
         self._left_at = None
         state, outcome = step(self.state, happened)
         self.clean = outcome is Outcome.COMPLETE or self.terminated
-        with contextlib.suppress(*_ANYTHING if happened is Happened.BUG else ()):  # it may be in what these go through
-            self._last_words(outcome)
-        self.state, self.outcome = state, outcome
+        self.state = state
         self._since = self._clock()
+        tell = partial(self._tell, outcome)
+        try:
+            self._owner.settle(outcome or Outcome.INTERNAL_ERROR, tell)
+        except Exception as bug:  # noqa: BLE001 - as in tokens; and whatever is broken, the readers are told
+            self.error, self.clean, self.terminated = failed(bug), False, False
+            tell()
+
+    def _tell(self, outcome: Outcome | None) -> None:
+        """Have the readers told how it ended; once."""
+        if self.outcome is not None:
+            return
+        try:
+            self._last_words(outcome)
+        except Exception as bug:  # noqa: BLE001 - as in tokens
+            self.error, self.clean, self.terminated = failed(bug), False, False
+            outcome = Outcome.INTERNAL_ERROR
+            with contextlib.suppress(Exception):  # what is broken may be in what these go through
+                self._last_words(outcome)
+        self.outcome = outcome
         self._owner.changed()
         self.conclude()
 
     def _last_words(self, outcome: Outcome | None) -> None:
         """The one terminal event, unless it is there: the surface's regular end, or the error."""
+        last, self._last = self._last, None
+        if last is not None:
+            self._hand_over(last.data, last.events)
         readers = [reader for reader in self._readers if reader.wants_events]
         if self.terminated or self.told or not (self.kept or readers):
             return

@@ -20,6 +20,9 @@ from edge.store.base import Conversation, SessionStore, StoreDown, Turn
 from edge.stream.generation import Generation
 from edge.stream.keeper import unavailable
 
+# A store that takes longer to keep an answer holds its end up no more: it is as good as down.
+_KEEP_S = 2.0
+_READ_S = 5.0  # who reads a session then waits so long for what is being kept
 _LOOK_S = 0.1  # between two looks whether another process is done with a session
 
 Key = tuple[str, str]  # principal and session
@@ -59,9 +62,13 @@ class Held:
         self.generation.stop(Happened.STOP)
         return True
 
-    def settle(self, message: str, generation: Generation) -> None:
-        """The generation has ended: keep what was said, if anything was, and let the next request have the session."""
-        self._sessions.settle(self, message, generation)
+    def settle(self, message: str, generation: Generation, outcome: Outcome, tell: Callable[[], None]) -> None:
+        """Nothing more is generated: keep what was said, if anything was, and let the next request have the session.
+
+        ``tell`` has the readers told of the end. It is called when the store has what was said, so that whoever has
+        seen the end can read it there, from any process; at the latest after ``_KEEP_S``.
+        """
+        self._sessions.settle(self, message, generation, outcome, tell)
 
     def release(self) -> None:
         """Let the next request have the session; idempotent."""
@@ -89,6 +96,7 @@ class Sessions:
         self._held: dict[Key, Held] = {}
         self._waiting: Counter[Key] = Counter()
         self._running: set[asyncio.Task[None]] = set()
+        self._keeping: dict[Key, asyncio.Task[None]] = {}  # what was said last, until the store has it
 
     def follow(self, settings: Settings) -> None:
         """Other settings are in force."""
@@ -160,6 +168,9 @@ class Sessions:
         Raises:
             StoreUnavailable: it cannot be read now.
         """
+        keeping = self._keeping.get((principal, session))
+        if keeping is not None:  # its end was told though it is not kept yet
+            await asyncio.wait({keeping}, timeout=_READ_S)
         try:
             return await self._store.read(principal, session)
         except StoreDown:
@@ -180,30 +191,42 @@ class Sessions:
         finally:
             held.release()
 
-    def settle(self, held: Held, message: str, generation: Generation) -> None:
+    def settle(
+        self, held: Held, message: str, generation: Generation, outcome: Outcome, tell: Callable[[], None]
+    ) -> None:
         """See ``Held.settle``."""
-        complete = generation.outcome is Outcome.COMPLETE
-        said = {} if generation.codec is None else generation.codec.answer()
-        text = said.get("content")
-        if not isinstance(text, str) or not text:
-            held.release()  # a question without an answer is no turn
-            return
-        question = Turn("user", message, held.since)
-        answer = Turn("assistant", text, self.clock(), partial=not complete or bool(said.get("cut")))
-        self._run(self._keep(held, question, answer))
+        text, cut = None, False
+        try:
+            said = {} if generation.codec is None else generation.codec.answer()
+            text, cut = said.get("content"), bool(said.get("cut"))
+        finally:
+            if not isinstance(text, str) or not text:
+                tell()
+                held.release()  # a question without an answer is no turn
+        if isinstance(text, str) and text:
+            question = Turn("user", message, held.since)
+            answer = Turn("assistant", text, self.clock(), partial=outcome is not Outcome.COMPLETE or cut)
+            self._keeping[held.key] = self._run(self._keep(held, question, answer, tell))
 
     async def close(self) -> None:
         """Wait until everything that ended is kept."""
         while self._running:  # what is kept is then let go of
             await asyncio.wait(self._running)
 
-    def _run(self, work: Coroutine[None, None, None]) -> None:
+    def _run(self, work: Coroutine[None, None, None]) -> "asyncio.Task[None]":
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+        return task
 
-    async def _keep(self, held: Held, question: Turn, answer: Turn) -> None:
+    async def _keep(self, held: Held, question: Turn, answer: Turn, tell: Callable[[], None]) -> None:
+        late = asyncio.get_running_loop().call_later(_KEEP_S, tell)
         try:
             await self._store.append(*held.key, question, answer)
         finally:
-            held.release()
+            late.cancel()
+            del self._keeping[held.key]
+            try:
+                tell()
+            finally:
+                held.release()

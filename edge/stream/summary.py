@@ -14,6 +14,7 @@ from edge.telemetry.timeline import Phase
 
 if TYPE_CHECKING:  # the exchange makes the summary of itself
     from edge.stream.exchange import Exchange
+    from edge.stream.generation import Generation
 
 _NOTHING = Measured()
 _STALLS = frozenset({Outcome.UPSTREAM_STALL, Outcome.CLIENT_STALL})
@@ -61,7 +62,7 @@ def summarise(exchange: "Exchange") -> StreamRecord:
         tokens_out=tokens,
         tokens_cached=usage.cached if usage is not None else None,
         tokens_from="counted" if reported is None else "reported",
-        tokens_per_s=generation.tokens_per_s(tokens),
+        tokens_per_s=tokens_per_s(generation, tokens),
         events=generation.events,
         bytes_out=reader.bytes_out,
         peak_buffer_bytes=reader.peak_pending,
@@ -85,3 +86,11 @@ def summarise(exchange: "Exchange") -> StreamRecord:
 
 def _text(data: bytes, most: int) -> str | None:
     return data[:most].decode("utf-8", "replace") if most else None
+
+
+def tokens_per_s(generation: "Generation", tokens: int | None = None) -> float | None:
+    """The rate between the first and the latest token, for the tokens counted or for a better-known number."""
+    count, first, last = tokens or generation.token_count, generation.first_token_at, generation.last_token_at
+    if first is None or last is None or last <= first or count < 2:
+        return None
+    return (count - 1) / (last - first)

@@ -1,15 +1,22 @@
 """Whose turn it is: requests at once on one session, readers that come back, and Edge leaving in the middle."""
 
 import asyncio
+import contextlib
+from typing import Any
 
 import pytest
 from fakes.model_server import FakeModel, chat_answer, chat_events, chunk, end, gate, rst, stall
 from support.eventsource import Browser, parsed
 from support.faults import assert_silent
-from support.raw import RawClient, ask
+from support.raw import CHAT, RawClient, ask, chat_body
 from support.running import Running, Serve
 from support.sessions import BEGUN, STREAM, asked, kept, said, settled, text_of
 from support.shapes import assert_told, get
+
+from edge.settings import Sessions as SessionSettings
+from edge.store.base import Turn
+from edge.store.memory import MemorySessions
+from edge.stream import sessions
 
 SECOND = {"message": "second"}
 
@@ -209,3 +216,66 @@ async def test_edge_leaving_ends_the_stream_with_the_truth_and_sends_away_who_wa
     assert (error.type, error.json["partial"], told.result().ending) == ("error", True, "reset")
     assert_told(refused.result(), 503, STREAM, "shutting_down")
     assert len(fake.requests) == 1
+
+
+# --- the end, and what is kept by then --------------------------------------------------------------------------------
+
+
+class Gated(MemorySessions):
+    """A store that keeps a turn when a test lets it."""
+
+    def __init__(self) -> None:
+        super().__init__(SessionSettings())
+        self.asked = asyncio.Event()
+        self.gate = asyncio.Event()
+
+    async def append(self, principal: str, session: str, question: Turn, answer: Turn) -> None:
+        self.asked.set()
+        await self.gate.wait()
+        await super().append(principal, session, question, answer)
+
+
+async def gated(serve: Serve, **sections: Any) -> tuple[Running, Gated]:
+    edge = await serve(**sections)
+    store = edge.edge.sessions._store = Gated()
+    return edge, store
+
+
+@pytest.mark.parametrize("path", [STREAM, "/stream"])
+async def test_the_end_is_told_when_the_session_can_be_read(serve: Serve, fake: FakeModel, path: str) -> None:
+    fake.script(*BEGUN, gate("more"), chunk(b"".join(chat_events(["en"])[1:])), end())
+    edge, store = await gated(serve)
+    async with RawClient(edge.port) as client:
+        await client.get(f"{path}?prompt=hi")
+        await client.until(b"tok")
+        fake.open("more")
+        await store.asked.wait()
+        assert (await get(edge.port, "/health")).status == 200, "which shares the loop"
+        with contextlib.suppress(BlockingIOError):
+            client.buffer += client.sock.recv(65536)
+        told = client.buffer
+        store.gate.set()
+        assert (await client.answer()).clean
+    assert b'"done":true' not in told
+    assert len(await kept(edge)) == 2
+
+
+async def test_the_models_slot_is_free_while_the_answer_is_kept(serve: Serve, fake: FakeModel) -> None:
+    edge, store = await gated(serve, upstream={"max_concurrency": 1})
+    async with RawClient(edge.port) as client:
+        await client.post(STREAM, {"message": "hi"})
+        await store.asked.wait()
+        assert (await ask(edge.port, CHAT, chat_body())).clean
+        store.gate.set()
+        assert (await client.answer()).clean
+
+
+async def test_a_store_that_takes_too_long_holds_no_reader_up(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Yet whoever then reads the session here, waits for it."""
+    monkeypatch.setattr(sessions, "_KEEP_S", 0.01)
+    edge, store = await gated(serve)
+    assert text_of(await said(edge)) == "Hello there"
+    reading = asyncio.create_task(kept(edge))
+    await asyncio.sleep(0)
+    store.gate.set()
+    assert [turn["content"] for turn in await reading] == ["hi", "Hello there"]

@@ -68,3 +68,18 @@ async def test_streams_go_on_without_it_and_are_there_when_it_is_back(
     fresh = await ask(first.port, CHAT, chat_body(), RESUME)
     await up_again(second, fresh.headers["x-stream-id"])
     assert (await get(second.port, f"/v1/streams/{fresh.headers['x-stream-id']}")).body == fresh.body
+
+
+@pytest.mark.parametrize("fault", ["kill", "suspend"])
+async def test_a_session_ends_without_it(server: RedisServer, serve: Serve, fake: FakeModel, fault: str) -> None:
+    """What was said cannot be kept now, which holds nobody up for long."""
+    fake.script(head(), chunk(b"".join(EVENTS[:3])), gate("more"), chunk(b"".join(EVENTS[3:])), end())
+    edge = await serve(store={"url": server.url})
+    async with RawClient(edge.port) as client:
+        await client.post("/v1/chat/stream", {"message": "hi"})
+        await client.until(b" two")
+        getattr(server, fault)()
+        fake.open("more")
+        answer = await client.answer()
+    assert answer.clean
+    assert b'"done":true' in answer.body

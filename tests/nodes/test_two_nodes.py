@@ -100,6 +100,24 @@ async def test_what_one_node_kept_is_there_after_it_has_gone(serve: Serve, fake:
     assert [turn["content"] for turn in await kept(second)] == ["hi", "Hello there"]
 
 
+async def test_who_has_seen_the_end_reads_the_session_at_every_node(
+    serve: Serve, fake: FakeModel, store: Store
+) -> None:
+    first, second = await serve(store=store), await serve(store=store)
+    for number in range(10):
+        session = f"s{number}"
+        if number % 2:
+            await said(first, session_id=session)
+        else:
+            assert (await get(first.port, f"/stream?prompt=hi&session_id={session}")).clean
+        turns = await kept(second, session)
+        assert [turn["content"] for turn in turns] == ["hi", "Hello there"]
+    for number in range(10):
+        fake.script(head(), chunk(chat_events(WORDS)[0] + chat_events(WORDS)[1]), rst())
+        await ask(first.port, STREAM, {"message": "hi", "session_id": f"b{number}"})
+        assert [turn.get("partial") for turn in await kept(second, f"b{number}")] == [None, True]
+
+
 async def test_another_principals_stream_is_unknown_at_every_node(serve: Serve, fake: FakeModel, store: Store) -> None:
     auth = {"keys": ["first-key-of-two", "second-key-of-two"]}
     first, second = await serve(store=store, auth=auth), await serve(store=store, auth=auth)

@@ -2,14 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
 import pytest
 from aiohttp import web
 
-from edge.errors import EdgeError, UpstreamCut, UpstreamSaid
+from edge.errors import EdgeError, InternalError, UpstreamCut, UpstreamSaid
 from edge.policy.lifecycle import Happened, Outcome, ReaderState
 from edge.protocol.batch import Batch
 from edge.protocol.dialects import DIALECTS
@@ -126,14 +126,38 @@ class Model:
 
 
 class Owner:
+    keeps_answer = False
+
     def retry(self, error: EdgeError) -> bool:
         return False
 
     def changed(self) -> None:
         pass
 
+    def settle(self, outcome: Outcome, tell: Callable[[], None]) -> None:
+        tell()
+
     def forsaken(self) -> None:
         pass
+
+
+class Keeps(Owner):
+    """Keeps the answer, which takes until ``tell`` is called."""
+
+    keeps_answer = True
+    tell: Callable[[], None]
+
+    def settle(self, outcome: Outcome, tell: Callable[[], None]) -> None:
+        self.tell = tell
+
+
+class Breaks(Owner):
+    """Has a bug where the answer is kept."""
+
+    keeps_answer = True
+
+    def settle(self, outcome: Outcome, tell: Callable[[], None]) -> None:
+        raise ZeroDivisionError
 
 
 class Scene:
@@ -142,13 +166,14 @@ class Scene:
     reader: BaseReader
     task: asyncio.Task[web.StreamResponse]
 
-    def __init__(self, **stream: Any) -> None:
+    def __init__(self, owner: Owner | None = None, **stream: Any) -> None:
         limits = {"heartbeat_s": 10, "commit_after_s": 10, "client_stall_s": 60, "flush_s": 0.05, **stream}
         self.settings = msgspec.convert({"stream": limits}, Settings)
         self.clock = Clock()
         self.connection = Connection()
         self.model = Model()
-        self.generation = Generation("st_1", self.settings, self.clock, Owner(), voice=Voice(CHAT, "m", "req_1"))
+        voice = Voice(CHAT, "m", "req_1")
+        self.generation = Generation("st_1", self.settings, self.clock, owner or Owner(), voice=voice)
 
     async def begin(self, *, stream: bool = True) -> None:
         shared: list[Any] = [self.generation, self.connection, self.settings.stream, self.clock, lambda: None]
@@ -323,6 +348,51 @@ async def test_a_failure_after_the_status_is_told_in_band_then_reset(scene: Scen
     first, second = scene.connection.written
     assert (first, scene.connection.ended) == (TOKEN, "aborted")
     assert b'"upstream_cut"' in second
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_end_is_told_when_the_answer_is_kept(stream: bool) -> None:
+    """Whatever tells of it: here the event before the terminator too, which ends the surface's regular way."""
+    owner = Keeps()
+    scene = Scene(owner)
+    await scene.begin(stream=stream)
+    await scene.token()
+    scene.generation.feed(scene.codec.feed(b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n' + DONE))
+    await scene.end()
+    assert scene.generation.outcome is None
+    assert scene.connection.written == ([TOKEN] if stream else [])
+    assert not scene.reader.closed
+    owner.tell()
+    owner.tell()
+    await scene.task
+    assert scene.generation.outcome is Outcome.COMPLETE
+    assert b"".join(scene.connection.written).count(DONE) == int(stream)
+    assert scene.connection.ended == "finished" if stream else scene.reader.closed
+
+
+async def test_a_failure_is_told_when_the_part_that_came_is_kept() -> None:
+    owner = Keeps()
+    scene = Scene(owner)
+    await scene.begin()
+    await scene.token()
+    await scene.end(Happened.CUT, UpstreamCut("gone"))
+    await scene.after(5)
+    assert scene.connection.written == [TOKEN]
+    owner.tell()
+    await scene.task
+    assert b'"upstream_cut"' in scene.connection.written[-1]
+    assert scene.connection.ended == "aborted"
+
+
+async def test_a_bug_where_the_answer_is_kept_is_told() -> None:
+    scene = Scene(Breaks())
+    await scene.begin()
+    await scene.token()
+    await scene.end()
+    await scene.task
+    assert isinstance(scene.generation.error, InternalError)
+    assert b"Edge failed while relaying" in scene.connection.written[-1]
+    assert scene.connection.ended == "aborted"
 
 
 async def test_an_error_that_the_upstream_told_is_not_told_again(scene: Scene) -> None:

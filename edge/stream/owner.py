@@ -1,0 +1,33 @@
+"""What a generation asks of whoever runs the exchange that it belongs to.
+
+In: what happened to it. Out: whether it goes on, and when its end may be told. Must not: do anything.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from edge.errors import EdgeError
+from edge.policy.lifecycle import Outcome
+
+
+class Owner(Protocol):
+    """Who runs the exchange that the generation belongs to."""
+
+    @property
+    def keeps_answer(self) -> bool:
+        """Whether ``settle`` keeps what was said, which is to be done before a reader sees the end."""
+
+    def retry(self, error: EdgeError) -> bool:
+        """Whether another attempt is to follow this failure; if so the owner opens it after ``retrying``."""
+
+    def changed(self) -> None:
+        """The state changed: time is to be booked on another phase."""
+
+    def settle(self, outcome: Outcome, tell: Callable[[], None]) -> None:
+        """Nothing more will be generated. Call ``tell``, now or soon, to have the readers told how it ended."""
+
+    def waiting_beat(self) -> bytes | None:
+        """The heartbeat that tells for what no attempt has been opened yet; None if nothing is waited for."""
+
+    def forsaken(self) -> None:
+        """The last reader has left, and it goes on for one that may come back."""
