@@ -201,7 +201,7 @@ class Generation(Audience):
             return
         if self.state is not State.STREAMING:
             self._hold(batch.data, batch.events)
-        elif self._last is not None or (self._owner.keeps_answer and (batch.terminated or batch.told)):
+        elif self._last is not None or ((batch.terminated or batch.told) and self._owner.keeps_answer):
             self._release()
             self._last = self._last or Prelude()
             self._last.add(batch.data, batch.events)
