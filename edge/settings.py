@@ -176,11 +176,7 @@ class Auth(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         list[str], Meta(description="static API keys; use ${VAR} or credential:NAME, not the key itself")
     ] = msgspec.field(default_factory=list)
     allow_anonymous: Annotated[
-        bool,
-        Meta(
-            description="allow listening beyond loopback without any key, and callers without one while the key store "
-            "cannot be read"
-        ),
+        bool, Meta(description="allow callers without a key beyond loopback, and while the key store cannot be read")
     ] = False
     require_key: Annotated[
         bool, Meta(description="let nobody in without a key, even while none has been made with edge keys create")
