@@ -10,11 +10,12 @@ from typing import Any
 
 import orjson
 
-from edge.errors import EdgeError
+from edge.errors import EdgeError, UpstreamSaid
 from edge.protocol.batch import Usage
 from edge.protocol.codec import Kept, Seen, SeenError, SseCodec
 from edge.protocol.collect_chat import ChatCollector, CompletionsCollector
 from edge.protocol.dialect import Collector
+from edge.protocol.finish_reasons import broke, broke_message, known
 from edge.protocol.repairs import MENDED, SPLIT_LONG, Mended, Mender
 from edge.protocol.request import Prepared
 from edge.protocol.shapes import is_openai, openai_body, upstream_said
@@ -28,6 +29,7 @@ _TEXT = re.compile(rb'"(?:content|reasoning_content|reasoning|text)": ?"')
 # What an event may hold beside text that has to be looked at.
 _MORE = re.compile(rb'"finish_reason": ?"|"usage": ?\{|"error": ?[^n]')
 
+_SHOWN_CHARS = 40
 # Delta fields that are not generated content, whatever they hold.
 _NOT_CONTENT = frozenset({"role"})
 
@@ -118,12 +120,20 @@ class ChatCodec(SseCodec):
         number = index if isinstance(index, int) else 0
         if number not in self._open:
             self._open |= {number}
-        if choice.get("finish_reason"):
+        finish = choice.get("finish_reason")
+        if finish:
+            self._finish(finish)
             self._closed |= {number}
         if choice.get("text"):
             return True
         delta = choice.get("delta")
         return isinstance(delta, dict) and any(value for key, value in delta.items() if key not in _NOT_CONTENT)
+
+    def _finish(self, finish: object) -> None:
+        if broke(finish):
+            raise SeenError(UpstreamSaid(broke_message(finish), status=502), relay=False)
+        if not known(finish):
+            self.unknown_finish = str(finish)[:_SHOWN_CHARS]
 
 
 def read_usage(usage: dict[str, Any]) -> Usage:

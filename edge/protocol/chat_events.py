@@ -5,14 +5,16 @@ In: decoded chunks, or canonical events. Out: the other. Must not: raise on any 
 
 from typing import Any
 
+import orjson
+
 from edge.errors import EdgeError
+from edge.protocol import finish_reasons
 from edge.protocol.batch import Usage
 from edge.protocol.chat import read_usage
 from edge.protocol.events import (
     Annotation,
     Event,
     Finish,
-    Reason,
     Reasoning,
     Refusal,
     Start,
@@ -20,19 +22,13 @@ from edge.protocol.events import (
     ToolCallArguments,
     ToolCallStart,
 )
+from edge.protocol.message_content import read_content
 from edge.protocol.shapes import openai_body
 from edge.protocol.sse import COMMENT_HEARTBEAT, DONE, encode
+from edge.protocol.tool_calls import Arguments, CallNumbers
 from edge.protocol.transcoding import Answering, Piece
 
 _MARK = "0c3f1f3e"  # stands for a text; nothing behind it can hold it
-
-_REASONS: dict[str, Reason] = {
-    "stop": "stop",
-    "length": "length",
-    "tool_calls": "tool_calls",
-    "function_call": "tool_calls",
-    "content_filter": "content_filter",
-}
 
 
 class ChatDecoder:
@@ -41,7 +37,8 @@ class ChatDecoder:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self._started = False
-        self._calls: dict[int, list[object]] = {}  # of each choice: the upstream's index of each call, in order
+        self.unreadable = ""
+        self._calls: dict[int, _Calls] = {}  # of each choice
 
     def add(self, event: dict[str, object]) -> None:
         """See ``transcoding.Decoder``."""
@@ -83,16 +80,20 @@ class ChatDecoder:
         finish = choice.get("finish_reason")
         if finish:
             stopped = choice.get("stop_reason")  # vLLM: the stop sequence, or the number of a token
-            known = _REASONS.get(finish, "stop") if isinstance(finish, str) else "stop"
-            self.events.append(Finish(known, stopped if isinstance(stopped, str) else None, index))
+            means = finish_reasons.reason(finish)
+            called = self._calls[index].end() if index in self._calls else []
+            self.events += called
+            if means == "tool_calls" and (index not in self._calls or not self._calls[index].announced):
+                means = "stop"  # a client that waits for a call would wait for ever
+            self.events.append(Finish(means, stopped if isinstance(stopped, str) else None, index))
 
     def _delta(self, delta: dict[str, Any], index: int) -> None:
         thought = delta.get("reasoning_content") or delta.get("reasoning")
         if thought and isinstance(thought, str):
             self.events.append(Reasoning(thought, "", index))
         content = delta.get("content")
-        if content and isinstance(content, str):
-            self.events.append(Text(content, index))
+        if content:
+            self._content(content, index)
         refusal = delta.get("refusal")
         if refusal and isinstance(refusal, str):
             self.events.append(Refusal(refusal, index))
@@ -103,29 +104,85 @@ class ChatDecoder:
         calls = delta.get("tool_calls")
         for call in calls if isinstance(calls, list) else ():
             if isinstance(call, dict):
-                self._call(call, index)
+                self.events += self._calls.setdefault(index, _Calls(index)).add(call)
+        old = delta.get("function_call")
+        if isinstance(old, dict):
+            self.events += self._calls.setdefault(index, _Calls(index)).add({"index": 0, "function": old})
 
-    def _call(self, call: dict[str, Any], index: int) -> None:
-        known = self._calls.setdefault(index, [])
-        # Some leave the index out, which is only clear where each delta holds whole calls: then a name begins one.
-        function = call.get("function")
+    def _content(self, content: object, index: int) -> None:
+        said = read_content(content)
+        if said.unknown:
+            self.unreadable = f"content that is {said.unknown}"
+        if said.thought:
+            self.events.append(Reasoning(said.thought, "", index))
+        if said.text:
+            self.events.append(Text(said.text, index))
+
+
+class _Call:
+    """One call: announced when its name is known; what comes before that waits."""
+
+    __slots__ = ("announced", "arguments", "held", "id", "number")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.id = ""
+        self.announced = False
+        self.arguments = Arguments()
+        self.held = ""
+
+
+class _Calls:
+    """The calls of one choice."""
+
+    def __init__(self, choice: int) -> None:
+        self._choice = choice
+        self._numbers = CallNumbers()
+        self._calls: dict[int, _Call] = {}
+
+    @property
+    def announced(self) -> bool:
+        """Whether there is any call."""
+        return any(call.announced for call in self._calls.values())
+
+    def add(self, delta: dict[str, Any]) -> list[Event]:
+        """The events of one delta."""
+        number = self._numbers.number(delta)
+        call = self._calls.setdefault(number, _Call(len(self._calls)))
+        function = delta.get("function")
         function = function if isinstance(function, dict) else {}
-        name, identity, key = function.get("name"), call.get("id"), call.get("index")
-        if not isinstance(key, int):
-            key = f"#{len(known)}" if name or not known else known[-1]
-        if key not in known:
-            known.append(key)
-            self.events.append(
-                ToolCallStart(
-                    len(known) - 1,
-                    identity if isinstance(identity, str) else "",
-                    name if isinstance(name, str) else "",
-                    index,
-                )
-            )
-        arguments = function.get("arguments")
+        identity, name, arguments = delta.get("id"), function.get("name"), function.get("arguments")
+        if isinstance(identity, str) and identity and not call.id:
+            call.id = identity
+        events: list[Event] = []
+        if name and isinstance(name, str) and not call.announced:
+            events += self._announce(call, name)
+        if isinstance(arguments, dict):
+            arguments = orjson.dumps(arguments).decode()
         if arguments and isinstance(arguments, str):
-            self.events.append(ToolCallArguments(known.index(key), arguments, index))
+            events += self._argue(call, call.arguments.add(arguments))
+        return events
+
+    def end(self) -> list[Event]:
+        """What is still to be said when the choice ends: calls without a name, calls without arguments."""
+        events: list[Event] = []
+        for call in self._calls.values():
+            rest = call.arguments.end()
+            if call.announced or call.held or rest != "{}":
+                events += [] if call.announced else self._announce(call, "")
+                events += self._argue(call, rest)
+        return events
+
+    def _announce(self, call: _Call, name: str) -> list[Event]:
+        call.announced = True
+        held, call.held = call.held, ""
+        return [ToolCallStart(call.number, call.id, name, self._choice), *self._argue(call, held)]
+
+    def _argue(self, call: _Call, json: str) -> list[Event]:
+        if not call.announced:
+            call.held += json
+            return []
+        return [ToolCallArguments(call.number, json, self._choice)] if json else []
 
 
 class ChunkEncoder:

@@ -32,13 +32,18 @@ class ChoicesCollector:
         choices = [choice for choice in listed if isinstance(choice, dict)] if isinstance(listed, list) else []
         for choice in choices:
             self._latest = item_index(choice) or 0
-            self._choices[self._latest] = fold(self._choices.get(self._latest), choice)
+            told = self.choice(choice, self._latest)
+            self._choices[self._latest] = fold(self._choices.get(self._latest), told)
         for name, value in event.items():
             if name not in _CHUNK_ONLY and (value is not None or name not in self._head):
                 self._head[name] = value
         measured = {name: event[name] for name in _MEASURED if event.get(name) is not None}
         if measured:
             (self._shares if choices else self._totals)[self._latest] = measured
+
+    def choice(self, choice: dict[str, Any], number: int) -> dict[str, Any]:  # noqa: ARG002 - a subclass looks at it
+        """What to fold of choice ``number``."""
+        return choice
 
     def head(self) -> dict[str, object]:
         """The fields beside the choices: the last value that is not null of each."""

@@ -7,6 +7,7 @@ Format: https://platform.openai.com/docs/api-reference/completions
 
 from typing import Any
 
+from edge.protocol import finish_reasons
 from edge.protocol.batch import Usage
 from edge.protocol.canonical import Ask, Rendering, Target
 from edge.protocol.chat import read_usage
@@ -84,6 +85,7 @@ class CompletionsDecoder:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.unreadable = ""
         self._started = False
 
     def add(self, event: dict[str, object]) -> None:
@@ -119,8 +121,9 @@ class CompletionsDecoder:
             self.events.append(Text(text, index))
         if finish:
             stopped = choice.get("stop_reason")  # vLLM: the stop sequence, or the number of a token
-            known = _REASONS.get(finish, "stop") if isinstance(finish, str) else "stop"
-            self.events.append(Finish(known, stopped if isinstance(stopped, str) else None, index))
+            means = finish_reasons.reason(finish)
+            means = "stop" if means == "tool_calls" else means
+            self.events.append(Finish(means, stopped if isinstance(stopped, str) else None, index))
 
 
 class CompletionsEncoder(ChunkEncoder):

@@ -33,6 +33,10 @@ class Codec(Protocol):
     def measured(self) -> Measured | None:
         """What the upstream has said of its own time."""
 
+    @property
+    def unknown_finish(self) -> str | None:
+        """The finish reason that the upstream gave, if nobody here knows what it means."""
+
     def plain(self, data: bytes) -> int:
         """How many events a network read brought, if it is whole events of generated content and nothing else.
 

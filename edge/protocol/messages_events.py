@@ -24,6 +24,7 @@ from edge.protocol.events import (
 )
 from edge.protocol.merge import item_index
 from edge.protocol.messages import read_usage
+from edge.protocol.tool_calls import Arguments
 
 _REASONS: dict[object, Reason] = {
     "end_turn": "stop",
@@ -49,8 +50,9 @@ class MessagesDecoder:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.unreadable = ""
         self._calls: dict[int | None, int] = {}  # by the index of a block that is a tool call
-        self._bare: set[int | None] = set()  # those of them that have no arguments yet
+        self._arguments: dict[int | None, Arguments] = {}  # of those that are open
 
     def add(self, event: dict[str, object]) -> None:
         """See ``transcoding.Decoder``."""
@@ -97,7 +99,7 @@ class MessagesDecoder:
         match block:
             case {"type": "tool_use"}:
                 call = self._calls[index] = len(self._calls)
-                self._bare.add(index)
+                self._arguments[index] = Arguments()
                 identity, name, given = block.get("id"), block.get("name"), block.get("input")
                 self.events.append(
                     ToolCallStart(
@@ -128,20 +130,26 @@ class MessagesDecoder:
             self.events.append(Reasoning(held))
         elif name == "signature":
             self.events.append(Reasoning("", held))
-        elif index in self._calls:
+        elif index in self._arguments:
             self._argue(index, held)
 
     def _argue(self, index: int | None, piece: str) -> None:
-        self._bare.discard(index)
-        self.events.append(ToolCallArguments(self._calls[index], piece))
+        self._tell(index, self._arguments[index].add(piece))
+
+    def _tell(self, index: int | None, json: str) -> None:
+        if json:
+            self.events.append(ToolCallArguments(self._calls[index], json))
 
     def _stop(self, index: int | None) -> None:
         """A call without arguments has none in any piece; elsewhere their text is parsed, and must be JSON."""
-        if index in self._bare:
-            self._argue(index, "{}")
+        arguments = self._arguments.pop(index, None)
+        if arguments is not None:
+            self._tell(index, arguments.end())
 
     def _finish(self, said: dict[str, Any]) -> None:
         reason, sequence = said.get("stop_reason"), said.get("stop_sequence")
         if reason:
             known = _REASONS.get(reason, "stop") if isinstance(reason, str) else "stop"
+            if known == "tool_calls" and not self._calls:
+                known = "stop"
             self.events.append(Finish(known, sequence if isinstance(sequence, str) else None))

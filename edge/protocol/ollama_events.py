@@ -9,6 +9,7 @@ import orjson
 
 from edge.protocol.batch import Usage
 from edge.protocol.events import Event, Finish, Reasoning, Start, Text, ToolCallArguments, ToolCallStart
+from edge.protocol.tool_calls import no_arguments
 
 
 class OllamaDecoder:
@@ -16,6 +17,7 @@ class OllamaDecoder:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.unreadable = ""
         self._started = False
         self._calls = 0
 
@@ -68,6 +70,7 @@ class OllamaDecoder:
             )
         )
         json = arguments if isinstance(arguments, str) else orjson.dumps(arguments or {}).decode()
+        json = "{}" if no_arguments(json) else json
         self.events.append(ToolCallArguments(self._calls, json))
         self._calls += 1
 

@@ -13,6 +13,7 @@ import orjson
 
 from edge.protocol.split import has_long_line, head_of, split
 from edge.protocol.sse import Event, encode
+from edge.protocol.tool_calls import CallNumbers
 
 Chunk = dict[str, Any]
 
@@ -52,7 +53,7 @@ class Mender:
         # Empty ones are all the same object; a set of its own takes 216 bytes.
         self._begun: frozenset[int] = frozenset()  # choices that have said something
         self._told: frozenset[int] = frozenset()  # choices whose role was told by us
-        self._calls: dict[int, _Calls] = {}
+        self._calls: dict[int, CallNumbers] = {}
 
     def mend(self, chunk: Chunk, event: Event) -> Mended | None:
         """Mend the decoded ``event`` in place; what goes out instead, None if its bytes can stay."""
@@ -97,7 +98,7 @@ class Mender:
                 del delta["role"]  # the OpenAI SDK would join it to the first one
                 changed = True
             if self._tool_index and isinstance(calls := delta.get("tool_calls"), list):
-                changed = self._calls.setdefault(_number(choice), _Calls()).number(calls) or changed
+                changed = _number_calls(self._calls.setdefault(_number(choice), CallNumbers()), calls) or changed
             if self._both_reasoning:
                 changed = _tell_both(delta) or changed
         return changed
@@ -125,39 +126,16 @@ class Mender:
         return True
 
 
-class _Calls:
-    """The tool calls of one choice, as far as their deltas have come."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, int] = {}  # by their id
-        self._last = -1
-        self._next = 0
-
-    def number(self, calls: list[Any]) -> bool:
-        """Give an ``index`` to those that have none; whether there were any."""
-        changed = False
-        for call in calls:
-            if isinstance(call, dict):
-                changed = self._number(call) or changed
-        return changed
-
-    def _number(self, call: Chunk) -> bool:
-        index, identity, function = call.get("index"), call.get("id"), call.get("function")
-        missing = not isinstance(index, int)
-        if isinstance(index, int):
-            at = index
-        elif isinstance(identity, str) and identity in self._known:
-            at = self._known[identity]
-        elif identity or self._last < 0 or (isinstance(function, dict) and function.get("name")):
-            at = self._next  # an id or a name begins a call; what has neither belongs to the last one
-        else:
-            at = self._last
-        if missing:
-            call["index"] = at
-        if identity and isinstance(identity, str):
-            self._known[identity] = at
-        self._last, self._next = at, max(self._next, at + 1)
-        return missing
+def _number_calls(numbers: CallNumbers, calls: list[Any]) -> bool:
+    """Give each call an ``index`` of its own; whether any had none, or that of another call."""
+    changed = False
+    for call in calls:
+        if isinstance(call, dict):
+            at = numbers.number(call)
+            if call.get("index") != at:
+                call["index"] = at
+                changed = True
+    return changed
 
 
 def _tell_both(delta: Chunk) -> bool:

@@ -187,6 +187,11 @@ class Transcoder:
         """What the upstream has measured."""
         return self._source.measured
 
+    @property
+    def unknown_finish(self) -> str | None:
+        """See ``dialect.Codec``."""
+        return self._source.unknown_finish
+
     def plain(self, data: bytes) -> int:  # noqa: ARG002 - the bytes are not the client's
         """Never."""
         return 0
@@ -248,6 +253,8 @@ class Transcoder:
         """
         self._whole_usage = self._decoder.whole(answer)
         events, self._decoder.events = self._decoder.events, []
+        if self._decoder.unreadable:
+            raise UpstreamBroken(_unreadable(self._decoder))
         if not events:
             raise UpstreamBroken("the upstream sent JSON that is no answer")
         try:
@@ -261,6 +268,8 @@ class Transcoder:
     def _turned(self, batch: Batch, *, finished: bool = False) -> Batch:
         events = self._decoder.events
         parts: list[bytes] = []
+        if self._decoder.unreadable:
+            raise BadStream(_unreadable(self._decoder))
         if events:
             self._decoder.events = []
             try:
@@ -289,3 +298,7 @@ class Transcoder:
                 self._collector.add(payload)
         frame = self._encoder.frame
         return [frame(piece) for piece in pieces]
+
+
+def _unreadable(decoder: Decoder) -> str:
+    return f"it sent {decoder.unreadable}, which cannot be told to this client"

@@ -19,6 +19,7 @@ class Decoder(Collector, Protocol):
     """Makes canonical events of an upstream's payloads. Odd payloads are skipped, never raised on."""
 
     events: list[Event]  # what ``add`` has found; whoever reads it empties it
+    unreadable: str  # what of the answer could not be read, if anything: it must not be passed over
 
     def whole(self, answer: dict[str, object]) -> Usage | None:
         """Make events of a whole non-stream answer; returns what it reports as usage."""

@@ -74,6 +74,7 @@ def summarise(exchange: "Exchange") -> StreamRecord:
         output_tokens_per_s=reported / measured.output_s if reported and measured.output_s else None,
         truncated=context is not None and context.cut(usage.prompt if usage is not None else None),
         dropped=", ".join(map(printable, exchange.attempts.dropped)) or None,
+        unknown_finish=None if generation.codec is None else generation.codec.unknown_finish,
         changed=", ".join(exchange.attempts.changed) or None,
         stalls=int(generation.outcome in _STALLS),
         http10=reader.http10,

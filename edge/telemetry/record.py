@@ -54,6 +54,7 @@ class StreamRecord:
     output_tokens_per_s: float | None  # which makes so many tokens a second
     truncated: bool  # the upstream has cut the prompt to its context, or seems to have
     dropped: str | None  # fields of the request that the upstream had no place for
+    unknown_finish: str | None  # a finish reason of the upstream's that Edge does not know
     changed: str | None  # what was changed of the prompt, as in x-edge-changed
     stalls: int  # silences over the limit, on either side
     http10: bool

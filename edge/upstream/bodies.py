@@ -14,6 +14,7 @@ from edge.policy.lifecycle import Happened
 from edge.protocol.dialect import BadStream, Codec
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.shapes import upstream_said
+from edge.protocol.whole_answer import flaw
 from edge.upstream.base import JSON_TYPE, Call, Sink
 from edge.upstream.connection import Head
 
@@ -119,11 +120,12 @@ class Events:
 class Answer:
     """One JSON object: expected, or the server's own choice."""
 
-    __slots__ = ("_end", "_most", "_name", "_parts", "_reshape", "_sink", "_size", "_wanted")
+    __slots__ = ("_end", "_most", "_name", "_parts", "_reshape", "_sink", "_size", "_surface", "_wanted")
 
     def __init__(self, name: str, sink: Sink, end: End, call: Call) -> None:
         self._name = name
         self._most = call.max_answer_bytes
+        self._surface = call.surface
         self._wanted = call.takes_body
         self._reshape = call.reshape
         self._sink = sink
@@ -152,6 +154,8 @@ class Answer:
         elif not self._wanted:
             message = f"upstream {self._name} answered with JSON instead of a stream"
             self._end(Happened.ERROR, UpstreamBroken(message))
+        elif why := flaw(self._surface, decoded):
+            self._end(Happened.ERROR, UpstreamBroken(f"upstream {self._name}: {why}"))
         else:
             self._give(data, decoded)
 

@@ -46,6 +46,7 @@ _ORDINARY = {
     "truncated": False,
     "dropped": None,
     "changed": None,
+    "unknown_finish": None,
     "pauses": 0,
     "http10": False,
     "session": None,

@@ -71,6 +71,7 @@ def test_a_chat_stream_as_a_message(path: Path, step: int) -> None:
     thought = "".join(block["thinking"] for block in blocks if block["type"] == "thinking")
     assert thought == (message.get("reasoning_content") or message.get("reasoning") or "")
     calls = [call["function"] for call in message.get("tool_calls") or []]
+    calls += [message["function_call"]] if message.get("function_call") else []
     used = [(block["name"], block["input"]) for block in blocks if block["type"] == "tool_use"]
     assert used == [(call["name"], orjson.loads(call["arguments"])) for call in calls]
     if "usage" in whole and b'"usage":{' in stream.replace(b" ", b""):

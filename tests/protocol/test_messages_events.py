@@ -99,7 +99,7 @@ def test_thought_citations_and_text_that_begin_a_block() -> None:
         ({"stop_reason": "max_tokens"}, Finish("length")),
         ({"stop_reason": "model_context_window_exceeded"}, Finish("length")),
         ({"stop_reason": "pause_turn"}, Finish("length")),
-        ({"stop_reason": "tool_use"}, Finish("tool_calls")),
+        ({"stop_reason": "tool_use"}, Finish("stop")),  # there is no call
         ({"stop_reason": "refusal"}, Finish("content_filter")),
         ({"stop_reason": "something_new"}, Finish("stop")),
         ({"stop_reason": ["odd"], "stop_sequence": 7}, Finish("stop")),

@@ -137,6 +137,8 @@ def _finish(draw: st.DrawFn, dialect: Dialect, choice: int, *, called: bool) -> 
     reason: Any = draw(st.sampled_from(dialect.reasons))
     if called and reason == "stop" and "tool_calls" in dialect.reasons:
         reason = "tool_calls"  # that is what "stop" comes to mean after calls
+    if not called and reason == "tool_calls":
+        reason = "stop"  # and the other way round: nobody is to wait for a call that does not come
     named = dialect.stop_sequence and reason == "stop" and draw(st.booleans())
     return Finish(reason, draw(names) if named else None, choice)
 
