@@ -221,8 +221,7 @@ class Refusal:
         self._end(Happened.ERROR, UpstreamSaid(message, status=head.status, headers=headers))
 
     def broke(self, why: str) -> None:  # noqa: ARG002 - the status says more than how its body ended
-        """See ``Body``."""
-        self._data = b""
+        """See ``Body``; what came may be all there was, if a reset took the place of the end."""
         self.whole()
 
 

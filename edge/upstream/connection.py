@@ -11,9 +11,11 @@ that body framing is broken, and what had come before it was.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from edge.upstream.asker import Asker, Home
+from edge.upstream.early import TURNS, answer_waits, unread
 
 # Bytes without any of a body between them: a head, trailers, chunk extensions. Far above any real head.
 _MOST_BARREN_BYTES = 128 * 1024
@@ -48,29 +50,6 @@ class Ended(Exception):
     """The connection ended before the answer did."""
 
 
-class Asker(Protocol):
-    """Whose request it is. Called from the event loop, in this order; after ``let_go`` or ``abort`` not at all."""
-
-    def headed(self, head: Head) -> Callable[[bytes], None]:
-        """The answer has begun; returns what takes the body, one call for each network read that has some of it."""
-
-    def whole(self) -> None:
-        """The body has ended as its framing says."""
-
-    def broke(self, fault: Exception, *, heard: bool) -> None:
-        """It ended otherwise: ``Malformed``, ``Ended`` or the transport's error; ``heard``: some byte had come."""
-
-
-class Home(Protocol):
-    """Where connections wait between two requests."""
-
-    def idle(self, connection: "Connection") -> None:
-        """It can be used again."""
-
-    def gone(self, connection: "Connection") -> None:
-        """It is closed."""
-
-
 def ignore(_data: bytes) -> None:
     """Takes a body that nobody wants."""
 
@@ -79,6 +58,7 @@ class Connection(asyncio.Protocol):
     """See the module. One request at a time."""
 
     __slots__ = (
+        "_asked",
         "_asker",
         "_barren",
         "_complete",
@@ -112,6 +92,7 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self._home = home
         self._transport: asyncio.Transport | None = None
+        self._asked = False  # it has had a request
         self._asker: Asker | None = None
         self._taker: Callable[[bytes], None] = ignore  # the asker's
         self._took: Callable[[bytes], None] = ignore  # whoever takes what comes now
@@ -165,6 +146,9 @@ class Connection(asyncio.Protocol):
         self._begin()
         self._asker = asker
         self._open = more
+        if not self._asked:
+            self._asked = True
+            self._transport.resume_reading()
         if len(body) <= _PIECE_BYTES:
             self._transport.write(head + body)
             return
@@ -174,7 +158,13 @@ class Connection(asyncio.Protocol):
 
     async def send_more(self, data: bytes) -> None:
         """More of the body, framed; returns once the transport has room for the next, or the connection is gone."""
-        if self._transport is None or self._transport.is_closing():
+        if self._transport is None:
+            return
+        for _ in range(TURNS):
+            if not self._answer_waits():
+                break
+            await asyncio.sleep(0)
+        if self._transport.is_closing():
             return
         self._transport.write(data)
         if self._full:
@@ -223,8 +213,9 @@ class Connection(asyncio.Protocol):
     # --- what the transport calls ---------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See ``asyncio.Protocol``."""
+        """See ``asyncio.Protocol``. A server that is full answers before it is asked: nothing is read till then."""
         self._transport = transport  # type: ignore[assignment]  # uvloop's is an asyncio.Transport in all but name
+        self._transport.pause_reading()  # type: ignore[union-attr]
 
     def data_received(self, data: bytes) -> None:
         """See ``asyncio.Protocol``. The hot path: one call of the asker for each read, whatever its framing."""
@@ -255,12 +246,19 @@ class Connection(asyncio.Protocol):
             self._finish()
 
     def eof_received(self) -> bool:
-        """See ``asyncio.Protocol``: the transport closes itself."""
+        """See ``asyncio.Protocol``: the transport closes itself, but only after what it still has to write."""
+        if self._headed and self._until_eof and not self._complete:
+            self._end(None)
+            self._finish()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See ``asyncio.Protocol``."""
         self._lost = True
+        if exc is not None and self._asker is not None and self._transport is not None and not self._complete:
+            left = unread(self._transport)
+            if left:
+                self.data_received(left)
         self._parser = None  # it holds callbacks of ours: a cycle
         self._unsent = _NOTHING
         self._give_room()
@@ -328,9 +326,15 @@ class Connection(asyncio.Protocol):
             if self._asker is asker and not self._paused:  # it may have left, or paused, meanwhile
                 self._took = self._taker
 
-    def _send(self) -> None:
-        """As much of a large body as the transport takes."""
+    def _answer_waits(self) -> bool:
+        return self._transport is not None and not (self._paused or self._lost) and answer_waits(self._transport)
+
+    def _send(self, turns: int = TURNS) -> None:
+        """As much of a large body as the transport takes, but first let the loop read what has come of an answer."""
         while self._unsent and not self._full and self._transport is not None and not self._transport.is_closing():
+            if turns and self._answer_waits():
+                asyncio.get_running_loop().call_soon(self._send, turns - 1)
+                return
             self._transport.write(bytes(self._unsent[:_PIECE_BYTES]))
             self._unsent = self._unsent[_PIECE_BYTES:] or _NOTHING  # which would else keep the whole body
 
