@@ -37,7 +37,7 @@ from edge.stream.ticker import Ticker, interval_for
 from edge.stream.turn import Admitting
 from edge.telemetry import log
 from edge.telemetry.metrics import Metrics
-from edge.telemetry.record import ReturnRecord, StreamRecord
+from edge.telemetry.record import ReturnRecord, StreamRecord, TransferRecord
 from edge.upstream.base import Upstream
 from edge.upstream.fleet import Fleet, Member
 from edge.upstream.jwks import KeySet
@@ -217,6 +217,7 @@ class Edge:
         await self.listener.stop_accepting()
         await self.admin_listener.stop_accepting()
         await self._hear_out()
+        self.bodies.arrivals.leave()
         if len(self.registry):
             self.log.info("draining", streams=len(self.registry), drain_s=settings.server.drain_s)
         await self.registry.drain(settings.server.drain_s, settings.stream.flush_s + _LAST_WORDS_S)
@@ -333,6 +334,11 @@ class Teller:
         """See ``stream.exchange.Tell``."""
         log.emit_return(record)
         self._metrics.observe_return(record)
+
+    def transferred(self, record: TransferRecord) -> None:
+        """See ``stream.exchange.Tell``."""
+        log.emit_transfer(record)
+        self._metrics.observe_transfer(record)
 
     def refused(self, request: web.BaseRequest, context: Context, error: EdgeError) -> None:
         """See ``api.face.Refused``."""

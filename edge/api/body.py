@@ -8,15 +8,15 @@ While one large body is parsed there are two more copies of its result here, and
 does one at a time and ends when it is idle.
 """
 
-import asyncio
 from collections.abc import Callable
 
 from aiohttp import web
 
+from edge.api.arrivals import Arrivals
 from edge.api.context import CONTEXT
 from edge.api.memory import give_back_large
 from edge.api.parsing import Parser
-from edge.errors import BadRequest, BodyTooLarge, Busy, RequestTimeout, UnsupportedMedia
+from edge.errors import BadRequest, BodyTooLarge, Busy, UnsupportedMedia
 from edge.policy.budget import Budget, Share
 from edge.policy.client import holder_of
 from edge.protocol.canonical import Target
@@ -42,6 +42,7 @@ class Bodies:
         self._settings = settings
         self._parser = Parser()
         self.budget = Budget(settings.bodies_budget_bytes, _each(settings))
+        self.arrivals = Arrivals()
 
     def follow(self, settings: Settings) -> None:
         """Other settings are in force."""
@@ -95,7 +96,7 @@ class Bodies:
         """Read a body that is declared to be JSON.
 
         Raises:
-            EdgeError: too large, too slow, no room, or declared as something else.
+            EdgeError: too large, too slow, no room, declared as something else, or Edge leaves before it is there.
         """
         return bytes(await self._received(request, share))
 
@@ -105,11 +106,10 @@ class Bodies:
         try:
             if request.content.is_eof():  # it came with the head: nothing to wait for
                 return await self._read(request, share)
-            async with asyncio.timeout(self._settings.body_s):
-                return await self._read(request, share)
-        except TimeoutError:
             limit = self._settings.body_s
-            raise RequestTimeout(f"the request body did not arrive within {limit:g} s (server.body_s)") from None
+            late = f"the request body did not arrive within {limit:g} s (server.body_s)"
+            async with self.arrivals.within(limit, late):
+                return await self._read(request, share)
         except web.RequestPayloadError:
             raise BadRequest("the request body is broken: its framing or its length is wrong") from None
 

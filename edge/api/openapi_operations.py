@@ -157,11 +157,11 @@ def _management() -> Iterator[Operation]:
         yield Operation(
             method, f"/api/{word}", f"ollama{word.capitalize()}", f"Ollama {word}, where the operator allows it.",
             "Ollama", lines, "OllamaManagementRequest",
-            fails=(*_BODY, 501, 502, 503), passes=True, headers=("x-edge-upstream",),
+            fails=(*_BODY, 501, 502, 503), passes=True, headers=("x-stream-id", "x-edge-upstream"),
         )  # fmt: skip
     blob = Operation(
         "head", "/api/blobs/{digest}", "ollamaHasBlob", "Whether an Ollama has a blob.", "Ollama", {},
-        fails=(404, 501, 502, 503), passes=True, parameters=("Digest",), headers=("x-edge-upstream",),
+        fails=(404, 501, 502, 503), passes=True, parameters=("Digest",), headers=("x-stream-id", "x-edge-upstream"),
     )  # fmt: skip
     yield blob
     taken = {201: "It has been taken."}

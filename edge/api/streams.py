@@ -12,13 +12,15 @@ from edge.api.answer import json_answer
 from edge.api.context import caller
 from edge.api.merging import follow, ids
 from edge.api.resuming import count_read, flag, last_event_id, resume, resume_after
-from edge.errors import BadRequest, NotFound
+from edge.errors import BadRequest, Gone, NotFound
+from edge.policy.auth import Principal
 from edge.policy.lifecycle import Happened
 from edge.policy.routing import printable
 from edge.protocol.numbering import is_stream
 from edge.store.base import StreamState
 from edge.stream.exchange import Exchange, House
 from edge.stream.finding import find_all, own_exchange, unknown
+from edge.stream.transfer import Transfer
 
 _MOST_LISTED = 1000
 _DIGITS = 16
@@ -30,6 +32,8 @@ def routes(house: House) -> list[web.RouteDef]:
 
     async def read(request: web.Request) -> web.StreamResponse:
         stream_id = _stream_id(request)
+        if _transfer(house, caller(request), stream_id) is not None:
+            raise Gone(f"{stream_id} changes models: it can be listed and stopped, not read", code="stream_not_kept")
         last = last_event_id(request)
         if last is not None:
             return await resume(request, house, None, last, stream_id)
@@ -40,13 +44,13 @@ def routes(house: House) -> list[web.RouteDef]:
         count_read(request, house)
         if flag("follow", request.query.get("follow")):
             return await follow(request, house, asked)
-        principal = caller(request).name
+        principal = caller(request)
         return await (_listed(house, principal) if asked is None else _chosen(house, principal, asked))
 
     async def stop(request: web.Request) -> web.Response:
         stream_id = _stream_id(request)
         count_read(request, house)
-        return await _stopped(house, caller(request).name, stream_id)
+        return await _stopped(house, caller(request), stream_id)
 
     return [
         web.get("/v1/streams", show_all, allow_head=False),
@@ -65,33 +69,47 @@ def _starting_after(request: web.Request) -> int:
     return int(asked)
 
 
-async def _listed(house: House, principal: str) -> web.Response:
-    shown = {state.meta.id: _stored(house, state) for state in await house.keeper.streams(principal, _MOST_LISTED)}
+async def _listed(house: House, principal: Principal) -> web.Response:
+    stored = await house.keeper.streams(principal.name, _MOST_LISTED)
+    shown = {state.meta.id: _stored(house, state) for state in stored}
     for exchange in house.registry.streams.values():
-        if exchange.asked.principal.name == principal:
+        if exchange.asked.principal.name == principal.name:
             shown[exchange.stream_id] = _live(house, exchange)
+    if principal.admin:
+        shown |= {stream_id: _passing(house, transfer) for stream_id, transfer in house.registry.transfers.items()}
     data = sorted(shown.values(), key=lambda stream: float(str(stream["created"])), reverse=True)
     return json_answer({"object": "list", "data": data[:_MOST_LISTED]})
 
 
-async def _chosen(house: House, principal: str, asked: Sequence[str]) -> web.Response:
+async def _chosen(house: House, principal: Principal, asked: Sequence[str]) -> web.Response:
     """Of these, those that there are."""
-    data: list[dict[str, object]] = []
-    for _, place in await find_all(house, principal, list(filter(is_stream, asked))):
+    transfers = {stream_id: _transfer(house, principal, stream_id) for stream_id in asked}
+    data = [_passing(house, transfer) for transfer in transfers.values() if transfer is not None]
+    others = [stream_id for stream_id in asked if transfers[stream_id] is None and is_stream(stream_id)]
+    for _, place in await find_all(house, principal.name, others):
         if not isinstance(place, NotFound):
             data.append(_live(house, place) if isinstance(place, Exchange) else _stored(house, place.state))
     return json_answer({"object": "list", "data": data})
 
 
-async def _stopped(house: House, principal: str, stream_id: str) -> web.Response:
-    exchange = own_exchange(house, principal, stream_id)
+async def _stopped(house: House, principal: Principal, stream_id: str) -> web.Response:
+    transfer = _transfer(house, principal, stream_id)
+    if transfer is not None:
+        transfer.stop()
+        return json_answer(_passing(house, transfer))
+    exchange = own_exchange(house, principal.name, stream_id)
     if exchange is not None:
         exchange.generation.stop(Happened.STOP)
         return json_answer(_live(house, exchange))
-    state = await house.keeper.stop(principal, stream_id, _STOP_S)
+    state = await house.keeper.stop(principal.name, stream_id, _STOP_S)
     if state is None:
         raise unknown(stream_id)
     return json_answer(_stored(house, state), 202 if state.ending is None else 200)
+
+
+def _transfer(house: House, principal: Principal, stream_id: str) -> Transfer | None:
+    """The request of this id that changes models, if it runs here; only admins can know of it, whoever began it."""
+    return house.registry.transfers.get(stream_id) if principal.admin else None
 
 
 def _stream_id(request: web.Request) -> str:
@@ -120,6 +138,27 @@ def _live(house: House, exchange: Exchange) -> dict[str, object]:
         "age_s": round(age, 3),
         "readers": generation.readers,
         "reconnections": generation.reconnections,
+    }
+
+
+def _passing(house: House, transfer: Transfer) -> dict[str, object]:
+    asked, age = transfer.asked, transfer.elapsed_s
+    return {
+        "id": asked.stream_id,
+        "object": "stream",
+        "state": "live" if transfer.outcome is None else "ended",
+        "outcome": transfer.outcome,
+        "surface": f"management/{asked.operation}",
+        "model": asked.model,
+        "upstream": transfer.member.name,
+        "session": None,
+        "resumable": False,
+        "first": 0,
+        "last": 0,
+        "created": round(house.keeper.clock() - age, 3),
+        "age_s": round(age, 3),
+        "readers": 1,
+        "reconnections": 0,
     }
 
 

@@ -40,7 +40,7 @@ def _handler(house: House, bodies: Bodies, surface: Surface) -> Handler:
         try:
             upload: Upload | None = None
             if surface in UPLOADS:
-                upload = Upload(request, house.settings.server)
+                upload = Upload(request, house.settings.server, bodies.arrivals)
                 prepared = await upload.begin(surface, share, model_once=principal.models is not None)
             else:
                 most = house.limits.most(principal.name, principal.limits, str(surface))

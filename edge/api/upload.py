@@ -8,6 +8,7 @@ import asyncio
 
 from aiohttp import web
 
+from edge.api.arrivals import Arrivals
 from edge.errors import BadRequest, BodyTooLarge, Busy, Forbidden, RequestTimeout, UnsupportedMedia
 from edge.policy.budget import Share
 from edge.policy.hosts import Origins
@@ -23,9 +24,10 @@ _HELD_BYTES = 512 * 1024  # what one upload costs at the most: about 380 KiB of 
 class Upload:
     """See ``upstream.base.Upload``."""
 
-    def __init__(self, request: web.BaseRequest, settings: ServerSettings) -> None:
+    def __init__(self, request: web.BaseRequest, settings: ServerSettings, arrivals: Arrivals) -> None:
         self._request = request
         self._settings = settings
+        self._arrivals = arrivals
         self._first = b""  # what had to be read before it was known whom to ask
         self._size = 0
         self.length = request.content_length
@@ -55,7 +57,12 @@ class Upload:
         self._share = share
         finder = Finder(boundary, "model")
         parts = []
-        while not finder.settled and (data := await self._next()):
+        while not finder.settled:
+            # No exchange owns it yet, so that a drain would not end it.
+            async with self._arrivals.within(self._settings.body_s, too_slow(self._settings.body_s)):
+                data = await self._next()
+            if not data:
+                break
             parts.append(data)
             finder.feed(data)
         self._first = b"".join(parts)
@@ -80,14 +87,7 @@ class Upload:
         return boundary_of(headers.get("Content-Type", ""))
 
     async def _next(self) -> bytes:
-        limit_s = self._settings.body_s
-        try:
-            async with asyncio.timeout(limit_s):
-                data = await self._request.content.read(_PIECE_BYTES)
-        except TimeoutError:
-            raise RequestTimeout(f"no more of the request body came for {limit_s:g} s (server.body_s)") from None
-        except web.RequestPayloadError:
-            raise BadRequest("the request body is broken: its framing or its length is wrong") from None
+        data = await read_piece(self._request, self._settings.body_s)
         self._size += len(data)
         if self._size > self._settings.max_upload_bytes:
             raise self._too_large()
@@ -108,3 +108,23 @@ class Upload:
     def _too_large(self) -> BodyTooLarge:
         limit = self._settings.max_upload_bytes
         return BodyTooLarge(f"the request body is over {limit} bytes (server.max_upload_bytes)")
+
+
+async def read_piece(request: web.BaseRequest, limit_s: float) -> bytes:
+    """More of a body that is passed on as it comes; empty at its end.
+
+    Raises:
+        EdgeError: nothing came for ``limit_s``, or the body is broken.
+    """
+    try:
+        async with asyncio.timeout(limit_s):
+            return await request.content.read(_PIECE_BYTES)
+    except TimeoutError:
+        raise RequestTimeout(too_slow(limit_s)) from None
+    except web.RequestPayloadError:
+        raise BadRequest("the request body is broken: its framing or its length is wrong") from None
+
+
+def too_slow(limit_s: float) -> str:
+    """What a client is told that brings no more of its body."""
+    return f"no more of the request body came for {limit_s:g} s (server.body_s)"

@@ -103,7 +103,7 @@ def record(house: House, returned: Returned, described: Described, reader: Subsc
         reconnections=described.reconnections,
         bytes_out=reader.bytes_out,
         heartbeats=reader.heartbeats,
-        total_s=house.clock() - returned.accepted_at,
+        total_s=max(0.0, house.clock() - returned.accepted_at),
     )
 
 

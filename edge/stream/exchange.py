@@ -35,7 +35,7 @@ from edge.stream.ticker import Ticker
 from edge.stream.turn import Admitting
 from edge.stream.voice import Voice
 from edge.stream.writer import Writer
-from edge.telemetry.record import ReturnRecord, StreamRecord
+from edge.telemetry.record import ReturnRecord, StreamRecord, TransferRecord
 from edge.telemetry.timeline import Phase, Timeline
 from edge.upstream.base import Upload
 from edge.upstream.fleet import Fleet
@@ -67,6 +67,9 @@ class Tell(Protocol):
 
     def returned(self, record: ReturnRecord) -> None:
         """A reader that came back to a stream has gone."""
+
+    def transferred(self, record: TransferRecord) -> None:
+        """A request that changes an upstream's models is over."""
 
 
 @dataclass(slots=True)

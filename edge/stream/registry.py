@@ -7,8 +7,9 @@ import asyncio
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
-if TYPE_CHECKING:  # the exchange enters itself here
+if TYPE_CHECKING:  # they enter themselves here
     from edge.stream.exchange import Exchange
+    from edge.stream.transfer import Transfer
 
 
 class Owned(Protocol):
@@ -24,6 +25,7 @@ class Registry:
     def __init__(self) -> None:
         self._alive: dict[Owned, None] = {}  # in the order in which they came
         self.streams: dict[str, Exchange] = {}  # those of them that generate, by stream id
+        self.transfers: dict[str, Transfer] = {}  # those that change an upstream's models, by stream id
         self._empty = asyncio.Event()
         self._empty.set()
         self.draining = False

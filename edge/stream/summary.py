@@ -31,7 +31,7 @@ def summarise(exchange: "Exchange") -> StreamRecord:
     context = exchange.attempts.context if generation.first_token_at is not None else None
     reported = usage.completion if usage is not None else None
     tokens = generation.token_count if reported is None else reported
-    ttft = None if generation.first_token_at is None else generation.first_token_at - timeline.started
+    ttft = None if generation.first_token_at is None else max(0.0, generation.first_token_at - timeline.started)
     seconds = timeline.seconds
     error = generation.error or reader.error
     return StreamRecord(

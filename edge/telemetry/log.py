@@ -20,7 +20,7 @@ import orjson
 from edge.policy.lifecycle import Outcome
 from edge.settings import Log
 from edge.telemetry.line_writer import LineWriter, writer_for
-from edge.telemetry.record import ReturnRecord, StreamRecord
+from edge.telemetry.record import ReturnRecord, StreamRecord, TransferRecord
 from edge.telemetry.refusals import Refusals
 
 _rich = "rich" in sys.modules
@@ -66,7 +66,7 @@ _BEARER = re.compile(r'(?i)(\bbearer\s+)[^\s"\\]+')
 # What could end a line, move a cursor or not be encoded: C0, DEL, C1, the Unicode line ends, lone surrogates.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 # Their fields are all named in here, or in a record, and none is a secret.
-_OWN = frozenset({"exchange", "start", "progress", "returned"})
+_OWN = frozenset({"exchange", "start", "progress", "returned", "management"})
 _FIELDS = tuple(field.name for field in fields(StreamRecord))
 _values = attrgetter(*_FIELDS)
 _BARE = re.compile(r"[^\s\"'=\\]+")  # values that need no quotes in key=value
@@ -141,6 +141,14 @@ def emit_return(record: ReturnRecord) -> None:
     event = {name: round(value, 6) if type(value) is float else value for name, value in asdict(record).items()}
     event["model"] = _bounded(record.model)
     _bound_logger().info("returned", **_given(**event))
+
+
+def emit_transfer(record: TransferRecord) -> None:
+    """The line of a request that changed an upstream's models, or was to."""
+    event = {name: round(value, 6) if type(value) is float else value for name, value in asdict(record).items()}
+    event["model"] = _bounded(record.model)
+    level = _OUTCOME_LEVELS.get(Outcome(record.outcome), logging.INFO)
+    _bound_logger().log(level, "management", **_given(**event))
 
 
 def start(

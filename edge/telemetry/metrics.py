@@ -28,7 +28,7 @@ from edge.policy.lifecycle import Outcome
 from edge.protocol.surface import Surface
 from edge.store.base import StoreStatistics
 from edge.telemetry.queue_metrics import QueueCollector, QueueStatistics
-from edge.telemetry.record import ReturnRecord, StreamRecord
+from edge.telemetry.record import ReturnRecord, StreamRecord, TransferRecord
 from edge.telemetry.store_metrics import StoreCollector
 
 # The format that every scraper reads; newer ones differ only in names that are not used here.
@@ -186,6 +186,13 @@ class Metrics:
             registry=registry,
         )
 
+        self._transferred = Counter(
+            "edge_management_requests",
+            "Requests that change an upstream's models (pull, push, blobs and the like), ended.",
+            ["operation", "outcome", "upstream"],
+            registry=registry,
+        )
+
     def observe(self, record: StreamRecord) -> None:
         """Count an exchange that has ended."""
         upstream = record.upstream or NONE
@@ -216,6 +223,10 @@ class Metrics:
         self._series(self._returned, record.surface, record.source).inc()
         if record.heartbeats:
             self._heartbeats.inc(record.heartbeats)
+
+    def observe_transfer(self, record: TransferRecord) -> None:
+        """Count a request that changed an upstream's models, or was to."""
+        self._series(self._transferred, record.operation, record.outcome, record.upstream).inc()
 
     def _series(self, metric: M, *labels: str) -> M:
         """``metric.labels(*labels)``, which checks and locks anew each time: 1.5 µs, against 0.3."""

@@ -86,3 +86,24 @@ class ReturnRecord:
     bytes_out: int
     heartbeats: int
     total_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferRecord:
+    """A request that changes an upstream's models (pull, push, blobs and the like), made once, when it has ended."""
+
+    request_id: str
+    stream_id: str
+    principal: str
+    client: str | None
+    method: str
+    path: str
+    operation: str  # pull, push, create, copy, delete, blobs
+    model: str | None
+    upstream: str
+    status: int  # HTTP status that went out; 499 when the client left before there was one
+    outcome: str  # policy.lifecycle.Outcome
+    error: str | None  # error code told to the client
+    bytes_in: int  # of the request's body
+    bytes_out: int  # of the answer's
+    total_s: float

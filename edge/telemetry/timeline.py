@@ -28,7 +28,8 @@ class Timeline:
         self._seconds = [0.0] * len(Phase)
 
     def enter(self, phase: Phase, now: float) -> None:
-        """The present phase ends and ``phase`` begins."""
+        """The present phase ends and ``phase`` begins; a clock that has stepped back has not moved."""
+        now = max(now, self._since)
         self._seconds[self._phase] += now - self._since
         self._since = now
         self._phase = phase

@@ -20,6 +20,7 @@ from edge.upstream.early import TURNS, answer_waits, unread
 # Bytes without any of a body between them: a head, trailers, chunk extensions. Far above any real head.
 _MOST_BARREN_BYTES = 128 * 1024
 _PIECE_BYTES = 64 * 1024  # a large request body goes out in pieces, each when the transport has room
+_RECORD_BYTES = 16 * 1024  # over TLS: what is encrypted between a look at what has come and the write
 _NOTHING = memoryview(b"")
 _TAIL_S = 1.0  # for the body to end after its answer has: only then can the connection be used again
 
@@ -58,35 +59,10 @@ class Connection(asyncio.Protocol):
     """See the module. One request at a time."""
 
     __slots__ = (
-        "_asked",
-        "_asker",
-        "_barren",
-        "_complete",
-        "_fault",
-        "_fresh",
-        "_full",
-        "_headed",
-        "_headers",
-        "_home",
-        "_keep",
-        "_kept",
-        "_lost",
-        "_open",
-        "_parser",
-        "_parts",
-        "_paused",
-        "_reason",
-        "_room",
-        "_tail",
-        "_taker",
-        "_took",
-        "_transport",
-        "_unasked",
-        "_unsent",
-        "_until_eof",
-        "idle_since",
-        "on_body",
-    )
+        "_asked", "_asker", "_barren", "_complete", "_early", "_fault", "_fresh", "_full", "_headed", "_headers",
+        "_home", "_keep", "_kept", "_lost", "_open", "_parser", "_parts", "_paused", "_reason", "_room", "_tail",
+        "_taker", "_took", "_transport", "_unasked", "_unsent", "_until_eof", "idle_since", "on_body",
+    )  # fmt: skip
 
     def __init__(self, home: Home) -> None:
         self.idle_since = 0.0
@@ -106,7 +82,10 @@ class Connection(asyncio.Protocol):
         self._lost = False
         self._unasked = False  # bytes came that answer nothing
         self._tail: asyncio.TimerHandle | None = None
-        self._parser: HttpResponseParser | None = HttpResponseParser(self)
+        self._early: list[
+            bytes
+        ] = []  # what came before the first request: a server that is full answers whoever connects
+        self._parser: HttpResponseParser | None = None  # before that, and once it is lost
         self._begin()
 
     def __repr__(self) -> str:
@@ -129,7 +108,16 @@ class Connection(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        """It can take a request, as far as is known on this side."""
+        """It can take a request, as far as is known on this side; or it has been answered already."""
+        return bool(self._early) or self._standing
+
+    @property
+    def lost(self) -> bool:
+        """It is closed."""
+        return self._lost
+
+    @property
+    def _standing(self) -> bool:
         return self._transport is not None and not (self._lost or self._unasked or self._transport.is_closing())
 
     def ask(self, asker: Asker, head: bytes, body: bytes, *, more: bool = False) -> None:
@@ -148,7 +136,10 @@ class Connection(asyncio.Protocol):
         self._open = more
         if not self._asked:
             self._asked = True
-            self._transport.resume_reading()
+            self._parser = HttpResponseParser(self)
+        if self._early:
+            asyncio.get_running_loop().call_soon(self._hear_early)
+            return
         if len(body) <= _PIECE_BYTES:
             self._transport.write(head + body)
             return
@@ -160,13 +151,15 @@ class Connection(asyncio.Protocol):
         """More of the body, framed; returns once the transport has room for the next, or the connection is gone."""
         if self._transport is None:
             return
-        for _ in range(TURNS):
-            if not self._answer_waits():
-                break
-            await asyncio.sleep(0)
-        if self._transport.is_closing():
-            return
-        self._transport.write(data)
+        piece_bytes = len(data) if self._transport.get_extra_info("ssl_object") is None else _RECORD_BYTES
+        for start in range(0, len(data), piece_bytes):
+            turns = TURNS
+            while turns and self._answer_waits():
+                turns -= 1
+                await asyncio.sleep(0)
+            if self._transport.is_closing():
+                return
+            self._transport.write(data[start : start + piece_bytes])
         if self._full:
             self._room = asyncio.get_running_loop().create_future()
             try:
@@ -213,14 +206,14 @@ class Connection(asyncio.Protocol):
     # --- what the transport calls ---------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See ``asyncio.Protocol``. A server that is full answers before it is asked: nothing is read till then."""
+        """See ``asyncio.Protocol``."""
         self._transport = transport  # type: ignore[assignment]  # uvloop's is an asyncio.Transport in all but name
-        self._transport.pause_reading()  # type: ignore[union-attr]
 
     def data_received(self, data: bytes) -> None:
         """See ``asyncio.Protocol``. The hot path: one call of the asker for each read, whatever its framing."""
         parser, parts = self._parser, self._parts
         if parser is None:
+            self._early.append(data)
             return
         try:
             parser.feed_data(data)
@@ -259,7 +252,8 @@ class Connection(asyncio.Protocol):
             left = unread(self._transport)
             if left:
                 self.data_received(left)
-        self._parser = None  # it holds callbacks of ours: a cycle
+        if self._asked and not self._early:
+            self._parser = None  # it holds callbacks of ours: a cycle
         self._unsent = _NOTHING
         self._give_room()
         if not self._complete:
@@ -326,17 +320,29 @@ class Connection(asyncio.Protocol):
             if self._asker is asker and not self._paused:  # it may have left, or paused, meanwhile
                 self._took = self._taker
 
+    def _hear_early(self) -> None:
+        """The answer was there before the request."""
+        data = b"".join(self._early)
+        self._early.clear()
+        self.data_received(data)
+        if self._transport is not None and not self._complete:
+            self._transport.close()
+        if self._lost:
+            self.connection_lost(None)
+
     def _answer_waits(self) -> bool:
         return self._transport is not None and not (self._paused or self._lost) and answer_waits(self._transport)
 
     def _send(self, turns: int = TURNS) -> None:
         """As much of a large body as the transport takes, but first let the loop read what has come of an answer."""
+        tls = self._transport is not None and self._transport.get_extra_info("ssl_object") is not None
+        piece_bytes = _RECORD_BYTES if tls else _PIECE_BYTES
         while self._unsent and not self._full and self._transport is not None and not self._transport.is_closing():
             if turns and self._answer_waits():
                 asyncio.get_running_loop().call_soon(self._send, turns - 1)
                 return
-            self._transport.write(bytes(self._unsent[:_PIECE_BYTES]))
-            self._unsent = self._unsent[_PIECE_BYTES:] or _NOTHING  # which would else keep the whole body
+            self._transport.write(bytes(self._unsent[:piece_bytes]))
+            self._unsent = self._unsent[piece_bytes:] or _NOTHING  # which would else keep the whole body
 
     def _give_room(self) -> None:
         if self._room is not None and not self._room.done():
@@ -367,7 +373,7 @@ class Connection(asyncio.Protocol):
     def _settle(self) -> None:
         if self._lost or self._transport is None:
             return
-        if self._keep and not (self._fault or self._unsent or self._open) and self.usable:
+        if self._keep and not (self._fault or self._unsent or self._open) and self._standing:
             self._home.idle(self)
         else:
             self._transport.abort()

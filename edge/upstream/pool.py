@@ -106,7 +106,7 @@ class Pool:
             raise
         if self.closed:
             connection.abort()
-        elif connection.usable:  # else it is gone already
+        elif not connection.lost:
             self._all.add(connection)
         return connection
 

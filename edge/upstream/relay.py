@@ -19,7 +19,7 @@ from edge.upstream.bodies import Body, body_for, broken_by
 from edge.upstream.connection import Connection, Ended, Head, Malformed, ignore
 from edge.upstream.pool import Pool
 
-_LAST_CHUNK = b"0\r\n\r\n"
+LAST_CHUNK = b"0\r\n\r\n"
 _POOL_TRIES = 8  # dead pooled connections to go through before a fresh one is made
 
 
@@ -155,7 +155,7 @@ class RelaySource:
 
     async def _pass_on(self, upload: Upload, connection: Connection) -> None:
         """The body, no faster than the client brings it and the server takes it."""
-        frame = _chunk if upload.length is None else bytes
+        frame = chunk if upload.length is None else bytes
         try:
             while not self._over:
                 self._tell_connected()
@@ -168,7 +168,7 @@ class RelaySource:
                     await connection.send_more(frame(data))
                     continue
                 if upload.length is None:
-                    await connection.send_more(_LAST_CHUNK)
+                    await connection.send_more(LAST_CHUNK)
                 connection.sent_all()
                 return
         except Exception as bug:  # noqa: BLE001 - as above
@@ -273,7 +273,8 @@ def _framing(call: Call) -> dict[str, str]:
     return {"Content-Type": call.upload.content_type, **framing}
 
 
-def _chunk(data: bytes) -> bytes:
+def chunk(data: bytes) -> bytes:
+    """One chunk of the chunked transfer coding."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 

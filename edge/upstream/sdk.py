@@ -24,6 +24,7 @@ from edge.settings import Upstream as UpstreamSettings
 from edge.upstream.base import Call, Sink
 from edge.upstream.bodies import ERROR_BODY_BYTES, body_for, broken_by
 from edge.upstream.connection import Head
+from edge.upstream.early import TURNS
 from edge.upstream.pool import POOL_KEEPALIVE_S
 from edge.upstream.relay import reason
 
@@ -233,6 +234,8 @@ class Upload:
         self._asked_for()
         body, self._body = memoryview(self._body), b""
         for start in range(0, self.size, _PIECE_BYTES):
+            for _ in range(TURNS):  # an answer that has come is read before a write can fail: see ``upstream.early``
+                await asyncio.sleep(0)
             yield bytes(body[start : start + _PIECE_BYTES])
 
 

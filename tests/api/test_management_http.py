@@ -1,13 +1,16 @@
 """Models are changed through Edge only where an upstream's settings allow it, and then as if Edge were not there."""
 
+import asyncio
 import hashlib
 import io
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import orjson
 import pytest
-from fakes.model_server import FakeModel, chunk, end, fin, gate, head, json_answer
+from fakes.model_server import FakeModel, chunk, end, fin, flood, gate, head, json_answer, no_read, stall
+from support.made_keys import MadeKeys, learnt
 from support.ollama import NDJSON, lines_of, pass_for_ollama
 from support.raw import Answer, RawClient, ask
 from support.running import LIMIT_S, Running, Serve
@@ -167,3 +170,127 @@ async def test_an_ollama_that_is_down_is_told_as_such(serve: Serve, fake: FakeMo
     assert (answer.status, list(answer.json)) == (502, ["error"])
     await edge.edge.fleet.look()
     assert (await ask(edge.port, "/api/pull", {"model": "a"})).status == 503
+
+
+async def test_a_pull_is_listed_and_an_admin_can_stop_it(serve: Serve, fake: FakeModel) -> None:
+    pass_for_ollama(fake)
+    edge = await serve(upstream=ALLOWED)
+    fake.script(head(200, NDJSON), chunk(progress("pulling")), gate("never"))
+    async with RawClient(edge.port) as client:
+        await client.post("/api/pull", {"model": "new"})
+        await client.until(b"pulling")
+        listed = (await send(edge, "GET", "/v1/streams", b"")).json["data"]
+        (shown,) = listed
+        assert (shown["state"], shown["surface"], shown["model"]) == ("live", "management/pull", "new")
+        assert (await send(edge, "GET", f"/v1/streams?ids={shown['id']}", b"")).json["data"][0]["id"] == shown["id"]
+        assert (await send(edge, "GET", f"/v1/streams/{shown['id']}", b"")).status == 410
+        stopped = await send(edge, "DELETE", f"/v1/streams/{shown['id']}", b"")
+        assert (stopped.status, stopped.json["outcome"]) == (200, "stopped")
+        answer = await client.answer()
+    assert answer.headers["x-stream-id"] == shown["id"]
+    assert "stopped" in lines_of(answer)[-1]["error"]
+    assert (answer.clean, answer.ending) == (False, "reset")
+    assert await (await fake.request(0)).left() in ("fin", "reset")
+    (line,) = await edge.lines.wait("management")
+    assert (line["outcome"], line["error"], line["status"], line["model"]) == ("stopped", "stopped", 200, "new")
+    assert line["bytes_out"] == len(answer.body)
+    assert line["total_s"] >= 0
+    metrics = (await send(edge, "GET", "/metrics", b"")).body
+    assert b'edge_management_requests_total{operation="pull",outcome="stopped",upstream="up"} 1.0' in metrics
+
+
+async def test_nobody_but_an_admin_sees_or_stops_it(serve: Serve, fake: FakeModel, tmp_path: Path) -> None:
+    pass_for_ollama(fake)
+    made = MadeKeys(tmp_path)
+    admin, other, user = [
+        {"Authorization": f"Bearer {key}"}
+        for key in (
+            await made.make("admin", admin=True),
+            await made.make("other", admin=True),
+            await made.make("user"),
+        )
+    ]
+    edge = await serve(upstream=ALLOWED, store=made.settings)
+    await learnt(edge, 3)
+    fake.script(head(200, NDJSON), chunk(progress("pulling")), gate("more"), end())
+    async with RawClient(edge.port) as client:
+        await client.post("/api/pull", {"model": "new"}, admin)
+        await client.until(b"pulling")
+        (shown,) = (await send(edge, "GET", "/v1/streams", b"", other)).json["data"]
+        assert (await send(edge, "GET", "/v1/streams", b"", user)).json["data"] == []
+        assert (await send(edge, "DELETE", f"/v1/streams/{shown['id']}", b"", user)).status == 404
+        fake.open("more")
+        assert (await client.answer()).clean
+
+
+async def test_a_drain_waits_for_a_pull(serve: Serve, fake: FakeModel) -> None:
+    pass_for_ollama(fake)
+    edge = await serve(upstream=ALLOWED, server={"drain_s": 120})
+    fake.script(head(200, NDJSON), chunk(progress("pulling")), gate("more"), chunk(progress("success")), end())
+    async with RawClient(edge.port) as client:
+        await client.post("/api/pull", {"model": "new"})
+        await client.until(b"pulling")
+        stopping = asyncio.create_task(edge.edge.stop())
+        await edge.lines.wait("draining")
+        fake.open("more")
+        answer = await client.answer()
+        await stopping
+    assert (answer.clean, answer.body) == (True, progress("pulling") + progress("success"))
+
+
+@pytest.mark.parametrize("begun", [True, False], ids=["under way", "before the answer"])
+async def test_what_a_drain_does_not_wait_for_any_more_is_told(serve: Serve, fake: FakeModel, *, begun: bool) -> None:
+    pass_for_ollama(fake)
+    edge = await serve(upstream=ALLOWED, server={"drain_s": 0.1})
+    fake.script(*([head(200, NDJSON), chunk(progress("pulling"))] if begun else []), gate("never"))
+    async with RawClient(edge.port) as client:
+        await client.post("/api/pull", {"model": "new"})
+        await (client.until(b"pulling") if begun else fake.request(0))
+        stopping = asyncio.create_task(edge.edge.stop())
+        answer = await client.answer()
+        await stopping
+    if begun:
+        assert (answer.status, answer.ending) == (200, "reset")
+        assert "shutting down" in lines_of(answer)[-1]["error"]
+    else:
+        assert (answer.status, "shutting down" in answer.json["error"]) == (503, True)
+    (line,) = edge.lines.of("management")
+    assert (line["outcome"], line["status"]) == ("shutdown", answer.status)
+
+
+async def test_a_blob_still_on_its_way_at_the_end_gets_a_503(serve: Serve, fake: FakeModel) -> None:
+    pass_for_ollama(fake)
+    fake.script(no_read(), stall())
+    edge = await serve(upstream=ALLOWED, server={"drain_s": 0.1})
+    async with RawClient(edge.port) as client:
+        await client.post(BLOB, bytes(1000), {"Content-Length": "1000000", "Content-Type": "application/octet-stream"})
+        await fake.request(0)
+        stopping = asyncio.create_task(edge.edge.stop())
+        answer = await client.answer()
+        await stopping
+    assert answer.status == 503
+    assert await fake.requests[0].left() in ("fin", "reset")
+
+
+async def test_a_failure_in_the_last_line_is_no_success(serve: Serve, fake: FakeModel) -> None:
+    pass_for_ollama(fake)
+    edge = await serve(upstream=ALLOWED)
+    fake.script(head(200, NDJSON), chunk(progress("pulling") + b'{"error":"no such manifest"}\n'), end())
+    assert (await send(edge, "POST", "/api/pull", b'{"model":"a"}')).clean
+    (line,) = await edge.lines.wait("management")
+    assert (line["outcome"], line["status"]) == ("upstream_error", 200)
+
+
+async def test_a_client_that_takes_nothing_is_cut_and_the_ollama_is_paused_until_then(
+    serve: Serve, fake: FakeModel
+) -> None:
+    pass_for_ollama(fake)
+    edge = await serve(upstream=ALLOWED, stream={"client_stall_s": 0.3})
+    fake.script(head(200, NDJSON), flood(10**10, progress("pulling")))
+    async with RawClient(edge.port, receive_buffer=4096) as client:
+        await client.post("/api/pull", {"model": "new"})
+        await client.until(b"pulling")
+        (line,) = await edge.lines.wait("management")
+        assert line["outcome"] == "client_stall"
+        assert await client.ending() == "reset"
+    assert await fake.requests[0].left() in ("fin", "reset")

@@ -10,6 +10,7 @@ import orjson
 import pytest
 from fakes.model_server import FakeModel, chat_role, chat_token, chunk, end, flood, gate, head, stall
 from support.edge_process import EdgeProcess
+from support.forms import TRANSCRIPTIONS, begin
 from support.raw import CHAT, RawClient, ask, chat_body
 from support.running import Running, Serve
 from support.surfaces import SPOKEN, Spoken
@@ -153,6 +154,23 @@ async def test_a_request_whose_body_was_under_way_is_refused(serve: Serve, fake:
             fake.open("more")
             assert (await client.answer()).clean
     assert len(fake.requests) == 1
+
+
+@pytest.mark.parametrize("upload", [False, True], ids=["json", "upload"])
+async def test_a_body_that_is_still_arriving_is_told_at_once(serve: Serve, fake: FakeModel, *, upload: bool) -> None:
+    """Nothing of it would be served: whoever sends it can send it elsewhere."""
+    edge = await serve(server={"drain_s": 120}, upstream={"relay": [TRANSCRIPTIONS]})
+    async with RawClient(edge.port) as client:
+        if upload:
+            await begin(client, 1_000_000)
+        else:
+            await client.post(CHAT, b'{"model":', {"Content-Length": "1000000"})
+        await edge.wait(lambda: len(edge.edge.bodies.arrivals) == 1)
+        stopping = asyncio.create_task(edge.edge.stop())
+        answer = await client.answer()
+        await stopping
+    assert (answer.status, answer.json["error"]["code"]) == (503, "shutting_down")
+    assert fake.requests == []
 
 
 async def _connections(edge: Running, count: int) -> None:

@@ -62,3 +62,10 @@ def test_server_timing_tells_what_is_known_at_the_commit() -> None:
     timeline.enter(Phase.UPSTREAM, 0.0035)
     timeline.enter(Phase.EDGE, 1.0035)
     assert timeline.server_timing() == "queued;dur=0.0, connect;dur=2.0, upstream;dur=1000.0, edge;dur=1.5"
+
+
+def test_a_clock_that_steps_back_makes_no_time_negative() -> None:
+    timeline = Timeline(10.0)
+    timeline.enter(Phase.UPSTREAM, 9.5)
+    timeline.enter(Phase.EDGE, 12.0)
+    assert (timeline.seconds(Phase.EDGE), timeline.seconds(Phase.UPSTREAM), timeline.total) == (0.0, 2.0, 2.0)
