@@ -90,6 +90,32 @@ async def test_whatever_is_asked_gets_an_answer_as_described(serve: Serve, fake:
     await asyncio.to_thread(ask_everything, edge.url, relayed)
 
 
+async def test_nobody_gets_in_without_a_key_whatever_is_asked(serve: Serve) -> None:
+    edge = await serve(upstream=EVERY_SURFACE, auth={"keys": ["the-key"]})
+    await asyncio.to_thread(ask_without_a_key, edge.url)
+    assert edge.records == []
+
+
+def ask_without_a_key(url: str) -> None:
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json", headers=KEY)
+    with requests.Session() as session:
+        for found in schema.get_all_operations():
+            keyless = found.ok().definition.raw.get("security") == []
+            ask_for_nothing(found.ok(), session, keyless=keyless)
+
+
+def ask_for_nothing(operation: Operation, session: requests.Session, *, keyless: bool) -> None:
+    @settings(BOUNDED, max_examples=1)
+    @given(operation.as_strategy(generation_mode=GenerationMode.POSITIVE))
+    def ask(case: Case) -> None:
+        for name in ("Authorization", "x-api-key"):
+            case.headers.pop(name, None)
+        status = case.call(session=session).status_code
+        assert status in ((200, 503) if keyless else (401,)), case.path
+
+    ask()
+
+
 def ask_everything(url: str, relayed: set[str]) -> None:
     """Generated requests for each operation: the ``relayed`` are passed on whatever they say."""
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
