@@ -15,6 +15,7 @@ from aiohttp import web
 from edge.api.body import Bodies
 from edge.api.context import CONTEXT, caller
 from edge.api.face import Handler
+from edge.api.hops import hops_of
 from edge.api.surfaces import refuse_if_draining
 from edge.api.upload import read_piece
 from edge.errors import Forbidden, NoUpstream, Unsupported
