@@ -1,9 +1,12 @@
 """The one writer: bytes to one downstream connection, with flow control, and an end that cannot be mistaken.
 
 In: a request, then framed pieces of body. Out: a prepared ``StreamResponse`` whose transport is written directly.
-Everything that leans on aiohttp's server internals is here: the payload writer's ``chunked`` flag and ``drain``, and
-the protocol's ``writing_paused``. Must not: buffer, know events, or wait anywhere but in ``open``, ``drain``, ``flush``
-and ``finish``.
+Everything that leans on aiohttp's server internals is here: the payload writer's ``chunked`` flag, and the protocol's
+``writing_paused`` and its waiter. Must not: buffer, know events, or wait anywhere but in ``drain`` and ``flush``.
+
+While a body is under way, SO_LINGER {1, 0} makes the kernel reset the connection whatever ends this process, SIGKILL
+included: the plain FIN that it sends otherwise is a clean end to an HTTP/1.0 reader, and so to anybody behind an nginx
+as it comes. ``finish`` takes it off once the kernel has the whole body, so that a clean end loses no byte of it.
 """
 
 import array
@@ -18,6 +21,7 @@ import termios
 from collections.abc import Mapping
 
 from aiohttp import web
+from aiohttp.helpers import must_be_empty_body
 from aiohttp.http_writer import HttpVersion10, StreamWriter
 
 # What the transport may hold before the writer counts as blocked: nothing that the kernel does not take at once. The
@@ -26,10 +30,15 @@ from aiohttp.http_writer import HttpVersion10, StreamWriter
 # and does not put each write off to the end of the loop's turn.
 HIGH_WATER = 0
 SEND_BUFFER = 32 * 1024
+# For a write that is larger than that. On loopback, whose packets hold 64 KiB, the rest of such a write waits for the
+# reader's delayed acknowledgement (40 ms) again and again: 8 MB took 3.4 s, in writes of 64 KiB as in a single one, and
+# take 4 ms with this.
+_WIDE_SEND_BUFFER = 64 * 1024
+_PIECE_BYTES = 256 * 1024  # of a large whole answer, each written when the reader has taken the last one
 
-_LINGER_ZERO = struct.pack("ii", 1, 0)
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_END_ON_CLOSE = struct.pack("ii", 0, 0)
 _FLUSH_POLL_S = 0.005
-_UNLIMITED = 2**30
 
 
 class Writer:
@@ -46,6 +55,8 @@ class Writer:
         self._response: web.StreamResponse | None = None
         self._payload: StreamWriter | None = None
         self._chunked = False
+        self._wide = False  # the send buffer is
+        self._resets = False  # the kernel does, if the connection is closed now
         self.bytes_out = 0
 
     @property
@@ -80,25 +91,52 @@ class Writer:
         return self.closing or (self._transport is not None and _hung_up(self._transport))
 
     async def open(self, status: int, headers: Mapping[str, str]) -> web.StreamResponse:
-        """Send status and headers: the commit."""
+        """Send status and headers: the commit. ``finish`` or ``abort`` has to follow."""
         response = web.StreamResponse(status=status, headers=headers)
         await self._prepare(response)
+        self._reset_on_close(on=True)
         return response
 
-    async def _prepare(self, response: web.StreamResponse) -> None:
+    async def _prepare(self, response: web.StreamResponse) -> StreamWriter:
         payload = await response.prepare(self._request)
         if not isinstance(payload, StreamWriter) or self._transport is None:
             raise ConnectionResetError("the client left before the status went out")
         self._response, self._payload, self._chunked = response, payload, payload.chunked
         self._transport.set_write_buffer_limits(high=HIGH_WATER)
+        return payload
 
     async def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> web.StreamResponse:
-        """Send a whole answer in one piece, and wait until the transport has handed everything to the kernel."""
+        """Send a whole answer, and wait until the transport has handed everything to the kernel."""
         response = web.Response(status=status, headers=headers, body=body)
-        await self._prepare(response)
-        self.bytes_out += len(body)
-        await self.finish()
+        await self.give(response)
         return response
+
+    async def give(self, response: web.Response, stall_s: float | None = None) -> None:
+        """Send a whole answer; its body must be bytes, or none.
+
+        Args:
+            response: Not prepared yet.
+            stall_s: A client that takes no byte for so long is reset; None if a ticker sees to that.
+
+        Raises:
+            ConnectionResetError: the client left, or was reset.
+        """
+        payload = await self._prepare(response)
+        body = response.body or b""
+        if not isinstance(body, bytes):
+            raise TypeError(f"a whole answer must be bytes, not {type(body).__name__}")
+        if must_be_empty_body(self._request.method, response.status):
+            body = b""
+        if len(body) <= SEND_BUFFER:
+            self.bytes_out += len(body)
+            await payload.write(body, drain=False)  # in one packet with the head
+        else:
+            await payload.write(b"", drain=False)
+            for start in range(0, len(body), _PIECE_BYTES):
+                if self.write_nowait(body[start : start + _PIECE_BYTES]):
+                    self._reset_on_close(on=True)
+                    await self._room(stall_s)
+        await self.finish(stall_s)
 
     def write_nowait(self, data: bytes) -> bool:
         """Hand ``data`` to the transport, whatever its state, and tell whether the writer is blocked now.
@@ -112,22 +150,67 @@ class Writer:
         size = len(data)
         self.bytes_out += size
         transport.write(b"%x\r\n%b\r\n" % (size, data) if self._chunked else data)
-        return transport.get_write_buffer_size() > HIGH_WATER
+        if transport.get_write_buffer_size() > HIGH_WATER:
+            if size > SEND_BUFFER and not self._wide:
+                self._wide = True
+                _set_option(transport, socket.SO_SNDBUF, _WIDE_SEND_BUFFER)
+            return True
+        return False
 
-    async def drain(self) -> None:
-        """Wait until the transport is below its mark; returns or raises at once when the connection is lost."""
-        if self._payload is not None:
-            await self._payload.drain()
+    async def drain(self, within_s: float | None = None) -> bool:
+        """Wait until the transport is below its mark, for at most ``within_s`` seconds; whether it is.
 
-    async def finish(self) -> None:
+        May be cancelled, or run out of time, and be called again: aiohttp's own ``drain`` keeps one future for all who
+        wait, and once that is cancelled every later wait raises ``CancelledError`` at once.
+
+        Raises:
+            ConnectionResetError: the connection is lost.
+        """
+        protocol = self._protocol
+        while protocol.writing_paused:
+            if protocol.transport is None:
+                raise ConnectionResetError("the client left")
+            waiter = protocol._drain_waiter  # noqa: SLF001 - what aiohttp wakes; it has no public way to wait unharmed
+            if waiter is None or waiter.done():
+                waiter = protocol._drain_waiter = asyncio.get_running_loop().create_future()  # noqa: SLF001 - as above
+                waiter.add_done_callback(_look_at)
+            await asyncio.wait((waiter,), timeout=within_s)
+            if not waiter.done():
+                return False
+        return True
+
+    async def _room(self, stall_s: float | None) -> None:
+        """Wait until the transport is below its mark, as long as the client takes something every ``stall_s``."""
+        taken = self.taken
+        while not await self.drain(stall_s):
+            if self.taken <= taken:
+                self.abort()
+                raise ConnectionResetError("the client takes nothing")
+            taken = self.taken
+
+    async def finish(self, stall_s: float | None = None) -> None:
         """The clean end of the body, then wait until the transport has handed everything to the kernel.
 
         What is left in a transport keeps its connection for ever if nobody reads: ``close`` waits for it.
+
+        Args:
+            stall_s: See ``give``.
+
+        Raises:
+            ConnectionResetError: the client left, or was reset.
         """
-        if self._response is not None and self._transport is not None:
-            await self._response.write_eof()
-            if self._payload is not None:
-                await self._payload.drain()
+        response, payload = self._response, self._payload
+        if response is None or payload is None or self._transport is None:
+            return
+        payload.set_eof()
+        await response.write_eof()  # nothing is left for it to write or to wait for
+        if self._protocol.writing_paused:
+            self._reset_on_close(on=True)
+            await self._room(stall_s)
+        self._reset_on_close(on=False)
+        if self._wide:
+            self._wide = False
+            _set_option(self._transport, socket.SO_SNDBUF, SEND_BUFFER)
 
     async def flush(self, deadline_s: float) -> None:
         """Wait until the peer's kernel has every byte, for at most ``deadline_s``.
@@ -143,6 +226,12 @@ class Writer:
                 while _unsent(transport) > 0:  # noqa: ASYNC110 - the kernel has no event for an acknowledged byte
                     await asyncio.sleep(_FLUSH_POLL_S)
 
+    def _reset_on_close(self, *, on: bool) -> None:
+        """See the module."""
+        if self._transport is not None and on is not self._resets:
+            self._resets = on
+            _set_option(self._transport, socket.SO_LINGER, _RESET_ON_CLOSE if on else _END_ON_CLOSE)
+
     def abort(self) -> None:
         """End with a reset, which neither an HTTP/1.1 nor an HTTP/1.0 peer takes for the end of the body."""
         if self._transport is not None:
@@ -153,31 +242,33 @@ async def deliver(request: web.BaseRequest, response: web.Response, stall_s: flo
     """Send a whole answer that no reader watches over; a client that takes nothing for ``stall_s`` is reset.
 
     aiohttp would wait for such a client without end, or leave bytes in a transport whose ``close`` then never ends.
+
+    Raises:
+        ConnectionResetError: the client left, or was reset.
     """
-    transport = request.transport
-    if transport is None or transport.is_closing():
-        return
-    transport.set_write_buffer_limits(high=_UNLIMITED)
-    payload = await response.prepare(request)
-    await response.write_eof()
-    transport.set_write_buffer_limits(high=0)
-    while isinstance(payload, StreamWriter) and (pending := transport.get_write_buffer_size()):
-        try:
-            async with asyncio.timeout(stall_s):
-                await payload.drain()
-        except TimeoutError:
-            if transport.get_write_buffer_size() >= pending:
-                reset(transport)
-                return
+    writer = Writer(request)
+    if not writer.closing:
+        await writer.give(response, stall_s)
 
 
 def reset(transport: asyncio.Transport) -> None:
     """Close at once; where there are resets, with one."""
-    sock = transport.get_extra_info("socket")
-    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-        with contextlib.suppress(OSError, ValueError):  # uvloop's socket of a closed transport raises the latter
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+    _set_option(transport, socket.SO_LINGER, _RESET_ON_CLOSE)
     transport.abort()
+
+
+def _set_option(transport: asyncio.Transport, option: int, value: int | bytes) -> None:
+    """Set an option of the socket, if it is still there. A Unix socket takes SO_LINGER too, and knows no resets."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        with contextlib.suppress(OSError, ValueError):  # uvloop's socket of a closed transport raises the latter
+            sock.setsockopt(socket.SOL_SOCKET, option, value)
+
+
+def _look_at(waiter: asyncio.Future[None]) -> None:
+    """The wait may be over when the connection is lost; asyncio would log that error as one that nobody looked at."""
+    if not waiter.cancelled():
+        waiter.exception()
 
 
 def _hung_up(transport: asyncio.Transport) -> bool:
