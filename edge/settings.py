@@ -132,8 +132,12 @@ class Stream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Clocks and buffers of a stream."""
 
     connect_s: Annotated[PositiveSeconds, Meta(description="connecting to the upstream")] = 5.0
-    first_token_s: Annotated[PositiveSeconds, Meta(description="from connected to the first generated token")] = 300.0
-    inter_token_s: Annotated[PositiveSeconds, Meta(description="a silence between generated tokens")] = 60.0
+    first_token_s: Annotated[
+        PositiveSeconds, Meta(description="from connected to the first content, and from any content to the next")
+    ] = 900.0
+    inter_token_s: Annotated[PositiveSeconds, Meta(description="a silence of the upstream after the first content")] = (
+        60.0
+    )
     total_s: Annotated[Seconds, Meta(description="a whole exchange; 0 = no limit")] = 0.0
     heartbeat_s: Annotated[PositiveSeconds, Meta(description="a silence towards the client before a heartbeat")] = 10.0
     commit_after_s: Annotated[
@@ -142,6 +146,10 @@ class Stream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     client_stall_s: Annotated[PositiveSeconds, Meta(description="a reader that takes no byte for this long is cut")] = (
         60.0
     )
+    client_lag_s: Annotated[
+        PositiveSeconds,
+        Meta(description="a reader for which the upstream is paused this long is cut, if others wait for its slot"),
+    ] = 300.0
     flush_s: Annotated[PositiveSeconds, Meta(description="time for the last bytes before a failed stream is cut")] = 2.0
     buffer_bytes: Annotated[
         Bytes, Meta(description="how far a reader may lag before the upstream is no longer read")
@@ -321,7 +329,9 @@ class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         str, Meta(description="sent to the server, the clouds need one; use ${VAR} or credential:NAME")
     ] = ""
     ca_file: Annotated[str, Meta(description="PEM file to trust instead of the system's certificates")] = ""
-    headers: Annotated[dict[str, str], Meta(description="extra request headers")] = msgspec.field(default_factory=dict)
+    headers: Annotated[
+        dict[str, str], Meta(description="extra request headers; they replace a client's own of the same name")
+    ] = msgspec.field(default_factory=dict)
     surfaces: Annotated[
         list[SURFACE_NAMES], Meta(description="what it speaks; empty = the default of the detected server")
     ] = msgspec.field(default_factory=list)

@@ -32,6 +32,7 @@ _MORE = re.compile(rb'"finish_reason": ?"|"usage": ?\{|"error": ?[^n]')
 _SHOWN_CHARS = 40
 # Delta fields that are not generated content, whatever they hold.
 _NOT_CONTENT = frozenset({"role"})
+_OF_A_CALL = frozenset({"index", "id", "type", "function"})
 
 
 class ChatCodec(SseCodec):
@@ -127,13 +128,32 @@ class ChatCodec(SseCodec):
         if choice.get("text"):
             return True
         delta = choice.get("delta")
-        return isinstance(delta, dict) and any(value for key, value in delta.items() if key not in _NOT_CONTENT)
+        return isinstance(delta, dict) and any(_adds(key, value) for key, value in delta.items())
 
     def _finish(self, finish: object) -> None:
         if broke(finish):
             raise SeenError(UpstreamSaid(broke_message(finish), status=502), relay=False)
         if not known(finish):
             self.unknown_finish = str(finish)[:_SHOWN_CHARS]
+
+
+def _adds(key: str, value: Any) -> bool:
+    """Whether a delta's field adds to the answer; servers also send empty ones, to show that they are alive."""
+    if not value or key in _NOT_CONTENT:
+        return False
+    if key == "tool_calls" and isinstance(value, list):
+        return any(map(_adds_to_call, value))
+    return key != "function_call" or _adds_to_call({"function": value})
+
+
+def _adds_to_call(call: object) -> bool:
+    """Whether a part of a tool call says more than which call it is a part of."""
+    if not isinstance(call, dict):
+        return True
+    said = call.get("function")
+    if not isinstance(said, dict):
+        return bool(call.get("id") or said or call.keys() - _OF_A_CALL)
+    return bool(call.get("id") or said.get("name") or said.get("arguments"))
 
 
 def read_usage(usage: dict[str, Any]) -> Usage:

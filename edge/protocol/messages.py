@@ -65,7 +65,8 @@ class MessagesCodec(SseCodec):
             case "message_stop":
                 return Seen.END
             case "content_block_delta":
-                return Seen.TOKEN
+                delta = payload.get("delta")
+                return Seen.TOKEN if isinstance(delta, dict) and _adds(delta) else Seen.PRELUDE
             case "content_block_start":
                 block = payload.get("content_block")
                 empty = isinstance(block, dict) and str(block.get("type")) in _EMPTY_BLOCKS
@@ -84,6 +85,11 @@ class MessagesCodec(SseCodec):
         if isinstance(usage, dict):
             read = read_usage(usage)
             self.usage = read if self.usage is None else self.usage.merged(read)
+
+
+def _adds(delta: dict[str, Any]) -> bool:
+    """Whether a delta adds anything to its block: some servers send empty ones to show that they are alive."""
+    return any(value for key, value in delta.items() if key != "type")
 
 
 def read_usage(usage: dict[str, Any]) -> Usage:

@@ -80,6 +80,7 @@ class Prepared:
         capped: Edge has set how many tokens the answer may have, as the client named nothing.
         changed: What was changed of the prompt, by the names that ``x-edge-changed`` has for it.
         billed_system: The system prompt as it came, for Anthropic; only if ``body`` lacks its billing line.
+        tools: The model may call some.
     """
 
     surface: Surface
@@ -97,6 +98,7 @@ class Prepared:
     capped: bool = False
     changed: tuple[str, ...] = ()
     billed_system: Any = None
+    tools: bool = False
 
 
 def prepare(surface: Surface, raw: bytes, most: Callable[[str | None], int | None] | None = None) -> Prepared:
@@ -141,7 +143,7 @@ def prepare(surface: Surface, raw: bytes, most: Callable[[str | None], int | Non
     tokens = prompt_tokens(surface, body, size)
     return Prepared(
         surface, model, stream, streamed, orjson.dumps(body), strip_usage, choices, size,
-        raw=continues, tokens=tokens, capped=capped, changed=changed, billed_system=billed,
+        raw=continues, tokens=tokens, capped=capped, changed=changed, billed_system=billed, tools=_may_call(body),
     )  # fmt: skip
 
 
@@ -236,6 +238,14 @@ def _check_shape(surface: Surface, body: dict[str, Any]) -> None:
 def _asks(body: dict[str, Any], name: str) -> bool:
     value = body.get(name)
     return value > 1 if name == "best_of" and isinstance(value, int) else value not in (None, False)
+
+
+def _may_call(body: dict[str, Any]) -> bool:
+    """Whether there are tools to be called, in any surface's words."""
+    if not (body.get("tools") or body.get("functions")):
+        return False
+    choice = body.get("tool_choice")
+    return (choice.get("type") if isinstance(choice, dict) else choice) != "none"
 
 
 def _inject_usage(body: dict[str, Any], *, stream: bool) -> bool:

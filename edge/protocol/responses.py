@@ -25,6 +25,7 @@ _HEAD = b"event: response.output_text.delta\ndata: {"
 _START = b"\n\n" + _HEAD
 _JOINT = b"}" + _START
 _SEQUENCE = b'"sequence_number":'
+_EMPTY = (b'"delta":""', b'"delta": ""')
 _NUMBER_BYTES = 24  # spaces and 64 bits
 _FINAL = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
@@ -95,7 +96,7 @@ class ResponsesCodec(SseCodec):
             if kind == "response.failed":
                 raise SeenError(upstream_said({"error": response.get("error")}, 502), relay=True, final=True)
             return Seen.END
-        return Seen.TOKEN if kind.endswith(".delta") else Seen.PRELUDE
+        return Seen.TOKEN if kind.endswith(".delta") and payload.get("delta") != "" else Seen.PRELUDE
 
 
 def keepalive(number: int) -> bytes:
@@ -116,7 +117,7 @@ def _deltas(whole: bytes) -> int:
         return 0
     joints = whole.count(_JOINT)
     alike = whole.count(_START) == joints and whole.count(b"\ndata") == joints + 1 and b"\r" not in whole
-    return joints + 1 if alike else 0
+    return joints + 1 if alike and not any(empty in whole for empty in _EMPTY) else 0
 
 
 def _number(digits: bytes) -> int:

@@ -71,6 +71,11 @@ class Attempts:
         return self._turn.waits
 
     @property
+    def wanted(self) -> bool:
+        """Somebody waits for the slot that it has."""
+        return self._turn.wanted
+
+    @property
     def place(self) -> Place | None:
         """Where in the queue that is; None if it does not wait."""
         return self._turn.place

@@ -34,6 +34,9 @@ class Reader(Protocol):
     def ended(self) -> None:
         """Nothing more will come."""
 
+    def cut_off(self) -> None:
+        """It is too slow, and others want what it holds up."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:

@@ -84,6 +84,7 @@ def _translated(prepared: Prepared, member: Member, terms: Terms, to: Target) ->
         to.surface, translated.body, crossing, headers, most,
         takes_body=not prepared.stream, reshape=crossing.reshaped,
         dropped=translated.dropped, changed=translated.changed,
+        buffers_calls=prepared.tools and member.buffers_calls,
     )  # fmt: skip
 
 
@@ -102,4 +103,5 @@ def _relayed(prepared: Prepared, member: Member, terms: Terms) -> Call:
     return Call(
         prepared.surface, body, codec, terms.headers, most,
         takes_body=not prepared.stream, upload=terms.upload, changed=changed,
+        buffers_calls=prepared.tools and member.buffers_calls,
     )  # fmt: skip

@@ -1,36 +1,78 @@
 """The clocks of a generation: which of them has run out, and what a reader is told of that.
 
 In: state and times. Out: what happened, and the error. Must not: end anything.
+
+Three rules hold for an answer. Before the first content, nothing but content stops ``first_token_s``. After it,
+whatever the upstream sends (content, arguments of a tool call, comments, empty deltas) starts ``inter_token_s`` anew.
+And however much life the upstream shows: an answer that gets no content for ``first_token_s`` has stalled.
 """
+
+from typing import NamedTuple
 
 from edge.errors import UpstreamTimeout
 from edge.policy.lifecycle import Happened, State, step
 from edge.settings import Stream as StreamSettings
 
-_TOLD = {
-    Happened.CONNECT_TIMEOUT: "the upstream did not accept a connection within {} s",
-    Happened.FIRST_TOKEN_TIMEOUT: "the upstream produced no token within {} s",
-    Happened.STALL: "the upstream fell silent for {} s in the middle of the answer",
-    Happened.TOTAL_TIMEOUT: "the answer took longer than {} s",
-}
+_CONNECT = "the upstream did not accept a connection within {} s"
+_FIRST_TOKEN = "the upstream produced no token within {} s"  # noqa: S105 - a text, not a password
+_SILENT = "the upstream fell silent for {} s in the middle of the answer"
+_BARREN = "the upstream added nothing to the answer for {} s"
+_TOTAL = "the answer took longer than {} s"
 
 
-def overdue(state: State, settings: StreamSettings, waited: float, *, paused: bool) -> tuple[Happened, float] | None:
-    """What has happened to a generation that has been in its state, or without a token, for ``waited`` seconds.
+class Late(NamedTuple):
+    """A clock that has run out: what has happened, and what is told of it."""
 
-    Returns:
-        That, and the limit in seconds; None if there is time left.
+    happened: Happened
+    message: str
+
+    def error(self, state: State) -> UpstreamTimeout:
+        """What a reader is told; ``state``: of the generation that it happened to."""
+        _, outcome = step(state, self.happened)
+        return UpstreamTimeout(self.message, code=outcome)
+
+
+class Waited(NamedTuple):
+    """How long a generation has waited, in seconds.
+
+    Attributes:
+        content: For content; before there was any, in its present state.
+        life: For anything that the upstream sent.
     """
-    if state is State.CONNECTING and waited > settings.connect_s:
-        return Happened.CONNECT_TIMEOUT, settings.connect_s
-    if state is State.WAITING and waited > settings.first_token_s:
-        return Happened.FIRST_TOKEN_TIMEOUT, settings.first_token_s
-    if state is State.STREAMING and waited > settings.inter_token_s and not paused:
-        return Happened.STALL, settings.inter_token_s
+
+    content: float
+    life: float
+
+
+def overdue(
+    state: State, settings: StreamSettings, waited: Waited, *, paused: bool = False, buffers_calls: bool = False
+) -> Late | None:
+    """Which clock of a generation has run out; None if there is time left.
+
+    Args:
+        state: Of the generation.
+        settings: The limits.
+        waited: See there.
+        paused: The upstream is not read, since the readers lag.
+        buffers_calls: The upstream may be silent while it writes a tool call.
+    """
+    if state is State.CONNECTING and waited.content > settings.connect_s:
+        return _late(Happened.CONNECT_TIMEOUT, _CONNECT, settings.connect_s)
+    if state is State.WAITING and waited.content > settings.first_token_s:
+        return _late(Happened.FIRST_TOKEN_TIMEOUT, _FIRST_TOKEN, settings.first_token_s)
+    if state is not State.STREAMING or paused:
+        return None
+    if waited.life > settings.inter_token_s and not buffers_calls:
+        return _late(Happened.STALL, _SILENT, settings.inter_token_s)
+    if waited.content > settings.first_token_s:
+        return _late(Happened.STALL, _BARREN, settings.first_token_s)
     return None
 
 
-def timed_out(state: State, happened: Happened, limit_s: float) -> UpstreamTimeout:
-    """What a reader is told."""
-    _, outcome = step(state, happened)
-    return UpstreamTimeout(_TOLD[happened].format(f"{limit_s:g}"), code=outcome)
+def overlong(settings: StreamSettings) -> Late:
+    """The whole took too long."""
+    return _late(Happened.TOTAL_TIMEOUT, _TOTAL, settings.total_s)
+
+
+def _late(happened: Happened, message: str, limit_s: float) -> Late:
+    return Late(happened, message.format(f"{limit_s:g}"))

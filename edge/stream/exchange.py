@@ -258,6 +258,10 @@ class Exchange:
             self.attempts.free()  # whatever the readers are told and when, no upstream is at work on it any more
             self.asked.settle(self.generation, outcome, tell)
 
+    def wanted(self) -> bool:
+        """See ``owner.Owner``."""
+        return self.attempts.wanted
+
     def waiting_beat(self) -> bytes | None:
         """See ``owner.Owner``."""
         place = self.attempts.place

@@ -9,13 +9,13 @@ import contextlib
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from edge.errors import EdgeError, InternalError
+from edge.errors import EdgeError, InternalError, UpstreamBroken
 from edge.policy.lifecycle import Happened, Outcome, State, step
 from edge.protocol.batch import Batch
 from edge.protocol.dialect import Codec
 from edge.settings import Settings
-from edge.stream.audience import Audience, Kept
-from edge.stream.deadlines import overdue, timed_out
+from edge.stream.audience import Audience, Kept, Reader
+from edge.stream.deadlines import Waited, overdue, overlong
 from edge.stream.endings import broken_off, ended_here, failed, unread
 from edge.stream.owner import Owner
 from edge.stream.prelude import Prelude
@@ -37,34 +37,11 @@ class Generation(Audience):
     """
 
     __slots__ = (
-        "_clock",
-        "_held",
-        "_last",
-        "_left_at",
-        "_others",
-        "_owner",
-        "_since",
-        "_source",
-        "_started_at",
-        "_voice",
-        "clients_turn",
-        "codec",
-        "cut_off",
-        "first_token_at",
-        "gaps",
-        "headers",
-        "last_token_at",
-        "reconnections",
-        "sample",
-        "sample_bytes",
-        "sent",
-        "state",
-        "terminated",
-        "token_count",
-        "told",
-        "whole",
-        "whole_type",
-    )
+        "_alive_at", "_buffers_calls", "_clock", "_held", "_holding_up", "_last", "_left_at", "_others", "_owner",
+        "_paused_at", "_since", "_source", "_started_at", "_voice", "clients_turn", "codec", "cut_off",
+        "first_token_at", "gaps", "headers", "last_token_at", "reconnections", "sample", "sample_bytes", "sent",
+        "state", "terminated", "token_count", "told", "whole", "whole_type",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -102,7 +79,11 @@ class Generation(Audience):
         self._last: Prelude | None = None  # the events that tell of the end, until what was said is kept
         self._source: Source | None = None
         self._started_at = clock()
-        self._since = self._started_at  # when the present state's clock was last reset
+        self._since = self._started_at  # when the present state began, or the latest content came
+        self._alive_at = self._started_at  # when the upstream last sent what is no content; tokens do not note it
+        self._paused_at = 0.0  # if it is
+        self._holding_up: tuple[Reader, ...] = ()  # who lagged when the upstream was paused
+        self._buffers_calls = False  # the upstream may be silent while it writes a tool call
 
     def __repr__(self) -> str:
         end = f" {self.outcome}" if self.outcome else " paused" * self._paused
@@ -135,6 +116,7 @@ class Generation(Audience):
         self._step(Happened.OPEN)
         self.sent = self.cut_off = False
         self.codec = call.codec
+        self._buffers_calls = call.buffers_calls
         self.headers = {}
         self._source = upstream.open(call, self)
 
@@ -194,6 +176,8 @@ class Generation(Audience):
                 self._step(Happened.CONTENT)
             self.token_count += batch.tokens
             self._since = self.last_token_at = now
+        else:
+            self._alive_at = self._clock()
         self._others += batch.events - batch.tokens
         self.terminated = batch.terminated
         self.told = batch.told
@@ -203,7 +187,7 @@ class Generation(Audience):
             self._hold(batch.data, batch.events)
         elif self._last is not None or ((batch.terminated or batch.told) and self._owner.keeps_answer):
             self._release()
-            self._last = self._last or Prelude()
+            self._last = self._last or Prelude(self._settings.max_event_bytes)
             self._last.add(batch.data, batch.events)
         else:
             self._hand_over(batch.data, batch.events)
@@ -265,20 +249,24 @@ class Generation(Audience):
 
     def hold_on(self) -> None:
         """See ``Audience``."""
+        self._paused_at, self._holding_up = self._clock(), tuple(self._readers)
         if self._source is not None:
             self._source.pause()
 
     def go_on(self) -> None:
         """See ``Audience``."""
-        self._since = self._clock()
+        self._holding_up = ()
+        if self.state is State.STREAMING:  # before the first content nothing but content stops the clock
+            self._since = self._clock()
         if self._source is not None:
             self._source.resume()
 
     def _hold(self, data: bytes, events: int) -> None:
-        self._held = self._held or Prelude()
-        if self._held.add(data, events) > self._settings.buffer_bytes:
-            # A prelude of that size is none; what is bounded must leave.
-            self._release()
+        self._held = self._held or Prelude(self._settings.max_event_bytes)
+        if not self._held.add(data, events):
+            error = UpstreamBroken(f"the upstream sent {self._held.events} events without any content")
+            self._abort()
+            self.end(Happened.ERROR, error)
 
     def _release(self) -> None:
         held, self._held = self._held, None
@@ -298,20 +286,34 @@ class Generation(Audience):
     # --- the end --------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        """Look at the clocks: grace, connect, first token, between tokens, total."""
+        """Look at the clocks: grace, connect, first token, between tokens, total, and how long readers hold it up."""
         settings = self._settings
+        if self.outcome is not None:
+            return
+        if self._paused and now - self._paused_at > settings.client_lag_s and self._owner.wanted():
+            self._let_go_of_laggards(now)
         if self._left_at is not None and now - self._left_at > settings.grace_s:
             self.stop(Happened.READER_GONE)
         elif settings.total_s and now - self._started_at > settings.total_s:
-            error = timed_out(self.state, Happened.TOTAL_TIMEOUT, settings.total_s)
+            late = overlong(settings)
+            error = late.error(self.state)
             self._abort()
-            self._finish(Happened.TOTAL_TIMEOUT, error)
+            self._finish(late.happened, error)
         elif not self.clients_turn:  # which has a clock of its own (server.body_s)
-            late = overdue(self.state, settings, now - self._since, paused=self._paused)
-            if late is not None:
-                error = timed_out(self.state, *late)
+            waited = Waited(now - self._since, now - max(self._since, self._alive_at))
+            overrun = overdue(self.state, settings, waited, paused=self._paused, buffers_calls=self._buffers_calls)
+            if overrun is not None:
+                error = overrun.error(self.state)
                 self._abort()
-                self.end(late[0], error)
+                self.end(overrun.happened, error)
+
+    def _let_go_of_laggards(self, now: float) -> None:
+        """Cut whoever has held up the upstream all the time; those that came since have as long again."""
+        laggards = self._holding_up
+        for reader in laggards:
+            if reader in self._readers:
+                reader.cut_off()
+        self._paused_at, self._holding_up = now, tuple(self._readers)
 
     def stop(self, happened: Happened) -> None:
         """End it from this side: the readers left or stalled, somebody stopped it, or the process is leaving."""

@@ -60,6 +60,10 @@ class Source:
         """See ``audience.Reader``."""
         self._mux.wake()
 
+    def cut_off(self) -> None:
+        """See ``audience.Reader``: it lags because the merged reader does."""
+        self._mux.cut_off()
+
 
 class Mux(Audience):
     """See the module.
@@ -122,6 +126,11 @@ class Mux(Audience):
             return
         if source.behind:
             self.wake()
+
+    def cut_off(self) -> None:
+        """Its reader is too slow for one of the streams."""
+        for reader in tuple(self._readers):
+            reader.cut_off()
 
     async def closed(self) -> None:
         """Wait until nothing of it runs any more."""

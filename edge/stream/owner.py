@@ -20,6 +20,9 @@ class Owner(Protocol):
     def retry(self, error: EdgeError) -> bool:
         """Whether another attempt is to follow this failure; if so the owner opens it after ``retrying``."""
 
+    def wanted(self) -> bool:
+        """Somebody waits for the slot that the attempt has."""
+
     def changed(self) -> None:
         """The state changed: time is to be booked on another phase."""
 

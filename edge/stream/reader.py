@@ -116,10 +116,12 @@ class BaseReader:
             self._progress_at = now
             self._taken = taken
         elif now - self._progress_at > self._settings.client_stall_s:
-            self._cut_off()
+            self.cut_off()
 
-    def _cut_off(self) -> None:
-        """It is too slow."""
+    def cut_off(self) -> None:
+        """See ``audience.Reader``; harmless where no body is under way."""
+        if self.state not in (ReaderState.OPEN, ReaderState.ENDING):
+            return
         self.stalled = True
         self._writer.abort()
         self._step(ReaderHappened.STALLED)

@@ -86,7 +86,7 @@ class Subscriber(BaseReader):
         except ConnectionError:
             raise
         except Expired:
-            self._cut_off()  # it is further behind than anything is kept
+            self.cut_off()  # it is further behind than anything is kept
         except Exception as bug:  # noqa: BLE001 - a bug of ours is told in-band like every other end
             self._audience.fail(bug)
             if self.state is ReaderState.OPEN:

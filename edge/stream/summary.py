@@ -9,12 +9,12 @@ from edge.errors import InternalError
 from edge.policy.lifecycle import Outcome
 from edge.policy.routing import printable
 from edge.protocol.batch import Measured
+from edge.stream.generation import Generation
 from edge.telemetry.record import StreamRecord
 from edge.telemetry.timeline import Phase
 
 if TYPE_CHECKING:  # the exchange makes the summary of itself
     from edge.stream.exchange import Exchange
-    from edge.stream.generation import Generation
 
 _NOTHING = Measured()
 _STALLS = frozenset({Outcome.UPSTREAM_STALL, Outcome.CLIENT_STALL})
@@ -85,13 +85,13 @@ def summarise(exchange: "Exchange") -> StreamRecord:
     )
 
 
-def _text(data: bytes, most: int) -> str | None:
-    return data[:most].decode("utf-8", "replace") if most else None
-
-
-def tokens_per_s(generation: "Generation", tokens: int | None = None) -> float | None:
+def tokens_per_s(generation: Generation, tokens: int | None = None) -> float | None:
     """The rate between the first and the latest token, for the tokens counted or for a better-known number."""
     count, first, last = tokens or generation.token_count, generation.first_token_at, generation.last_token_at
     if first is None or last is None or last <= first or count < 2:
         return None
     return (count - 1) / (last - first)
+
+
+def _text(data: bytes, most: int) -> str | None:
+    return data[:most].decode("utf-8", "replace") if most else None

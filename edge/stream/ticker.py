@@ -31,6 +31,7 @@ def interval_for(settings: StreamSettings) -> float:
         settings.heartbeat_s,
         settings.commit_after_s,
         settings.client_stall_s,
+        settings.client_lag_s,
         settings.grace_s,
         settings.total_s or settings.first_token_s,
     )

@@ -88,6 +88,12 @@ class Turn:
         return self._waiting is not None and self._waiting.slot is None
 
     @property
+    def wanted(self) -> bool:
+        """Somebody waits for the slot that it has."""
+        waiting = self._waiting
+        return waiting is not None and waiting.slot is not None and bool(waiting.queue and waiting.queue.waiting)
+
+    @property
     def place(self) -> Place | None:
         """Where it is while it waits."""
         waiting = self._waiting

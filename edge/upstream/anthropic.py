@@ -23,11 +23,7 @@ def anthropic(settings: UpstreamSettings) -> Cloud:
         timeout=None,
         open_telemetry=False,
         # The SDK would name a later version to a client that names none.
-        default_headers={
-            "Accept-Encoding": "identity",
-            "anthropic-version": ANTHROPIC_VERSION,
-            **settings.headers,
-        },
+        default_headers={"Accept-Encoding": "identity", "anthropic-version": ANTHROPIC_VERSION},
         http_client=DefaultAioHttpClient(**http_options(settings)),
     )
     return Cloud(settings.name, Client(sdk, AsyncStream[object], APIStatusError, APIError))

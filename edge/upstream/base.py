@@ -57,6 +57,7 @@ class Call:
         dropped: Fields of the client's request that this upstream has no place for.
         changed: What was changed of the prompt, by the names that ``x-edge-changed`` has for it.
         context: What is known of the prompt's length, where the server may cut it silently.
+        buffers_calls: The request has tools, and the server may be silent while it writes a call of one.
     """
 
     surface: Surface
@@ -70,6 +71,7 @@ class Call:
     changed: tuple[str, ...] = ()
     context: Context | None = None
     upload: Upload | None = None
+    buffers_calls: bool = False
 
 
 class Sink(Protocol):

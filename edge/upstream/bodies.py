@@ -45,11 +45,11 @@ class Body(Protocol):
 
 def body_for(head: Head, name: str, call: Call, sink: Sink, end: End) -> Body | None:
     """Begin the answer to ``call``, whose upstream is called ``name``; None if it is of no use, and has been ended."""
-    if head.status >= 400:
+    if 400 <= head.status < 600:
         return Refusal(head, name, end)
     if head.status != 200:
         redirect = "a redirect; Edge follows none, so set the final url"
-        what = redirect if 300 <= head.status < 400 else f"status {head.status}"
+        what = redirect if 300 <= head.status < 400 else f"status {head.status}"  # 600 and more: HTTP has none
         end(Happened.ERROR, UpstreamBroken(f"upstream {name} answered with {what}"))
         return None
     sink.answered(passed_on(head.headers))

@@ -39,6 +39,7 @@ class Member:
         ways: Of another Edge, how it reaches its models; None for a model server, and for an Edge that does not say.
         any_model: It answers whatever model is named.
         repairs: Faults of its streams that are mended.
+        buffers_calls: It may be silent while it writes a tool call.
         slots: Requests that it is given at once; None = any number.
         active: Requests of ours that it is working on; the exchange counts.
         misses: Failed looks in a row.
@@ -114,6 +115,7 @@ class Member:
         spoken = frozenset(map(Surface, chosen.surfaces)) or traits.surfaces
         self.native = spoken | frozenset(map(Surface, chosen.relay))
         self.surfaces = reachable(self.native)
+        self.buffers_calls = traits.buffers_calls
         self.repairs = traits.repairs if chosen.repairs is None else frozenset[str](chosen.repairs)
 
     def _answered(self, found: Found) -> None:

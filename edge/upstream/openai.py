@@ -20,7 +20,7 @@ def openai(settings: UpstreamSettings) -> Cloud:
         base_url=settings.url,
         max_retries=0,
         timeout=None,
-        default_headers={"Accept-Encoding": "identity", **settings.headers},
+        default_headers={"Accept-Encoding": "identity"},
         http_client=DefaultAioHttpClient(**http_options(settings)),
     )
     return Cloud(settings.name, Client(sdk, AsyncStream[object], APIStatusError, APIError))

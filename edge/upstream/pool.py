@@ -19,6 +19,7 @@ from edge import __version__
 from edge.policy.hops import Hop
 from edge.settings import Upstream as UpstreamSettings
 from edge.upstream.connection import Connection
+from edge.upstream.headers import merged
 
 # The kernel doubles it, and it bounds how much one read can bring, so how long a fast stream keeps the others waiting:
 # with 64 streams at full speed a new one's first token took 147 ms at twice this, 95 ms at this. A token stream of
@@ -52,6 +53,9 @@ class Pool:
         self._tls = ssl.create_default_context(cafile=settings.ca_file or None) if url.scheme == "https" else None
         self._fixed = _fixed_headers(url, settings)
         self.hop = hop
+        self._own = settings.headers
+        self._names = frozenset(map(str.lower, self._fixed))
+        self._lines = [f"{name}: {value}" for name, value in self._fixed.items()]
         self.closed = False
         self._idle: list[Connection] = []  # the one that was used last is the last
         self._all: set[Connection] = set()
@@ -63,12 +67,15 @@ class Pool:
         return f"<Pool {self._host}:{self._port} {len(self._idle)} idle of {len(self._all)}>"
 
     def head(self, method: str, path: str, headers: Mapping[str, str] = _NONE) -> bytes:
-        """The head of a request.
+        """The head of a request; the settings' headers win over ``headers``, and these over Edge's own.
 
         Raises:
             ValueError: a header cannot be sent as it is.
         """
-        lines = [f"{method} {path} HTTP/1.1", *self._fixed, *(f"{name}: {value}" for name, value in headers.items())]
+        fixed = self._lines
+        if not self._names.isdisjoint(map(str.lower, headers)):
+            fixed, headers = [], merged(self._fixed, headers, self._own)
+        lines = [f"{method} {path} HTTP/1.1", *fixed, *(f"{name}: {value}" for name, value in headers.items())]
         text = "\r\n".join(lines)
         if text.count("\r") + text.count("\n") != 2 * (len(lines) - 1):
             raise ValueError("a request header has a line end in it")
@@ -194,7 +201,7 @@ async def _race(loop: asyncio.AbstractEventLoop, addresses: list[_AddrInfo]) -> 
         raise OSError(str(error)) from error
 
 
-def _fixed_headers(url: URL, settings: UpstreamSettings) -> list[str]:
+def _fixed_headers(url: URL, settings: UpstreamSettings) -> dict[str, str]:
     """What each request to this upstream carries; the settings' headers replace Edge's own."""
     host = url.raw_host or ""
     host = f"[{host}]" if ":" in host else host
@@ -208,6 +215,4 @@ def _fixed_headers(url: URL, settings: UpstreamSettings) -> list[str]:
         headers |= {"x-api-key": settings.api_key, "anthropic-version": ANTHROPIC_VERSION}
     elif settings.api_key:
         headers["Authorization"] = f"Bearer {settings.api_key}"
-    own = {name.lower() for name in settings.headers}
-    kept = {name: value for name, value in headers.items() if name.lower() not in own}
-    return [f"{name}: {value}" for name, value in {**kept, **settings.headers}.items()]
+    return merged(headers, settings.headers)

@@ -9,7 +9,7 @@ Only the adapters of the SDKs import this module, since it needs what they bring
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -83,7 +83,7 @@ def http_options(settings: UpstreamSettings) -> dict[str, Any]:
         "timeout": None,  # the clocks are Edge's
         # 0 is no limit: admission decides how many there are. None would be aiohttp's own limit of 100.
         "limits": httpx2.Limits(max_connections=0, max_keepalive_connections=0, keepalive_expiry=POOL_KEEPALIVE_S),
-        "event_hooks": {"response": [_bound_refusal]},
+        "event_hooks": {"request": [_headers_once(settings.headers)], "response": [_bound_refusal]},
     }
 
 
@@ -256,6 +256,18 @@ class _Refusal(httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+
+
+def _headers_once(own: Mapping[str, str]) -> Callable[[httpx2.Request], Awaitable[None]]:
+    """A hook for requests: the settings' headers win over a client's and the SDK's, and each goes out once."""
+
+    async def settle(request: httpx2.Request) -> None:
+        headers = request.headers
+        headers.update(own)
+        for name, value in headers.multi_items():
+            headers[name] = value  # of one that is there more than once, the last stays
+
+    return settle
 
 
 async def _bound_refusal(response: httpx2.Response) -> None:

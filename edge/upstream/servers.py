@@ -63,12 +63,14 @@ class Traits:
     Attributes:
         repairs: Faults of its streams that are mended.
         answers_any: With a single model it answers whatever name it is asked for.
+        buffers_calls: It parses a tool call when that is whole, and may send nothing at all while the model writes it.
         slots: How many requests it works on at once if it does not tell; None = any number.
     """
 
     surfaces: frozenset[Surface]
     repairs: frozenset[str] = _HARMLESS
     answers_any: bool = False
+    buffers_calls: bool = False
     slots: int | None = None
 
 
@@ -81,15 +83,18 @@ TRAITS: Mapping[Kind, Traits] = {
     # moves on each second, which no client is known to mind, so stable-id is not worth decoding every token.
     Kind.LLAMA_CPP: Traits(_BASIC | _ANTHROPIC, _HARMLESS | {"drop-null-events", "both-reasoning"}, answers_any=True),
     # Its reasoning_content has become reasoning, and many clients read only the former: vllm#33402, litellm#20246.
-    Kind.VLLM: Traits(_BASIC | _ANTHROPIC | {Surface.RESPONSES}, _HARMLESS | {"both-reasoning"}),
+    # Several of its tool parsers wait for the whole call.
+    Kind.VLLM: Traits(_BASIC | _ANTHROPIC | {Surface.RESPONSES}, _HARMLESS | {"both-reasoning"}, buffers_calls=True),
     # finish_reason "" in 0.4 (sglang#3912), tool calls without index (#5661), no role until a reasoning model answers
     # (#18335), another id for each of several choices and created moving on (#39864), reasoning_content alone.
     Kind.SGLANG: Traits(_BASIC, _HARMLESS | {"role-first", "stable-id", "finish-null", "tool-index", "both-reasoning"}),
     # reasoning or reasoning_content, by model and version: lmstudio-bug-tracker#378, #894.
-    Kind.LM_STUDIO: Traits(_BASIC | {Surface.RESPONSES}, _HARMLESS | {"both-reasoning"}),
+    # Its MLX engine, like mlx-lm's own server below, parses calls when they are whole.
+    Kind.LM_STUDIO: Traits(_BASIC | {Surface.RESPONSES}, _HARMLESS | {"both-reasoning"}, buffers_calls=True),
     # Its /v1 turns errors in mid-stream into clean ends, so it is only spoken to in its own API.
     # OLLAMA_NUM_PARALLEL, for each model, is 1 unless it is set, and cannot be asked for.
-    Kind.OLLAMA: Traits(OLLAMA, slots=1),
+    # It is silent for minutes while a model writes a file into a call: ollama#16279, #14858, copilot-cli#4286.
+    Kind.OLLAMA: Traits(OLLAMA, buffers_calls=True, slots=1),
     Kind.EDGE: Traits(frozenset(UPSTREAM_PATHS) - RELAYED),
     Kind.OPENAI: Traits(_BASIC | {Surface.RESPONSES}),
     Kind.ANTHROPIC: Traits(_ANTHROPIC),
@@ -97,7 +102,7 @@ TRAITS: Mapping[Kind, Traits] = {
     # Whatever it is. These break the OpenAI SDKs, and are only done to a stream that has the fault: finish_reason ""
     # (openai-dotnet#389), tool calls without index (mistral.rs#1507, openai-python#2806), an id for each chunk (Foundry
     # Local: foundry-local#144, #221).
-    Kind.GENERIC: Traits(_BASIC, _HARMLESS | {"finish-null", "tool-index", "stable-id"}),
+    Kind.GENERIC: Traits(_BASIC, _HARMLESS | {"finish-null", "tool-index", "stable-id"}, buffers_calls=True),
 }
 
 # Those are what they are configured to be, and are not to be looked at as often as a server beside Edge.

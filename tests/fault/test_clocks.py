@@ -1,14 +1,17 @@
 """Each clock that runs out has its own outcome, is told before or after the commit, and stops the model."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from fakes.model_server import (
     FakeModel,
     Step,
     Wire,
+    chat_role,
     chunk,
     end,
+    flood,
     framed,
     gate,
     head,
@@ -33,6 +36,7 @@ from support.surfaces import SPOKEN, Spoken
 LIMIT_S = 0.06
 LONGER_S = 0.2  # for a clock within which something else has to happen
 CHAT_SPOKEN = SPOKEN[0]
+TOOL = {"type": "function", "function": {"name": "write", "parameters": {"type": "object", "properties": {}}}}
 
 
 def assert_timed_out(spoken: Spoken, answer: Answer, code: str, limit_s: float = LIMIT_S) -> None:
@@ -55,6 +59,11 @@ def dripping(data: bytes) -> Step:
             await asyncio.sleep(LIMIT_S / 5)  # it is the passing of time that is under test
 
     return run
+
+
+async def silence(_: Wire) -> None:
+    """Longer than the limit."""
+    await asyncio.sleep(3 * LIMIT_S)
 
 
 async def assert_recorded(edge: Running, outcome: str, status: int) -> None:
@@ -105,14 +114,13 @@ async def test_the_first_token_takes_too_long(
 
 @every_surface
 @pytest.mark.parametrize("http", ["1.1", "1.0"])
-@pytest.mark.parametrize("silent", ["between events", "inside an event", "heartbeats"])
+@pytest.mark.parametrize("silent", ["between events", "inside an event"])
 async def test_a_silence_between_tokens_is_too_long(
     serve: Serve, fake: FakeModel, spoken: Spoken, silent: str, http: str
 ) -> None:
     scripts: dict[str, list[Step]] = {
         "between events": [],
         "inside an event": [chunk(spoken.token[:-5])],
-        "heartbeats": [dripping(messages_ping() + b": x\n\n")],
     }
     fake.script(head(), chunk(spoken.prelude + spoken.token), *scripts[silent], stall())
     edge = await serve(upstream=SURFACES, stream={"inter_token_s": LIMIT_S})
@@ -122,6 +130,54 @@ async def test_a_silence_between_tokens_is_too_long(
     assert f"{LIMIT_S} s" in error["message"]
     await assert_recorded(edge, "upstream_stall", 200)
     await fake.requests[0].left(GONE_S)
+
+
+@every_surface
+async def test_a_server_that_shows_life_and_nothing_else_is_too_slow(
+    serve: Serve, fake: FakeModel, spoken: Spoken
+) -> None:
+    """Not by the clock for silences, but when the rest has taken as long as the first token may."""
+    fake.script(head(), chunk(spoken.prelude + spoken.token), dripping(messages_ping() + b": x\n\n"))
+    edge = await serve(upstream=SURFACES, stream={"inter_token_s": 30, "first_token_s": LONGER_S})
+    answer = await ask(edge.port, spoken.path, spoken.asked(stream=True))
+    assert f"{LONGER_S} s" in assert_cut(spoken, answer)["message"]
+    await assert_recorded(edge, "upstream_stall", 200)
+    await fake.requests[0].left(GONE_S)
+
+
+@streamed_or_not
+@pytest.mark.parametrize(
+    ("asked", "outcome"),
+    [
+        ({"tools": [TOOL]}, "complete"),
+        ({"tools": [TOOL], "tool_choice": "none"}, "upstream_stall"),
+        ({"tools": []}, "upstream_stall"),
+    ],
+    ids=["tools", "forbidden", "none"],
+)
+async def test_a_call_may_be_written_in_silence(
+    serve: Serve, fake: FakeModel, asked: dict[str, Any], outcome: str, *, stream: bool
+) -> None:
+    """By a server that parses calls when they are whole, which is what an unknown one may be."""
+    fake.script(head(), chunk(CHAT_SPOKEN.prelude + CHAT_SPOKEN.token), silence, chunk(CHAT_SPOKEN.ending), end())
+    edge = await serve(stream={"inter_token_s": LIMIT_S})
+    await ask(edge.port, CHAT, chat_body(stream=stream, **asked))
+    assert (await edge.record())["outcome"] == outcome
+
+
+async def test_role_chunks_without_end_are_no_answer(serve: Serve, fake: FakeModel) -> None:
+    """They are neither held without bound nor told the client, so that another upstream can be asked."""
+    fake.script(head(), flood(10**12, chat_role()))
+    async with FakeModel() as second:
+        second.script(head(), chunk(CHAT_SPOKEN.prelude + CHAT_SPOKEN.token + CHAT_SPOKEN.ending), end())
+        edge = await serve(fake.url, second.url)
+        answer = await ask(edge.port, CHAT, chat_body(), timeout_s=120)
+    assert answer.clean
+    assert answer.body.count(b'"role"') == CHAT_SPOKEN.prelude.count(b'"role"')
+    record = await edge.record()
+    assert (record["outcome"], record["attempts"]) == ("complete", 2)
+    assert record["client_blocked_s"] < record["upstream_s"]
+    await fake.requests[0].left()
 
 
 @every_surface
