@@ -60,6 +60,18 @@ async def in_front(serve: Serve, fake: FakeModel, kind: str, **sections: Any) ->
     return await serve(fake.url, upstream={"kind": kind, "api_key": KEY}, **sections)
 
 
+@over_both
+@pytest.mark.parametrize("status", [600, 999])
+async def test_a_status_that_http_has_not_is_a_bad_gateway(
+    serve: Serve, fake: FakeModel, kind: str, spoken: Spoken, status: int
+) -> None:
+    edge = await in_front(serve, fake, kind)
+    fake.script(*json_answer({"error": {"type": "odd", "message": "odd"}}, status))
+    answer = await ask(edge.port, spoken.path, spoken.asked(stream=True))
+    assert answer.status == 502
+    assert (await edge.record())["outcome"] == "upstream_error"
+
+
 def refusal(kind: str, type_: str, message: str) -> dict[str, Any]:
     error = {"type": type_, "message": message}
     return {"error": error} if kind == "openai" else {"type": "error", "error": error}

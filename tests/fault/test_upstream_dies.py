@@ -311,6 +311,21 @@ async def test_it_cannot_be_reached(serve: Serve, fake: FakeModel, plain_port: i
     assert fake.requests == []
 
 
+@every_surface
+@streamed_or_not
+@pytest.mark.parametrize("status", [0, 101, 600, 999])
+async def test_a_status_that_http_has_not_is_a_bad_gateway(
+    serve: Serve, fake: FakeModel, spoken: Spoken, status: int, *, stream: bool
+) -> None:
+    body = b'{"error": {"message": "odd"}}'
+    fake.script(send(b"HTTP/1.1 %03d Odd\r\nContent-Length: %d\r\n\r\n" % (status, len(body)) + body), end())
+    edge = await serve(upstream=SURFACES)
+    answer = await ask(edge.port, spoken.path, spoken.asked(stream=stream))
+    assert answer.status == 502
+    assert told_by_status(spoken, answer)
+    assert (await edge.record())["outcome"] in ("upstream_error", "upstream_cut")
+
+
 class Buggy(ChatCodec):
     """A codec that fails at the event that says so."""
 
