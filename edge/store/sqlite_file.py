@@ -6,7 +6,9 @@ or one of a schema that this version lacks.
 
 import os
 import sqlite3
+import stat
 import time
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -105,8 +107,7 @@ def open_to_write(path: Path, locked_s: float) -> sqlite3.Connection:
         Unusable: it is not Edge's, or not of this schema.
         sqlite3.Error, OSError: it cannot be opened now.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's other files get the same mode
+    _create(path)
     connection = _connect(path, locked_s)
     try:
         deadline = time.monotonic() + locked_s
@@ -144,6 +145,21 @@ def open_to_read(path: Path, locked_s: float) -> sqlite3.Connection | None:
         raise
     connection.close()
     return None
+
+
+def _create(path: Path) -> None:
+    """Make an empty file for this user alone, or for the owner of the directory if this is root.
+
+    Never by ``open``: closing a descriptor of the file drops every lock that SQLite holds on it in this process. The
+    next process to close the file then believes that it is the last, and deletes the log that is in use here.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        os.mknod(path, stat.S_IFREG | 0o600)  # SQLite's other files get the same mode and owner
+    if os.geteuid() == 0:
+        made, directory = path.stat(), path.parent.stat()
+        if not made.st_size and made.st_uid != directory.st_uid:  # a service's, which could not open root's
+            os.chown(path, directory.st_uid, directory.st_gid)
 
 
 def _connect(path: Path, locked_s: float) -> sqlite3.Connection:

@@ -8,10 +8,8 @@ Keys are read rarely and written by hand, so that each access has a connection o
 """
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -126,7 +124,6 @@ class SqliteKeys:
         def write() -> T:
             from edge.store.sqlite_file import open_to_write  # noqa: PLC0415 - see the module
 
-            _make_for_owner(self._path)
             db = open_to_write(self._path, _LOCKED_S)
             try:
                 db.execute("BEGIN IMMEDIATE")
@@ -147,17 +144,6 @@ class SqliteKeys:
             return await asyncio.to_thread(work)
         except (Error, OSError, Unusable, msgspec.DecodeError) as error:
             raise StoreDown(f"{self._path}: {error}") from None
-
-
-def _make_for_owner(path: Path) -> None:
-    """What root makes in a service's directory is the service's, or that could not open it. SQLite does the rest so."""
-    if os.geteuid() != 0 or not path.parent.exists():
-        return
-    owner = path.parent.stat()
-    with suppress(FileExistsError):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        os.fchown(descriptor, owner.st_uid, owner.st_gid)
-        os.close(descriptor)
 
 
 def _written(path: Path) -> tuple[tuple[str, int, int], ...]:
