@@ -267,7 +267,7 @@ class Ear:
 
     def store_failed(self, why: str) -> None:
         """See ``store.base.Hear``."""
-        effect = "streams go on and are kept in memory until it is back"
+        effect = "streams and counts go on, kept in memory until it is back"
         if self._closed() is not None:
             effect = "nobody is let in until it is back, as it has the keys that were made"
         self._log.error("store down", why=why, effect=effect)
@@ -275,6 +275,10 @@ class Ear:
     def store_recovered(self, after_s: float) -> None:
         """See ``store.base.Hear``."""
         self._log.info("store back", after_s=round(after_s, 3))
+
+    def store_reopened(self, what: str) -> None:
+        """See ``store.base.Hear``."""
+        self._log.error("store file changed", what=what)
 
 
 class Teller:

@@ -37,6 +37,10 @@ class Nobody:
     def store_recovered(self, after_s: float) -> None:
         """See ``store.base.Hear``."""
 
+    def store_reopened(self, what: str) -> None:
+        """See ``store.base.Hear``."""
+        click.echo(f"edge: {what}", err=True)
+
 
 _config = click.option("--config", type=click.Path(path_type=Path), help="TOML file; without one, the defaults.")
 

@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import msgspec
+
 from edge.errors import Unauthorized
 from edge.policy.allowance import Allowance
 from edge.policy.auth import CHALLENGE, MAX_KEY_CHARS, Principal, digest_of
@@ -73,6 +75,12 @@ def make_key(like: KeyRecord, now: float) -> tuple[str, KeyRecord]:
     key_id = secrets.token_hex(_ID_BYTES)
     key = f"{PREFIX}{key_id}-{secrets.token_hex(_SECRET_BYTES)}"
     return key, replace(like, id=key_id, digest=digest_of(key).hex(), created=now, revoked=None)
+
+
+def merged(before: bytes, after: bytes) -> bytes:
+    """A record as it is to be kept in place of another, both in JSON: what a later version noted in it stays."""
+    kept: dict[str, object] = msgspec.json.decode(before) | msgspec.json.decode(after)
+    return msgspec.json.encode(kept)
 
 
 class _Known(NamedTuple):

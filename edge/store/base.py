@@ -292,6 +292,9 @@ class Hear(Protocol):
     def store_recovered(self, after_s: float) -> None:
         """It is back."""
 
+    def store_reopened(self, what: str) -> None:
+        """Its file was deleted, replaced or damaged by somebody else, and is another from now on; a sentence."""
+
 
 # What a reader is told of a stream whose process is gone.
 LOST = ("the Edge process that generated this stream is gone; send the request again", "shutdown", "server_error")

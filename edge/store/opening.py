@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from edge.policy.counters import Account, Used
 from edge.settings import Settings
 from edge.store.access import obstacle
 from edge.store.base import CounterStore, Durable, Hear, KeyStore, StoreStatistics, StreamStore, Unusable
@@ -20,11 +21,10 @@ from edge.store.sqlite_counters import SqliteCounters
 from edge.store.sqlite_keys import SqliteKeys
 
 if TYPE_CHECKING:  # it brings SQLite
-    from edge.store.sqlite_count_file import CountFile
+    from edge.store.sqlite_rounds import SqliteFile
 
 MEMORY = "memory:"
 SQLITE = "sqlite:"
-_LOCKED_S = 5.0  # how long the counts wait for whoever writes
 
 
 class DurableStreams(StreamStore, Protocol):
@@ -62,6 +62,7 @@ class Stores:
         self._hear = hear
         self._environ = environ
         self._opened: Opened | None = None
+        self._file: SqliteFile | None = None
         self._counters: CounterStore | None = None
         most_bytes = settings.store.memory_bytes
         self.sessions: Durable = (
@@ -108,10 +109,26 @@ class Stores:
             if url == MEMORY:
                 self._counters = MemoryCounters()
             elif url.startswith(SQLITE):
-                self._counters = _sqlite_counters(self._hear, path_of(url, self._environ))
+                self._counters = SqliteCounters(self._opened_file)
             else:
                 self._counters = self._open().counters()
         return self._counters
+
+    async def usage(self, first: str) -> Mapping[Account, Used]:
+        """What was used from this day on, by whom, for a command that counts nothing itself.
+
+        Raises:
+            StoreDown, Unusable: it cannot be told.
+        """
+        url = self._settings.store.url
+        if not url.startswith(SQLITE):
+            return await self.counters().usage(first)
+        if self.empty:
+            return {}
+        from edge.store.sqlite_counts import read_usage  # noqa: PLC0415 - see the module
+
+        self._open()  # which is closed in the end, and closes the file
+        return await self._opened_file().read(lambda connection: read_usage(connection, first), dict[Account, Used]())
 
     def statistics(self) -> StoreStatistics | None:
         """How they are; None if nothing can be down, or has been used."""
@@ -129,6 +146,8 @@ class Stores:
         if self._counters is not None:
             await self._counters.close()
         await self.sessions.close()
+        if self._keys is not None:
+            await self._keys.close()
         if self._opened is not None:
             await self._opened.keys.close()
             await self._opened.sessions.close()  # which may have been opened with the streams, and not used
@@ -146,44 +165,35 @@ class Stores:
             if url == MEMORY:
                 self._keys = MemoryKeys()
             elif url.startswith(SQLITE):
-                self._keys = SqliteKeys(path_of(url, self._environ))
+                self._keys = SqliteKeys(path_of(url, self._environ), self._opened_file)
             else:
                 self._keys = self._open().keys
         return self._keys
 
     def _open(self) -> Opened:
         if self._opened is None:
-            settings, hear = self._settings, self._hear
-            if settings.store.url.startswith(SQLITE):
-                self._opened = _sqlite(settings, hear, path_of(settings.store.url, self._environ))
+            if self._settings.store.url.startswith(SQLITE):
+                self._opened = self._sqlite()
             else:
-                self._opened = _redis(settings, hear)
+                self._opened = _redis(self._settings, self._hear)
         return self._opened
 
+    def _opened_file(self) -> "SqliteFile":
+        """The one that all stores of this process share."""
+        if self._file is None:
+            from edge.store.sqlite_rounds import SqliteFile  # noqa: PLC0415 - see the module
 
-def _sqlite(settings: Settings, hear: Hear, path: Path) -> Opened:
-    from edge.store.sqlite_rounds import SqliteFile  # noqa: PLC0415 - see the module
-    from edge.store.sqlite_sessions import SqliteSessions  # noqa: PLC0415
-    from edge.store.sqlite_streams import SqliteStreams  # noqa: PLC0415
+            self._file = SqliteFile(path_of(self._settings.store.url, self._environ), self._hear)
+        return self._file
 
-    file = SqliteFile(path, hear)
-    return Opened(
-        file.start,
-        SqliteStreams(file, settings.store),
-        SqliteSessions(file, settings.sessions),
-        lambda: _sqlite_counters(hear, path),
-        SqliteKeys(path),
-    )
+    def _sqlite(self) -> Opened:
+        from edge.store.sqlite_sessions import SqliteSessions  # noqa: PLC0415 - see the module
+        from edge.store.sqlite_streams import SqliteStreams  # noqa: PLC0415
 
-
-def _sqlite_counters(hear: Hear, path: Path) -> CounterStore:
-    def make() -> "CountFile":
-        from edge.store.sqlite_count_file import CountFile  # noqa: PLC0415 - see the module
-        from edge.store.sqlite_file import open_to_write  # noqa: PLC0415
-
-        return CountFile(lambda: open_to_write(path, _LOCKED_S))
-
-    return SqliteCounters(make, hear)
+        file = self._opened_file()
+        streams = SqliteStreams(file, self._settings.store)
+        sessions = SqliteSessions(file, self._settings.sessions)
+        return Opened(file.start, streams, sessions, self.counters, self.keys)
 
 
 def _redis(settings: Settings, hear: Hear) -> Opened:

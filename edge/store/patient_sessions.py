@@ -4,12 +4,15 @@ In: turns. Out: what ``base.SessionStore`` promises. Must not: answer from memor
 a reader of a store that is down is told so.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 
 from edge.settings import Sessions as SessionSettings
 from edge.settings import Settings
 from edge.store.base import Conversation, Durable, StoreDown, Turn, within
+
+_RETRY_S = 1.0
 
 Key = tuple[str, str]  # principal and session
 Pair = tuple[Turn, Turn]
@@ -38,6 +41,10 @@ class PatientSessions:
         self._clock = clock
         self._waiting: dict[Key, list[Pair]] = {}  # the session that has waited longest first
         self._bytes = 0
+        self._catching_up = asyncio.Lock()  # so that nothing is appended twice
+        self._later: asyncio.TimerHandle | None = None
+        self._trying: asyncio.Task[None] | None = None
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"<PatientSessions {len(self._waiting)} waiting for {self._opened!r}>"
@@ -75,6 +82,7 @@ class PatientSessions:
         self._bytes += _size((question, answer))
         while self._bytes > self._most_bytes and self._waiting:
             self._drop_oldest()
+        self._try_later()
 
     async def delete(self, principal: str, session: str) -> bool:
         """See ``base.SessionStore``."""
@@ -91,8 +99,12 @@ class PatientSessions:
 
     async def close(self) -> None:
         """See ``base.SessionStore``."""
-        for key in tuple(self._waiting):
-            await self._catch_up(key)
+        self._closed = True
+        if self._later is not None:
+            self._later.cancel()
+        if self._trying is not None:
+            await asyncio.wait([self._trying])
+        await self._try_all()
         if self._opened is not None:
             await self._opened.close()
 
@@ -102,16 +114,39 @@ class PatientSessions:
             self._opened = self._open()
         return self._opened
 
+    def _try_later(self) -> None:
+        """Nobody may ever ask for what waits, so it is appended by itself as soon as that goes."""
+        if self._waiting and self._later is None and self._trying is None and not self._closed:
+            self._later = asyncio.get_running_loop().call_later(_RETRY_S, self._try_now)
+
+    def _try_now(self) -> None:
+        self._later = None
+        self._trying = asyncio.get_running_loop().create_task(self._try_all(), name="waiting sessions")
+        self._trying.add_done_callback(self._tried)
+
+    def _tried(self, _task: asyncio.Task[None]) -> None:
+        self._trying = None
+        self._try_later()
+
+    async def _try_all(self) -> None:
+        for key in tuple(self._waiting):
+            await self._catch_up(key)
+
     async def _catch_up(self, key: Key) -> None:
         """Append what waits of a session, as far as that goes."""
-        pairs = self._waiting.get(key, [])
-        while pairs:
-            try:
-                await self._store.append(*key, *pairs[0])
-            except StoreDown:
-                return
-            self._bytes -= _size(pairs.pop(0))
-        self._waiting.pop(key, None)
+        if key not in self._waiting:
+            return
+        async with self._catching_up:
+            pairs = self._waiting.get(key, [])
+            while pairs:
+                try:
+                    await self._store.append(*key, *pairs[0])
+                except StoreDown:
+                    return
+                if not pairs:  # forgotten meanwhile
+                    return
+                self._bytes -= _size(pairs.pop(0))
+            self._waiting.pop(key, None)
 
     def _forget(self, key: Key) -> list[Pair]:
         pairs = self._waiting.pop(key, [])

@@ -6,7 +6,7 @@ nobody has made a key.
 
 import msgspec
 
-from edge.policy.keys import KeyRecord
+from edge.policy.keys import KeyRecord, merged
 from edge.store.base import StoreDown
 from edge.store.redis_link import RedisLink
 from edge.store.redis_scripts import PREFIX, Script
@@ -55,7 +55,9 @@ class RedisKeys:
 
     async def put(self, record: KeyRecord) -> None:
         """See ``base.KeyStore``."""
-        await self._link.ask(_PUT, record.id, msgspec.json.encode(record))
+        data = msgspec.json.encode(record)
+        before = await self._link.command("HGET", _KEYS, record.id)
+        await self._link.ask(_PUT, record.id, data if before is None else merged(bytes(before), data))
 
     async def forget(self, key_id: str) -> bool:
         """See ``base.KeyStore``."""

@@ -221,8 +221,8 @@ class RedisLink:
         there = (await self.tend(RENEW, self._now, self.owner, left, SCHEMA)).decode(errors="replace")
         if there != SCHEMA:
             self._foreign = (
-                f"{self.address} holds what another version of Edge keeps (schema {there}, not {SCHEMA}): "
-                "name another database, or run the same version everywhere"
+                f"{self.address} holds what only a later version of Edge can read (schema {there}; this one knows "
+                f"{SCHEMA}): run that version everywhere, or name another database"
             )
             raise self._failed(self._foreign)
         for part in tuple(self._parts):

@@ -27,6 +27,8 @@ from dataclasses import dataclass, field
 from edge.store.base import LEASE_S, REMEMBERED
 
 PREFIX = "edge:"
+# Of the oldest version that can use what is kept. Later versions add keys and fields, which this one ignores, and raise
+# it only for what it cannot live with; then it refuses the server.
 SCHEMA = "1"
 
 
@@ -114,9 +116,9 @@ end
 RENEW = Script(
     COMMON
     + """
-local schema = call('GET', 'edge:schema')
-if schema and schema ~= ARGV[4] then return schema end
-if not schema then call('SET', 'edge:schema', ARGV[4]) end
+local oldest = call('GET', 'edge:schema')
+if oldest and not (tonumber(oldest) and tonumber(oldest) <= tonumber(ARGV[4])) then return oldest end
+if not oldest then call('SET', 'edge:schema', ARGV[4]) end
 call('SET', 'edge:lease:' .. ARGV[2], now_from(ARGV[1]), 'PX', ARGV[3])
 return ARGV[4]
 """

@@ -12,6 +12,7 @@ import orjson
 from edge.settings import Sessions as SessionSettings
 from edge.settings import Settings
 from edge.store.base import LEASE_S, Conversation, StoreDown, Turn, within
+from edge.store.redis_fields import known
 from edge.store.redis_link import RedisLink
 from edge.store.redis_scripts import whose
 from edge.store.redis_session_scripts import CLAIM, HOLD, KEEP, RECALL, UNLEARN, YIELD_UP
@@ -52,7 +53,10 @@ class RedisSessions:
             version, document = await self._link.ask(RECALL, name)
             before = self._current(document) or Conversation((), question.at, question.at)
             turns = within((*before.turns, question, answer), self._bounds, self._clock())
-            after = orjson.dumps(Conversation(turns, before.created, answer.at))
+            facts = {} if document is None else orjson.loads(document)
+            said = [*facts.get("turns", ()), question, answer]  # a later version may say more of a turn
+            facts |= {"turns": said[len(said) - len(turns) :], "created": before.created, "updated": answer.at}
+            after = orjson.dumps(facts)
             left = max(1, int(self._bounds.max_age_s * 1000))
             most = self._bounds.max_sessions
             kept = await self._link.ask(KEEP, name, version or "", secrets.token_hex(8), after, left, most)
@@ -114,5 +118,5 @@ class RedisSessions:
         if document is None:
             return None
         facts = orjson.loads(document)
-        turns = within(tuple(Turn(**turn) for turn in facts["turns"]), self._bounds, self._clock())
+        turns = within(tuple(known(Turn, turn) for turn in facts["turns"]), self._bounds, self._clock())
         return Conversation(turns, facts["created"], facts["updated"]) if turns else None

@@ -13,6 +13,7 @@ import orjson
 from edge.settings import Settings
 from edge.settings import Store as StoreSettings
 from edge.store.base import Dropped, Ending, Sizes, StoreDown, StoreStatistics, StreamMeta, StreamState, Stretch, lost
+from edge.store.redis_fields import known
 from edge.store.redis_follow import Followers
 from edge.store.redis_link import RedisLink
 from edge.store.redis_scripts import CAME_BACK, FIND, FORGET, LEAVE, LIST, PREFIX, READ, SIZES, STOP
@@ -188,7 +189,7 @@ class RedisStreams:
         if here and ending is None and stream_id.decode() not in self._writer.live:
             return None  # a call that was given up came through after all, when it was forgotten
         return StreamState(
-            StreamMeta(**orjson.loads(meta)), int(first), int(last), int(size), here, _ending(ending, gone),
+            known(StreamMeta, orjson.loads(meta)), int(first), int(last), int(size), here, _ending(ending, gone),
             None if upstream is None else upstream.decode(), int(back),
         )  # fmt: skip
 
@@ -207,7 +208,7 @@ def _ending(said: bytes | None, gone: bytes | None) -> Ending | None:
     if said is not None:
         facts = orjson.loads(said)
         error = facts.pop("error")
-        return Ending(**facts, error=None if error is None else tuple(error))
+        return known(Ending, {**facts, "error": None if error is None else tuple(error)})
     return None if gone is None else lost(float(gone))
 
 

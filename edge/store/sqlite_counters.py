@@ -1,7 +1,7 @@
 """Counts that survive a restart: hot in memory, and written behind into the file of the store.
 
 In: demands, and what they cost. Out: whether they fit, decided in memory; the file follows within ``FLUSH_S``. Must
-not: let a request wait for the file, or fail by it.
+not: let a request wait for the file, or fail by it; or import SQLite (2 MB) before the file is needed.
 
 What is written are differences, so that two processes on one file (an upgrade, while the old one finishes) add up;
 each learns from the file what the other has counted when it writes itself. Requests at once are not kept: they end with
@@ -12,12 +12,15 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from edge.policy.counters import NOTHING, Account, Changed, Counters, Slot, Used
+from edge.policy.counters import NOTHING, Account, Counters, Slot, Used
 from edge.policy.limits import Demand, Spent, Taken
 from edge.policy.windows import counts
-from edge.store.base import Hear, StoreDown
+from edge.store.base import StoreDown
+
+if TYPE_CHECKING:  # it brings SQLite
+    from edge.store.sqlite_rounds import SqliteFile
 
 FLUSH_S = 1.0
 
@@ -30,46 +33,27 @@ class Kept:
     slots: Mapping[Slot, int]
 
 
-class File(Protocol):
-    """``sqlite_count_file.CountFile``; called in any thread. All but ``close`` raise ``StoreDown``."""
-
-    def write(self, changed: Changed, now: float) -> Kept | None:
-        """Add what has changed; what is in the file then, if others have written there."""
-
-    def usage(self, first: str) -> dict[Account, Used]:
-        """What was used from this day on."""
-
-    def close(self) -> None:
-        """Let go of it."""
-
-
 class SqliteCounters:
     """A ``base.CounterStore``.
 
     Args:
-        make: Makes the file's object, in any thread: only when it is needed, as SQLite takes 2 MB.
-        hear: Told when the counts cannot be written, and when they are again; once each per outage.
+        opened: The file, when it is needed; it tells of outages.
     """
 
-    def __init__(
-        self,
-        make: Callable[[], File],
-        hear: Hear,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._make = make
-        self._hear = hear
+    def __init__(self, opened: "Callable[[], SqliteFile]", clock: Callable[[], float] = time.time) -> None:
+        self._opened = opened
         self._clock = clock
         self._counters = Counters(tracked=True)
-        self._file: File | None = None
+        self._file: SqliteFile | None = None
+        self._version = -1  # of the counts in the file, as they were left here
         self._learned = False
+        self._is_down = False
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Task[None] | None = None
-        self._failed_at: float | None = None
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"<SqliteCounters {self._counters!r}{'' if self._failed_at is None else ' not written'}>"
+        return f"<SqliteCounters {self._counters!r}{' not written' if self._is_down else ''}>"
 
     async def open(self) -> None:
         """Learn what is in the file; without it, it is counted from nothing until it can be read."""
@@ -88,10 +72,12 @@ class SqliteCounters:
 
     async def usage(self, first: str) -> dict[Account, Used]:
         """See ``base.CounterStore``."""
+        from edge.store.sqlite_counts import read_usage  # noqa: PLC0415 - see the module
+
         await self._written()
-        if self._failed_at is not None:
+        if self._is_down:
             raise StoreDown("the file of the store cannot be written")
-        return await asyncio.to_thread(self._made().usage, first)
+        return await self._used().read(lambda connection: read_usage(connection, first), dict[Account, Used]())
 
     async def close(self) -> None:
         """See ``base.CounterStore``."""
@@ -100,7 +86,7 @@ class SqliteCounters:
             self._timer.cancel()
         await self._written()
         if self._file is not None:
-            await asyncio.to_thread(self._file.close)
+            await self._file.leave(self)
 
     # --- on the loop ----------------------------------------------------------------------------------------------
 
@@ -130,29 +116,25 @@ class SqliteCounters:
             await asyncio.wait([self._start()])
 
     async def _flush(self) -> None:
-        changed, now = self._counters.drain(), self._clock()
+        from edge.store.sqlite_counts import write_counts  # noqa: PLC0415 - see the module
+
+        changed, now, known = self._counters.drain(), self._clock(), self._version
         try:
-            kept = await asyncio.to_thread(self._write, changed, now)
-        except StoreDown as error:
+            self._version, kept = await self._used().change(
+                lambda connection: write_counts(connection, changed, known, now)
+            )
+        except StoreDown:
             self._counters.undrain(changed)
-            if self._failed_at is None:
-                self._failed_at = time.monotonic()
-                self._hear.store_failed(f"usage and limits are counted in memory only: {error}")
+            self._is_down = True
             return
-        self._learned = True
+        self._learned, self._is_down = True, False
         if kept is not None:
             self._learn(kept, now)
-        if self._failed_at is not None:
-            self._hear.store_recovered(time.monotonic() - self._failed_at)
-            self._failed_at = None
 
-    def _write(self, changed: Changed, now: float) -> Kept | None:
-        """In a thread."""
-        return self._made().write(changed, now)
-
-    def _made(self) -> File:
+    def _used(self) -> "SqliteFile":
         if self._file is None:
-            self._file = self._make()
+            self._file = self._opened()
+            self._file.use(self)
         return self._file
 
     def _learn(self, kept: Kept, now: float) -> None:

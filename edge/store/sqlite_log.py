@@ -338,7 +338,7 @@ def ending_text(ending: Ending, upstream: str | None) -> str:
 
 def ending_of(text: str) -> tuple[Ending, str | None]:
     """Its opposite; with the upstream."""
-    outcome, clean, at, status, error, upstream = json.loads(text)
+    outcome, clean, at, status, error, upstream, *_ = json.loads(text)  # a later version may say more
     return Ending(outcome, clean, at, status, None if error is None else (error[0], error[1], error[2])), upstream
 
 

@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from edge.store.base import Hear, StoreDown, Unusable
+from edge.store.sqlite_damage import is_damage
+from edge.store.sqlite_file import look_at
 from edge.store.sqlite_lease import Lease
-from edge.store.sqlite_threads import FAULTS, Errand, Part, Reader, Round, Writer
+from edge.store.sqlite_threads import Errand, Part, Reader, Round, Writer
+from edge.store.sqlite_watch import FAULTS, Moved
 from edge.threads import Threads
 
 T = TypeVar("T")
@@ -57,12 +60,14 @@ class SqliteFile:
         self._why = ""
         self._down_since = 0.0
         self._parts: list[Part] = []
+        self._users: list[object] = []
         self._chores: list[Callable[[sqlite3.Connection], None]] = []
         self._closed = False
+        self._moved = False  # the last round is to be had again: somebody took the file away
         self._timer: asyncio.TimerHandle | None = None
         self._round: asyncio.Future[Round] | None = None
         self._writer = Writer(path, locked_s, self.lease, self._parts)
-        self._reader = Reader(path, locked_s, self._writer)
+        self._reader = Reader(path, locked_s)
         self._writing = Threads(1, "edge-store-write")
         self._reading = Threads(1, "edge-store-read")
 
@@ -70,8 +75,13 @@ class SqliteFile:
         return f"<SqliteFile {self.path}{'' if self.up else ' down: ' + self._why}>"
 
     def join(self, part: Part) -> None:
-        """One more store is in the file."""
+        """One more store is in the file, which takes part in the rounds."""
         self._parts.append(part)
+        self._users.append(part)
+
+    def use(self, user: object) -> None:
+        """One more store is in the file, which only reads and changes it. ``leave`` must follow."""
+        self._users.append(user)
 
     async def start(self) -> None:
         """See that the file can be used, if there is one.
@@ -82,9 +92,10 @@ class SqliteFile:
         loop = asyncio.get_running_loop()
         if await loop.run_in_executor(self._reading, self.path.exists):
             try:
-                await loop.run_in_executor(self._writing, self._writer.opened)
+                await loop.run_in_executor(self._writing, self._writer.open)
             except (sqlite3.Error, OSError) as error:
                 self._failed(error)
+            self._tell()
             self._arm()
 
     def want(self, within_s: float) -> None:
@@ -94,7 +105,7 @@ class SqliteFile:
         loop = asyncio.get_running_loop()
         at = loop.time() + (within_s if self.up else self._retry_s)
         if self._timer is not None:
-            if self._timer.when() <= at or not self.up:
+            if self._timer.when() <= at:
                 return
             self._timer.cancel()
         self._timer = loop.call_at(at, self._begin)
@@ -114,10 +125,12 @@ class SqliteFile:
             await asyncio.wait({self._round})
         if not self.up or self._closed:
             raise StoreDown(self._why)
-        if self._round is None:
-            self._begin()
-        if self._round is not None:
-            await asyncio.wait({self._round})
+        self._moved = True
+        while self._moved and self.up:
+            if self._round is None:
+                self._begin()
+            if self._round is not None:
+                await asyncio.wait({self._round})
         if not self.up:
             raise StoreDown(self._why)
 
@@ -130,11 +143,32 @@ class SqliteFile:
         if self._closed:
             raise StoreDown("the store is closed")
         ask_it = partial(self._reader.read, ask, nothing, up=self.up)
+        loop = asyncio.get_running_loop()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._reading, ask_it)
+            try:
+                return await loop.run_in_executor(self._reading, ask_it)
+            except sqlite3.Error as error:
+                if not is_damage(error):
+                    raise
+            await self._write(self._writer.mend)
+            return await loop.run_in_executor(self._reading, ask_it)
         except FAULTS as error:
             self.failures += 1
             raise StoreDown(_told(self.path, error)) from error
+
+    async def look(self) -> None:
+        """See whether somebody has deleted, replaced or cut the file, and open it anew if so. Cheap if not.
+
+        Raises:
+            StoreDown: it cannot be opened.
+        """
+        file = self._writer.file
+        try:
+            as_it_was = not file.is_suspect() and (file.connection is not None or look_at(self.path) is None)
+        except OSError as error:
+            raise StoreDown(_told(self.path, error)) from None
+        if not as_it_was:
+            await self._write(self._writer.open)
 
     async def change(self, do: Callable[[sqlite3.Connection], T]) -> T:
         """Have something done at once, in a transaction of its own.
@@ -162,6 +196,8 @@ class SqliteFile:
             self._failed(error)
             self.want(self._retry_s)
             raise StoreDown(self._why) from error
+        finally:
+            self._tell()
 
     def sweep_soon(self) -> None:
         """What is over the bounds is to go with the next round."""
@@ -171,15 +207,18 @@ class SqliteFile:
         """Bytes of the file, and of what belongs to it; from any thread."""
         return sum(beside.stat().st_size for end in ("", "-wal") if (beside := Path(f"{self.path}{end}")).exists())
 
-    async def leave(self, part: Part) -> None:
+    async def leave(self, user: object) -> None:
         """A store is closed; with the last one, the file is."""
-        if part not in self._parts:
+        if user not in self._users:
             return
-        if len(self._parts) > 1:
-            with contextlib.suppress(StoreDown):
-                await self.flush()
-                await self.change(lambda connection: part.leave(connection, self.lease.now()))
-            self._parts.remove(part)
+        self._users.remove(user)
+        part = next((part for part in self._parts if part is user), None)
+        if self._users:
+            if part is not None:
+                with contextlib.suppress(StoreDown):
+                    await self.flush()
+                    await self.change(lambda connection: part.leave(connection, self.lease.now()))
+                self._parts.remove(part)
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_S):
@@ -188,7 +227,7 @@ class SqliteFile:
         self._writing.shutdown(wait=False)
         self._reading.shutdown(wait=False)
 
-    async def _leave(self, part: Part) -> None:
+    async def _leave(self, part: Part | None) -> None:
         with contextlib.suppress(StoreDown):
             await self.flush()
         self._closed = True
@@ -225,8 +264,15 @@ class SqliteFile:
         chores: list[Callable[[sqlite3.Connection], None]],
     ) -> None:
         self._round = None
+        self._moved = False
+        self._tell()
         try:
             done = round_.result()
+        except Moved:
+            self._moved = True
+            self._chores[:0] = chores
+            for errand in errands:
+                errand.failed()
         except Exception as error:  # noqa: BLE001 - whatever it is, what is streamed goes on
             self._chores[:0] = chores
             self._failed(error)
@@ -242,6 +288,14 @@ class SqliteFile:
             for tell in done.seen:
                 tell()
         self._arm()
+
+    def _tell(self) -> None:
+        """Tell what became of the file; let go of one that has gone."""
+        news = self._writer.file.news
+        if news and not self._closed:
+            self._reading.submit(self._reader.drop_if_moved)
+        while news:
+            self.hear.store_reopened(news.pop(0))
 
     def _failed(self, error: BaseException) -> None:
         self.failures += 1

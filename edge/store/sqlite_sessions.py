@@ -6,7 +6,8 @@ added in one transaction.
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import orjson
 
@@ -17,7 +18,10 @@ from edge.store.sqlite_rounds import SqliteFile
 
 _SWEPT = 500  # sessions that one transaction deletes, at most
 
+_TURN = 4  # what this version knows of one; a later one may know more
+
 Key = tuple[str, str]  # principal and session
+Kept = Sequence[Any]  # a turn as it is in the file: role, content, at, partial
 
 
 class SqliteSessions:
@@ -42,7 +46,15 @@ class SqliteSessions:
 
     async def append(self, principal: str, session: str, question: Turn, answer: Turn) -> None:
         """See ``base.SessionStore``."""
-        await self._file.change(lambda connection: self._append(connection, (principal, session), question, answer))
+        key, tried = (principal, session), False
+
+        def add(connection: sqlite3.Connection) -> None:
+            nonlocal tried
+            if not (tried and self._ends_with(connection, key, question, answer)):
+                self._append(connection, key, question, answer)
+            tried = True  # and maybe brought over, if the file is taken away now, and this is asked for again
+
+        await self._file.change(add)
 
     async def delete(self, principal: str, session: str) -> bool:
         """See ``base.SessionStore``."""
@@ -107,28 +119,43 @@ class SqliteSessions:
     # --- in the threads -----------------------------------------------------------------------------------------
 
     def _found(self, connection: sqlite3.Connection, key: Key) -> Conversation | None:
+        row = self._row(connection, key)
+        if row is None:
+            return None
+        created, updated, kept = row
+        turns = within(tuple(map(_turn, kept)), self._bounds, self._file.lease.now())
+        return Conversation(turns, created, updated) if turns else None
+
+    @staticmethod
+    def _row(connection: sqlite3.Connection, key: Key) -> tuple[float, float, list[Kept]] | None:
         row = connection.execute(
             "SELECT created, updated, turns FROM sessions WHERE principal = ? AND session = ?", key
         ).fetchone()
-        if row is None:
-            return None
-        created, updated, text = row
-        turns = within(tuple(Turn(*turn) for turn in orjson.loads(text)), self._bounds, self._file.lease.now())
-        return Conversation(turns, created, updated) if turns else None
+        return None if row is None else (row[0], row[1], orjson.loads(row[2]))
 
     def _append(self, connection: sqlite3.Connection, key: Key, question: Turn, answer: Turn) -> None:
-        before = self._found(connection, key) or Conversation((), question.at, question.at)
-        turns = within((*before.turns, question, answer), self._bounds, self._file.lease.now())
-        text = orjson.dumps([(turn.role, turn.content, turn.at, turn.partial) for turn in turns])
-        # A new number each time: they are in the order of use.
+        row = self._row(connection, key)
+        kept = [] if row is None else row[2]
+        pair = [(turn.role, turn.content, turn.at, turn.partial) for turn in (question, answer)]
+        every = [*kept, *pair]
+        turns = within(tuple(map(_turn, every)), self._bounds, self._file.lease.now())
+        still = within(tuple(map(_turn, kept)), self._bounds, self._file.lease.now())
+        created = row[0] if row is not None and still else question.at
+        # As they are in the file: a later version may say more of a turn. A new number each time: they are in the order
+        # of use.
+        text = orjson.dumps(every[len(every) - len(turns) :])
         connection.execute(
             "INSERT OR REPLACE INTO sessions (principal, session, created, updated, turns) VALUES (?, ?, ?, ?, ?)",
-            (*key, before.created, answer.at, text),
+            (*key, created, answer.at, text),
         )
         connection.execute(
             "DELETE FROM sessions WHERE number <= (SELECT number FROM sessions ORDER BY number DESC LIMIT 1 OFFSET ?)",
             (self._bounds.max_sessions,),
         )
+
+    def _ends_with(self, connection: sqlite3.Connection, key: Key, *pair: Turn) -> bool:
+        row = self._row(connection, key)
+        return row is not None and tuple(map(_turn, row[2][-2:])) == pair
 
     def _delete(self, connection: sqlite3.Connection, key: Key) -> bool:
         found = self._found(connection, key) is not None
@@ -145,7 +172,9 @@ class SqliteSessions:
             return False
         if lease.due:
             lease.renew(connection, now)
-        connection.execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?)", (*key, lease.owner))
+        connection.execute(
+            "INSERT OR REPLACE INTO claims (principal, session, owner) VALUES (?, ?, ?)", (*key, lease.owner)
+        )
         return True
 
     def _yield_up(self, key: Key) -> None:
@@ -155,3 +184,7 @@ class SqliteSessions:
             connection.execute("DELETE FROM claims WHERE principal = ? AND session = ? AND owner = ?", (*key, owner))
 
         self._file.chore(delete)
+
+
+def _turn(kept: Kept) -> Turn:
+    return Turn(*kept[:_TURN])

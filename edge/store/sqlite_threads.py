@@ -5,7 +5,6 @@ the loop, except where it says so; or go on with a connection that failed: what 
 """
 
 import contextlib
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -13,15 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from edge.store.base import Unusable
-from edge.store.sqlite_file import open_to_read, open_to_write
+from edge.store.sqlite_file import Found, look_at, open_to_read
 from edge.store.sqlite_lease import Lease
+from edge.store.sqlite_watch import FAULTS, Moved, WatchedFile, transaction
 
 T = TypeVar("T")
-FAULTS = (sqlite3.Error, OSError, Unusable)
+
 _SWEEP_S = 30.0
 _PROBE_BYTES = 65536  # written to see whether there is room again
+_PROBE = "INSERT OR REPLACE INTO events (id, before, last, count, data) VALUES (0, 0, 0, 0, zeroblob(?))"
 _VACUUM_PAGES = 500  # given back to the file system at once
+_TRIES = 5  # to write what must not go into a file that somebody takes away
 
 
 class Errand(Protocol):
@@ -72,51 +73,39 @@ class Writer:
     """The thread that writes, and looks what other processes wrote.
 
     Attributes:
-        inode: Of the file that is open.
+        file: What it writes to.
         sweep_at: When it sweeps next, by the monotonic clock; any thread may set it.
     """
 
     def __init__(self, path: Path, locked_s: float, lease: Lease, parts: list[Part]) -> None:
-        self.inode: tuple[int, int] | None = None
+        self.file = WatchedFile(path, locked_s, self._begin_anew)
         self.sweep_at = 0.0
-        self._path = path
-        self._locked_s = locked_s
         self._lease = lease
         self._parts = parts
-        self._connection: sqlite3.Connection | None = None
         self._stuck: str | None = None
         self._version = -1
 
-    def opened(self) -> sqlite3.Connection:
-        """The connection; see ``open_to_write``."""
-        if self._connection is None:
-            self._connection = open_to_write(self._path, self._locked_s)
-            self.inode = _inode(self._path)
-            self._version = -1
-            self.sweep_at = time.monotonic() + 1
-        return self._connection
-
     def go(self, errands: list[Errand], chores: list[Callable[[sqlite3.Connection], None]], *, active: bool) -> Round:
-        """A round. What is raised is raised before anything is written."""
-        if not (errands or chores or active or self._stuck or self._connection):
+        """A round. What is raised is raised before anything is written; ``Moved``: try again at once."""
+        if not (errands or chores or active or self._stuck or self.file.connection):
             return Round()
         try:
-            connection = self.opened()
+            connection = self.file.opened()
             now = self._lease.now()
             renew = active and self._lease.due
-            if renew and _inode(self._path) != self.inode:  # somebody took it away; another is to be made
-                self.drop()
-                connection = self.opened()
             if self._stuck is not None:
                 self._make_room(connection, now)
             if errands or chores or renew:
-                with _transaction(connection):
+                with transaction(connection):
                     if renew:
                         self._lease.renew(connection, now)
                     for chore in chores:
                         chore(connection)
                     for errand in errands:
                         errand.write(connection, now)
+                self.file.see_that_it_is_there()
+        except Moved:
+            raise
         except BaseException as error:
             self._give_up(error)
             raise
@@ -125,20 +114,36 @@ class Writer:
             self._sweep(connection, now)
             return Round(self._look(connection))
         except FAULTS as error:
-            self._give_up(error)
+            with contextlib.suppress(Moved):
+                self._give_up(error)
             return Round(fault=error)
 
     def change(self, do: Callable[[sqlite3.Connection], T]) -> T:
-        """Something in a transaction of its own."""
+        """Something in a transaction of its own; done again if the file was taken away meanwhile."""
         if self._stuck is not None:  # since this was asked for: not each of many is to wait for a lock
             raise OSError(self._stuck)
-        try:
-            connection = self.opened()
-            with _transaction(connection):
-                return do(connection)
-        except FAULTS as error:
-            self._give_up(error)
-            raise
+        for _ in range(_TRIES):
+            try:
+                connection = self.file.opened()
+                with transaction(connection):
+                    result = do(connection)
+                self.file.see_that_it_is_there()
+            except Moved:
+                continue
+            except FAULTS as error:
+                try:
+                    self._give_up(error)
+                except Moved:
+                    continue
+                raise
+            return result
+        raise OSError("the file is taken away again and again")
+
+    def _begin_anew(self) -> None:
+        """There is another connection, maybe to another file."""
+        self._version = -1
+        self._lease.lost()
+        self.sweep_at = time.monotonic() + 1
 
     def _look(self, connection: sqlite3.Connection) -> list[Callable[[], None]]:
         """See whether another process has written anything."""
@@ -151,7 +156,7 @@ class Writer:
     def _sweep(self, connection: sqlite3.Connection, now: float) -> None:
         if time.monotonic() < self.sweep_at:
             return
-        with _transaction(connection):
+        with transaction(connection):
             gone = self._lease.gone(connection, now)
             connection.executemany("DELETE FROM claims WHERE owner = ?", [(owner,) for owner in gone])
             more = [part.sweep(connection, now, gone) for part in self._parts]
@@ -159,12 +164,24 @@ class Writer:
         self._vacuum(connection)
         self.sweep_at = time.monotonic() + (0 if any(more) else _SWEEP_S)
 
+    def open(self) -> None:
+        """See that the file is open, and the one that the path names."""
+        self._tried(self.file.opened)
+
+    def mend(self) -> None:
+        """See that the file makes sense."""
+        self._tried(self.file.mend)
+
     def vacuum(self) -> bool:
         """Give some of what is free in the file back to the file system; whether there is more."""
+        return self._tried(lambda: self._vacuum(self.file.opened()))
+
+    def _tried(self, do: Callable[[], T]) -> T:
         try:
-            return self._vacuum(self.opened())
+            return do()
         except FAULTS as error:
-            self._give_up(error)
+            with contextlib.suppress(Moved):
+                self._give_up(error)
             raise
 
     @staticmethod
@@ -179,89 +196,64 @@ class Writer:
         self.sweep_at = 0.0
         with contextlib.suppress(sqlite3.Error):
             self._sweep(connection, now)
-        with _transaction(connection):
-            connection.execute("INSERT OR REPLACE INTO events VALUES (0, 0, 0, 0, zeroblob(?))", (_PROBE_BYTES,))
-        with _transaction(connection):
+        with transaction(connection):
+            connection.execute(_PROBE, (_PROBE_BYTES,))
+        with transaction(connection):
             connection.execute("DELETE FROM events WHERE id = 0")
 
-    def end(self, part: Part) -> None:
+    def end(self, part: Part | None) -> None:
         """Leave nothing behind that is this process's, and close."""
-        connection = self._connection
+        connection = self.file.connection
         if connection is None:
             return
-        with contextlib.suppress(sqlite3.Error), _transaction(connection):
-            part.leave(connection, self._lease.now())
+        with contextlib.suppress(sqlite3.Error), transaction(connection):
+            if part is not None:
+                part.leave(connection, self._lease.now())
             connection.execute("DELETE FROM owners WHERE id = ?", (self._lease.owner,))
-        self.drop()
+        self.file.drop()
 
     def _give_up(self, error: BaseException) -> None:
-        """Begin anew with the next round: what is wrong may be this connection."""
+        """Begin anew with the next round: what is wrong may be this connection. Raises ``Moved`` if it was the file."""
+        self.file.see_whether_it_is_sound(error)
         self._stuck = str(error)
-        self._lease.lost()
-        self.drop()
-
-    def drop(self) -> None:
-        """Close."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with contextlib.suppress(sqlite3.Error):
-                connection.close()
+        self.file.drop()
 
 
 class Reader:
     """The thread that only reads."""
 
-    def __init__(self, path: Path, locked_s: float, writer: Writer) -> None:
+    def __init__(self, path: Path, locked_s: float) -> None:
         self._path = path
         self._locked_s = locked_s
-        self._writer = writer
-        self._inode: tuple[int, int] | None = None
+        self._found: Found | None = None
         self._connection: sqlite3.Connection | None = None
 
     def read(self, ask: Callable[[sqlite3.Connection], T], nothing: T, *, up: bool) -> T:
         """What ``ask`` finds, in one transaction; ``nothing`` without a file, if it is not missing by an outage."""
-        if self._inode != self._writer.inode:
-            self.drop()
+        self.drop_if_moved()
         if self._connection is None:
-            self._inode = self._writer.inode
+            self._found = look_at(self._path)
             self._connection = open_to_read(self._path, self._locked_s)
             if self._connection is None:
                 if not up:
                     raise FileNotFoundError(self._path)
                 return nothing
         try:
-            with _transaction(self._connection, "BEGIN"):
+            with transaction(self._connection, "BEGIN"):
                 return ask(self._connection)
         except FAULTS:
             self.drop()
             raise
+
+    def drop_if_moved(self) -> None:
+        """Close, if there is another file; if there is none, the old one is as good as ever until there is."""
+        if self._found is not None:
+            now = look_at(self._path)
+            if now is not None and not self._found.is_same(now):
+                self.drop()
 
     def drop(self) -> None:
         """Close."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
-
-
-class _transaction:  # noqa: N801 - as contextlib's own; a class is several times cheaper than a generator
-    def __init__(self, connection: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> None:
-        self._connection = connection
-        self._begin = begin
-
-    def __enter__(self) -> None:
-        self._connection.execute(self._begin)
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self._connection.execute("COMMIT")
-        else:
-            with contextlib.suppress(sqlite3.Error):  # some errors have rolled it back
-                self._connection.execute("ROLLBACK")
-
-
-def _inode(path: Path) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)  # noqa: PTH116 - a path is made once, this is asked often
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino

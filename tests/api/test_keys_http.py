@@ -16,7 +16,6 @@ from support.shapes import COUNT_TOKENS, EVERY_SURFACE, assert_told, get, valid_
 
 from edge.api import keyring
 from edge.policy.keys import KeyRecord, make_key
-from edge.store.sqlite_keys import SqliteKeys
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +61,8 @@ async def test_the_first_key_closes_the_door_and_the_last_one_revoked_does_not_o
     assert_told(answer, 401, CHAT, "revoked_api_key")
     assert (await ask(edge.port, CHAT, valid_body(CHAT))).status == 401
     assert len(fake.requests) == 2
-    await made.store.forget(key.split("-")[1])
+    async with made.opened() as store:
+        await store.forget(key.split("-")[1])
     await learnt(edge, 0)
     assert (await ask(edge.port, CHAT, valid_body(CHAT))).status == 200, "as if there had never been one"
 
@@ -230,25 +230,26 @@ async def test_keys_that_are_known_go_on_through_an_outage(
 ) -> None:
     key = await made.make()
     edge = await serve(store=made.settings)
-    damage(Path(made.store.place))
+    damage(made.path)
     await edge.lines.wait("cannot read the key store")
     assert (await ask(edge.port, CHAT, valid_body(CHAT), bearer(key))).status == 200
     assert (await ask(edge.port, CHAT, valid_body(CHAT))).status == 401
-    mend(Path(made.store.place))
+    mend(made.path)
     await edge.lines.wait("key store read again")
 
 
 async def test_without_keys_an_unreadable_store_shuts_the_door(serve: Serve, made: MadeKeys) -> None:
     """That there are no keys is not known any more: they may have been made since."""
-    await made.store.secret("any", b"so that there is a file")
+    async with made.opened() as store:
+        await store.secret("any", b"so that there is a file")
     edge = await serve(store=made.settings)
     assert (await ask(edge.port, CHAT, valid_body(CHAT))).status == 200
-    damage(Path(made.store.place))
+    damage(made.path)
     await edge.lines.wait("cannot read the key store")
     for headers in ({}, bearer("anything")):
         answer = await ask(edge.port, CHAT, valid_body(CHAT), headers)
         assert_told(answer, 503, CHAT, "auth_unavailable")
-    mend(Path(made.store.place))
+    mend(made.path)
     await edge.lines.wait("key store read again")
     assert (await ask(edge.port, CHAT, valid_body(CHAT))).status == 200
 
@@ -267,7 +268,8 @@ async def test_keys_that_were_made_are_not_forgotten_with_their_file(serve: Serv
     edge = await serve(store=made.settings)
     damage(made.path)
     made.path.unlink()
-    await SqliteKeys(made.path).secret("any", b"a file of another installation")
+    async with made.opened() as store:
+        await store.secret("any", b"a file of another installation")
     await edge.lines.wait("cannot read the key store")
     assert (await ask(edge.port, CHAT, valid_body(CHAT))).status == 401
     assert (await ask(edge.port, CHAT, valid_body(CHAT), bearer(key))).status == 200
@@ -291,7 +293,8 @@ async def test_a_key_that_cannot_be_looked_up_is_no_wrong_guess(serve: Serve, ma
     for _ in range(3):
         assert_told(await ask(edge.port, CHAT, valid_body(CHAT), bearer(key)), 503, CHAT, "auth_unavailable")
     mend(made.path)
-    await made.store.put(record)
+    async with made.opened() as store:
+        await store.put(record)
     await edge.lines.wait("key store read again")
     assert (await ask(edge.port, CHAT, valid_body(CHAT), bearer(key))).status == 200
 

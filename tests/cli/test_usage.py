@@ -8,29 +8,15 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from contract.kept_streams import Heard
 from support.redis_server import redis_server
+from support.sqlite import RealClock, some_counters
 
 from edge.cli import main
 from edge.policy.counters import Account, Used, day_of, days_before
 from edge.policy.limits import Demand, Spent
 from edge.store.redis_counters import RedisCounters
 from edge.store.redis_link import RedisLink
-from edge.store.sqlite_count_file import CountFile
-from edge.store.sqlite_counters import SqliteCounters
-from edge.store.sqlite_file import open_to_write
-
-
-class Deaf:
-    """``store.base.Hear``, where nothing goes wrong."""
-
-    def stop_asked(self, stream_id: str) -> None:
-        raise AssertionError(stream_id)
-
-    def store_failed(self, why: str) -> None:
-        raise AssertionError(why)
-
-    def store_recovered(self, after_s: float) -> None:
-        raise AssertionError(after_s)
 
 
 def run(url: str, *words: str) -> Result:
@@ -49,7 +35,7 @@ def file(tmp_path: Path) -> str:
     path = tmp_path / "edge.db"
 
     async def fill() -> None:
-        store = SqliteCounters(lambda: CountFile(lambda: open_to_write(path, 1.0)), Deaf())
+        store = some_counters(path, RealClock())
         await store.open()
         for back in (0, 5, 40):
             account = Account(days_before(time.time(), back), "old", "")
@@ -89,7 +75,7 @@ def test_a_server_is_asked_like_a_file(tmp_path: Path) -> None:
     with redis_server(tmp_path) as server:
 
         async def fill() -> None:
-            await count(RedisCounters(RedisLink(server.url, Deaf())))
+            await count(RedisCounters(RedisLink(server.url, Heard())))
 
         asyncio.run(fill())
         told = [json.loads(line) for line in run(server.url, "--json").output.splitlines()]

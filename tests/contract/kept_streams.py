@@ -31,6 +31,7 @@ class Heard:
     stops: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     recoveries: list[float] = field(default_factory=list)
+    reopened: list[str] = field(default_factory=list)
     told: asyncio.Event = field(default_factory=asyncio.Event)
 
     def stop_asked(self, stream_id: str) -> None:
@@ -43,6 +44,10 @@ class Heard:
 
     def store_recovered(self, after_s: float) -> None:
         self.recoveries.append(after_s)
+        self.told.set()
+
+    def store_reopened(self, what: str) -> None:
+        self.reopened.append(what)
         self.told.set()
 
     async def anything(self) -> None:

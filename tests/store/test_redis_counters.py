@@ -36,6 +36,9 @@ class Heard:
     def store_recovered(self, after_s: float) -> None:
         self.recovered += 1
 
+    def store_reopened(self, what: str) -> None:
+        raise AssertionError(what)
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:

@@ -1,7 +1,9 @@
 """The Redis store keeps the promises of a key store, on one node and on several."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 
+import orjson
 import pytest
 from contract.kept_streams import Heard
 from contract.key_store_contract import KeyStoreContract, SharedKeyStoreContract, made
@@ -57,3 +59,14 @@ async def test_a_server_that_has_lost_its_data_is_not_one_without_keys(
     for _ in range(2):
         with pytest.raises(StoreDown, match="has lost the keys"):
             await store.mark()
+
+
+async def test_what_a_later_version_notes_of_a_key_stays(opened: Callable[[], RedisKeys]) -> None:
+    store, record = opened(), made()
+    command = store._link.command
+    await store.put(record)
+    noted = orjson.loads(await command("HGET", "edge:keys", record.id)) | {"colour": "red"}
+    await command("HSET", "edge:keys", record.id, orjson.dumps(noted))
+    assert await store.keys() == [record]
+    await store.put(replace(record, revoked=1.0))
+    assert orjson.loads(await command("HGET", "edge:keys", record.id)) == {**noted, "revoked": 1.0}

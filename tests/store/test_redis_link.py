@@ -133,7 +133,7 @@ async def test_tls_verifies_the_server(tmp_path: Path) -> None:
         await wary.close()
 
 
-async def test_what_another_version_wrote_is_left_alone(server: RedisServer) -> None:
+async def test_what_only_a_later_version_can_read_is_left_alone(server: RedisServer) -> None:
     server.say("SET", "edge:schema", "2")
     heard = Heard()
     store = a_store(server.url, heard)

@@ -1,10 +1,12 @@
 """The Redis store keeps the promises of a session store, on one node and on several."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from contract.kept_streams import Heard
 from contract.session_store_contract import Opened, SessionStoreContract, SharedSessionStoreContract, said, told
@@ -13,6 +15,7 @@ from support.redis_server import RedisServer, redis_server, until, vanish
 from edge.settings import Sessions
 from edge.store.base import SessionStore, StoreDown
 from edge.store.redis_link import RedisLink
+from edge.store.redis_scripts import whose
 from edge.store.redis_sessions import RedisSessions
 
 NEVER_S = 600.0  # between renewals by themselves, in tests that move the clock
@@ -87,3 +90,22 @@ async def test_an_outage_is_told_and_claims_are_given_up_after_it(tmp_path: Path
         for store in stores:
             await store.close()
         await until(lambda: server.connections() == 0)
+
+
+async def test_what_a_later_version_says_of_a_turn_is_ignored_and_stays(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as server:
+        store = RedisSessions(RedisLink(server.url, Heard()), Sessions())
+        await store.append("a", "s", said("q", time.time()), told("r", time.time()))
+        command, key = store._link.command, f"edge:se:{whose('a', 's')}"
+        words = await command("HGETALL", key)
+        name, text = next(pair for pair in zip(words[::2], words[1::2], strict=True) if pair[1].startswith(b"{"))
+        document = orjson.loads(text) | {"later": 1}
+        document["turns"][0]["later"] = 1
+        await command("HSET", key, name, orjson.dumps(document))
+        await store.append("a", "s", said("2", time.time()), told("3", time.time()))
+        found = await store.read("a", "s")
+        assert found is not None
+        assert [turn.content for turn in found.turns] == ["q", "r", "2", "3"]
+        kept = orjson.loads(await command("HGET", key, name))
+        assert (kept["later"], kept["turns"][0]["later"]) == (1, 1)
+        await store.close()

@@ -6,28 +6,16 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from contract.counter_store_contract import NOON, CounterStoreContract, Opened, bounds, demand, settled
+from contract.counter_store_contract import NOON, CounterStoreContract, Opened, demand, settled
+from contract.kept_streams import SOON_S, Heard
 from contract.session_store_contract import Clock
+from support.sqlite import some_counters
 
 from edge.policy.counters import Account, Used
 from edge.policy.limits import Spent
 from edge.store.base import CounterStore, StoreDown
-from edge.store.sqlite_count_file import CountFile, read_usage
 from edge.store.sqlite_counters import SqliteCounters
-
-
-class Heard(list[str | None]):
-    """``store.base.Hear``: what failed, and None where it was over."""
-
-    def stop_asked(self, stream_id: str) -> None:
-        raise AssertionError(stream_id)
-
-    def store_failed(self, why: str) -> None:
-        self.append(why)
-
-    def store_recovered(self, after_s: float) -> None:
-        assert after_s >= 0
-        self.append(None)
+from edge.store.sqlite_counts import read_usage
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -44,7 +32,7 @@ async def stores(tmp_path: Path) -> AsyncIterator[list[SqliteCounters]]:
 
 
 def made(stores: list[SqliteCounters], path: Path, clock: Clock, heard: Heard | None = None) -> SqliteCounters:
-    store = SqliteCounters(lambda: CountFile(lambda: connect(path)), Heard() if heard is None else heard, clock)
+    store = some_counters(path, clock, heard)
     stores.append(store)
     return store
 
@@ -110,12 +98,15 @@ async def test_a_file_that_cannot_be_written_stops_nobody_is_told_once_and_catch
         with pytest.raises(StoreDown):
             await store.usage("2026-11-28")
     assert not (await store.take(demand("more", requests_per_min=3))).allowed
-    assert heard == ["usage and limits are counted in memory only: database is locked"]
+    assert heard.failures == [f"{path}: database is locked"]
     assert "not written" in repr(store)
     other.execute("ROLLBACK")
     other.close()
+    async with asyncio.timeout(SOON_S):
+        while not heard.recoveries:
+            await heard.anything()
     assert await store.usage("2026-11-28") == {Account("2026-11-28", "ann", ""): Used(3, 30, 3)}
-    assert heard[1:] == [None]
+    assert len(heard.failures) == len(heard.recoveries) == 1
 
 
 async def test_a_file_that_comes_late_is_learned_then(stores: list[SqliteCounters], tmp_path: Path) -> None:
@@ -130,9 +121,12 @@ async def test_a_file_that_comes_late_is_learned_then(stores: list[SqliteCounter
     store.end(await store.take(demand(2, 1, tokens_per_day=100)), Spent(1, 1))
     path.rmdir()
     (tmp_path / "elsewhere").rename(path)
+    async with asyncio.timeout(SOON_S):
+        while not heard.recoveries:
+            await heard.anything()
     assert await store.usage("2026-11-28") == {Account("2026-11-28", "ann", ""): Used(2, 31, 41)}
     assert (await store.take(demand(3, 20, tokens_per_day=100))).standings[0].used == 92
-    assert [bool(text) for text in heard] == [True, False]
+    assert len(heard.failures) == len(heard.recoveries) == 1
 
 
 async def test_it_is_written_by_itself(stores: list[SqliteCounters], tmp_path: Path) -> None:
@@ -160,10 +154,3 @@ async def test_what_has_passed_does_not_stay_in_the_file(stores: list[SqliteCoun
     assert reader.execute("SELECT count(*) FROM windows").fetchone() == (0,)
     assert read_usage(reader, "2020-01-01") == {}
     reader.close()
-
-
-def test_usage_of_a_file_without_counts_is_nothing(tmp_path: Path) -> None:
-    connection = connect(tmp_path / "new.db")
-    assert read_usage(connection, "2020-01-01") == {}
-    connection.close()
-    assert bounds(requests_per_min=1)

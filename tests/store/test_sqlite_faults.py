@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import shutil
 import sqlite3
 import stat
 import subprocess
@@ -31,7 +30,6 @@ from support.sqlite import a_file, renew, some_streams
 from edge.settings import Sessions, Settings, Store
 from edge.store.base import LEASE_S, Dropped, StoreDown, Unusable
 from edge.store.opening import path_of
-from edge.store.sqlite_file import SCHEMA
 from edge.store.sqlite_rounds import SqliteFile
 from edge.store.sqlite_sessions import SqliteSessions
 from edge.store.sqlite_streams import SqliteStreams
@@ -64,14 +62,6 @@ async def refused(path: Path) -> str:
     assert hear.failures == [str(at_start.value)] == [str(at_use.value)]
     await store.close()
     return str(at_start.value)
-
-
-async def test_a_file_of_another_schema_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "edge.db"
-    await made(path)
-    a_database(path, f"PRAGMA user_version = {SCHEMA + 1}")
-    why = await refused(path)
-    assert why.startswith(f"{path} has schema {SCHEMA + 1}, and this version of Edge knows {SCHEMA} only; run the")
 
 
 async def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
@@ -286,24 +276,6 @@ async def test_a_full_disk_is_an_outage_until_there_is_room(small_disk: Path) ->
     connection = sqlite3.connect(small_disk / "edge.db")
     assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     connection.close()
-
-
-async def test_a_file_that_is_taken_away_is_made_anew(tmp_path: Path) -> None:
-    path = tmp_path / "state" / "edge.db"
-    store = some_streams(path)
-    old = store.begin(a_meta())
-    old.append(b"e", 1)
-    gone = await finished(store, a_meta(), b"e")
-    shutil.rmtree(path.parent)
-    store._file.lease.lost()  # so that it is renewed now, and not in RENEW_S
-    assert await ended(old) is False
-    again = await finished(store, a_meta(), b"again")
-    assert joined(await everything(store, again)) == b"again"
-    assert await store.find(gone) is None
-    await store.close()
-    other = some_streams(path)
-    assert joined(await everything(other, again)) == b"again"
-    await other.close()
 
 
 async def test_all_processes_asleep_at_once_are_none_that_is_gone(tmp_path: Path) -> None:

@@ -11,10 +11,9 @@ from contract.kept_streams import a_meta, finished
 from contract.key_store_contract import made
 from contract.session_store_contract import said, told
 from support.held_locks import deleted_files, held_locks
-from support.sqlite import some_sessions, some_streams
+from support.sqlite import some_keys, some_sessions, some_streams
 
 import edge.store
-from edge.store.sqlite_keys import SqliteKeys
 
 STORE = Path(edge.store.__file__).parent
 LOCKED = {"", "-shm"}  # what a connection that is open holds locks on
@@ -27,7 +26,7 @@ def path(tmp_path: Path) -> Path:
 
 async def test_no_operation_drops_a_lock_of_this_process(path: Path) -> None:
     """Of each store, beside streams that have the file open."""
-    streams, sessions, keys = some_streams(path), some_sessions(path), SqliteKeys(path)
+    streams, sessions, keys = some_streams(path), some_sessions(path), some_keys(path)
     ended = await finished(streams, a_meta(), b"e")
     record = made()
     operations: dict[str, Callable[[], Awaitable[object]]] = {
@@ -71,6 +70,8 @@ def test_nothing_in_the_store_opens_a_file_by_itself() -> None:
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
                 of, _, name = called.rpartition(".")
+                if called.startswith("Path(f'/proc/"):
+                    continue
                 if name in methods or called == "open" or (name in {"open", "copy"} and of in modules):
                     calls.append(f"{module.name}:{node.lineno}: {called}")
     assert calls == []

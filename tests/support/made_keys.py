@@ -5,6 +5,8 @@ In: what the keys may do. Out: keys, and an Edge that has learnt of them. Must n
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,26 +14,35 @@ from typing import Any
 from edge.policy.keys import KeyRecord, make_key
 from edge.store.sqlite_keys import SqliteKeys
 from support.running import LIMIT_S, Running
+from support.sqlite import some_keys
 
 
 class MadeKeys:
     """A store of keys. ``settings`` are for the Edge that uses it."""
 
     def __init__(self, directory: Path) -> None:
-        path = directory / "state" / "edge.db"
-        self.settings = {"url": f"sqlite:{path}"}
-        self.path = path
-        self.store = SqliteKeys(path)
+        self.path = directory / "state" / "edge.db"
+        self.settings = {"url": f"sqlite:{self.path}"}
 
     async def make(self, name: str = "alice", **rights: Any) -> str:
         key, record = make_key(KeyRecord("", name, "", 0.0, **rights), time.time())
-        await self.store.put(record)
+        async with self.opened() as store:
+            await store.put(record)
         return key
 
     async def revoke(self, key: str) -> None:
-        record = await self.store.find(key.split("-")[1])
-        assert record is not None
-        await self.store.put(replace(record, revoked=time.time()))
+        async with self.opened() as store:
+            record = await store.find(key.split("-")[1])
+            assert record is not None
+            await store.put(replace(record, revoked=time.time()))
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[SqliteKeys]:
+        store = some_keys(self.path)
+        try:
+            yield store
+        finally:
+            await store.close()
 
 
 async def learnt(edge: Running, count: int, live: int | None = None) -> None:

@@ -1,12 +1,15 @@
 """SQLite stores, opened over one file as if each were in a process of its own, and how one of them dies."""
 
 import asyncio
+import time
 from pathlib import Path
 
 from contract.kept_streams import Heard
 from contract.session_store_contract import Clock
 
 from edge.settings import Sessions, Store
+from edge.store.sqlite_counters import SqliteCounters
+from edge.store.sqlite_keys import SqliteKeys
 from edge.store.sqlite_rounds import SqliteFile
 from edge.store.sqlite_sessions import SqliteSessions
 from edge.store.sqlite_streams import SqliteStreams
@@ -28,6 +31,19 @@ def some_sessions(path: Path, bounds: Sessions | None = None, clock: Clock | Non
     return SqliteSessions(a_file(path, clock), bounds or Sessions())
 
 
+def some_keys(path: Path, hear: Heard | None = None) -> SqliteKeys:
+    return SqliteKeys(path, lambda: a_file(path, RealClock(), hear))
+
+
+def some_counters(path: Path, clock: Clock, hear: Heard | None = None) -> SqliteCounters:
+    return SqliteCounters(lambda: a_file(path, clock, hear), clock)
+
+
+class RealClock(Clock):
+    def __call__(self) -> float:
+        return time.time()
+
+
 async def vanish(store: SqliteStreams | SqliteSessions) -> None:
     """End it as a kill does: nothing more is written, its connections are gone."""
     file = store._file
@@ -38,7 +54,7 @@ async def vanish(store: SqliteStreams | SqliteSessions) -> None:
         await asyncio.wait({file._round})
     loop = asyncio.get_running_loop()
     await loop.run_in_executor(file._reading, file._reader.drop)
-    await loop.run_in_executor(file._writing, file._writer.drop)
+    await loop.run_in_executor(file._writing, file._writer.file.drop)
 
 
 async def renew(store: SqliteStreams | SqliteSessions) -> None:
