@@ -157,14 +157,20 @@ class TestSimulate:
 async def test_a_store_that_cannot_be_used_is_a_warning_at_the_start_with_the_path_and_the_remedy(
     what: str, tmp_path: Path
 ) -> None:
-    """And it serves: what is generated is kept in memory."""
+    """And it serves: what is generated is kept in memory. Where there may be keys, only if nobody needs one."""
     if not CAN_BE_PLAIN:
         pytest.fail("root needs setpriv (util-linux) for this")
     closed = tmp_path / "closed"
     closed.mkdir()
     take_away(closed, 0o5 if what == "make" else 0)
     try:
-        async with serving(by=PLAIN, EDGE_STORE_URL=f"sqlite:{closed}/edge.db", EDGE_UPSTREAM_KIND="simulator") as edge:
+        env = {"EDGE_STORE_URL": f"sqlite:{closed}/edge.db", "EDGE_UPSTREAM_KIND": "simulator"}
+        if what == "enter":
+            async with serving(by=PLAIN, **env) as edge:
+                refused = await ask(edge.port, CHAT, chat_body(model="echo"))
+                assert (refused.status, refused.json["error"]["code"]) == (503, "auth_unavailable")
+            env["EDGE_AUTH_ALLOW_ANONYMOUS"] = "true"
+        async with serving(by=PLAIN, **env) as edge:
             (warning,) = [orjson.loads(line) for line in edge.log.splitlines() if '"store"' in line]
             assert warning["level"] == "warning"
             assert f"may not {what}" in warning["problem"]
