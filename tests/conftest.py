@@ -15,6 +15,7 @@ import pytest
 import uvloop
 from aiohttp import web_app
 from fakes.model_server import FakeModel
+from support.dispositions import hand_on_nothing
 from support.running import Running, Serve, make_settings, no_tasks_left, start
 
 from edge.cli.child import Unavailable
@@ -27,6 +28,7 @@ def pytest_configure() -> None:
     state = tempfile.mkdtemp(prefix="edge-state-")
     atexit.register(shutil.rmtree, state, ignore_errors=True)
     os.environ["XDG_STATE_HOME"] = state
+    hand_on_nothing()
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:

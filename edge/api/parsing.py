@@ -11,21 +11,22 @@ own threads may not start, or die, in a moment without memory or threads; it the
 import asyncio
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edge.api.parsing_process import ANSWERED, ASKED, LENGTH, Unpickler
+from edge.api.parsing_process import ANSWERED, ASKED, EDGES_SIGNALS, LENGTH, Unpickler
 from edge.errors import Busy, EdgeError
 
 WITHIN_S = 60.0  # for the work before this one and this one; a body of 32 MiB takes about 0.3 s
 IDLE_S = 10.0  # the process has held a few times the largest body; after so long without work it ends
-_STARTS = 2  # a signal to the whole group may end a process before it ignores signals
+_STARTS = 2  # a moment without memory may end a process before it is ready
 _REAP_S = 0.02  # a killed process has to give back its memory first
 _LOOKS = 50
 _RETRY = {"Retry-After": "1"}
@@ -131,14 +132,15 @@ class Parser:
             # -P, and the path as it is here: the working directory is nobody's business.
             path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
             code = f"from edge.api.parsing_process import serve; serve({number})"
-            self._process = subprocess.Popen(  # noqa: S603 - our own program
-                [sys.executable, "-P", "-c", code],
-                env={**os.environ, "PYTHONPATH": path},
-                pass_fds=(number,),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,  # what failed is told here
-            )
+            with _signals_blocked():
+                self._process = subprocess.Popen(  # noqa: S603 - our own program
+                    [sys.executable, "-P", "-c", code],
+                    env={**os.environ, "PYTHONPATH": path},
+                    pass_fds=(number,),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,  # what failed is told here
+                )
         except BaseException:
             ours.close()
             raise
@@ -168,6 +170,16 @@ class Parser:
             self._reaping = None
         if self._ending:
             self._reaping = asyncio.get_running_loop().call_later(_REAP_S, self._reap)
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """A process that is started inside gets no signal that is meant for Edge before it ignores them, 0.2 s later."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, EDGES_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 async def _ask(sock: socket.socket, work: bytes, body: bytes | bytearray) -> tuple[bool, Any]:

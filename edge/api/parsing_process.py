@@ -13,6 +13,8 @@ import struct
 from io import BytesIO
 from typing import Any
 
+# What Edge acts upon. Until the process ignores them they are blocked in it, by whoever starts it.
+EDGES_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 READY = b"+"  # sent once, when signals are ignored
 ASKED = struct.Struct("<QQ")  # lengths of the pickle (what to do) and of the body
 ANSWERED = struct.Struct("<QQ")  # length of the pickle, number of byte strings after it
@@ -50,10 +52,12 @@ class Unpickler(pickle.Unpickler):
 def serve(descriptor: int) -> None:
     """Do what comes on the socket, until Edge closes it.
 
-    Only Edge decides when this process ends: Ctrl-C reaches the whole group, and systemd's SIGTERM all of a service.
+    Only Edge decides when this process ends: Ctrl-C and a terminal's end reach the whole group, and what systemd sends
+    all of a service.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in EDGES_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, EDGES_SIGNALS)
     with socket.socket(fileno=descriptor) as sock:
         try:
             sock.sendall(READY)

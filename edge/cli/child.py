@@ -1,7 +1,8 @@
 """A child process that does not outlive this one, with its output in a file.
 
 In: a command line. Out: whether it still runs, the tail of what it said, and its certain end.
-Must not: know what the child does, or share the terminal's Ctrl-C with it (whoever started it decides when it ends).
+Must not: know what the child does, share the terminal's Ctrl-C with it (whoever started it decides when it ends), or
+hand on that it ignores a signal itself.
 """
 
 import os
@@ -12,15 +13,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from edge.service.dispositions import not_inherited
+
 STOP_S = 5.0  # a child that has not ended this long after SIGTERM is killed
 TAIL_BYTES = 8192
 
 # Linux ends the child when its parent dies, even by SIGKILL. The request survives exec, so a first short program makes
-# it and becomes the real one: subprocess's own hook (preexec_fn) may deadlock where there are threads.
+# it and becomes the real one: subprocess's own hook (preexec_fn) may deadlock where there are threads. It is a Python,
+# which ignores two signals by itself: those too are as by default in the real one.
 _LEASH = """
 import ctypes, os, signal, sys
 PR_SET_PDEATHSIG = 1
 ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+for number in (signal.SIGPIPE, signal.SIGXFSZ):
+    signal.signal(number, signal.SIG_DFL)
 if os.getppid() == int(sys.argv[1]):
     os.execv(sys.argv[2], sys.argv[2:])
 """
@@ -57,7 +63,7 @@ class Child:
         argv = self._argv
         if sys.platform == "linux":
             argv = [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), *argv]
-        with self.log.open("wb") as log:
+        with self.log.open("wb") as log, not_inherited():
             self._process = subprocess.Popen(  # noqa: S603 - our own programs, no shell
                 argv,
                 stdin=subprocess.PIPE,  # never written to: its end tells the child that we are gone

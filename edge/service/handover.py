@@ -17,6 +17,8 @@ from contextlib import suppress
 
 import orjson
 
+from edge.service.dispositions import not_inherited
+
 Sockets = Mapping[str, Sequence[int]]  # descriptors by the address that was configured
 
 START_S = 30.0  # a start takes about a second, and five at the worst
@@ -132,4 +134,5 @@ def _spawn(sockets: Sockets, writing: int) -> subprocess.Popen[bytes]:
     environ[_VARIABLE] = orjson.dumps({"sockets": sockets, "answer": writing}).decode()
     passed = (writing, *(number for numbers in sockets.values() for number in numbers))
     command = [sys.executable, *sys.orig_argv[1:]]
-    return subprocess.Popen(command, env=environ, pass_fds=passed)  # noqa: S603 - it is what runs already
+    with not_inherited():
+        return subprocess.Popen(command, env=environ, pass_fds=passed)  # noqa: S603 - it is what runs already

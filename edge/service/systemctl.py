@@ -9,6 +9,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from edge.service.dispositions import not_inherited
+
 _WITHIN_S = 180.0  # a stop waits for the drain
 
 
@@ -36,9 +38,10 @@ def run(*words: str) -> str:
     """
     argv = [need(), *words]
     try:
-        done = subprocess.run(  # noqa: S603 - systemctl and words of ours, no shell
-            argv, check=False, capture_output=True, text=True, timeout=_WITHIN_S, env={**os.environ, "LC_ALL": "C"}
-        )
+        with not_inherited():
+            done = subprocess.run(  # noqa: S603 - systemctl and words of ours, no shell
+                argv, check=False, capture_output=True, text=True, timeout=_WITHIN_S, env={**os.environ, "LC_ALL": "C"}
+            )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Failed(f"systemctl {' '.join(words)}: {error}") from None
     if done.returncode != 0:

@@ -3,6 +3,7 @@
 import os
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from support.dispositions import PYTHONS_OWN, ignored_by, ignored_here, ignored_in, ignoring
 
 from edge.cli.child import Child, Died, Unavailable
 from edge.cli.llama_server import LlamaServer
@@ -114,10 +116,17 @@ def test_the_model_server_answers_once_ready_and_leaves_no_process(model, tmp_pa
     assert gone(pid)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a process ignores")
+def test_a_child_begins_with_no_signal_ignored_whatever_its_parent_ignores(tmp_path):
+    with ignored_here(), Child("child", [shutil.which("cat"), "/proc/self/status"], tmp_path / "log") as child:
+        wait(child)
+    assert ignored_in(child.said()) == set()
+
+
 @pytest.mark.real
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_model_server_ends_on_a_signal_also_while_it_loads(model, tmp_path, number):
-    with LlamaServer(model, tmp_path / "log") as server:
+    with ignored_here(), LlamaServer(model, tmp_path / "log") as server:
         os.kill(server.pid, number)
         wait(server)
 
@@ -160,11 +169,11 @@ def demo(model, tmp_path):
     """Start ``edge demo``; it and its children must be gone at the end."""
     started = []
 
-    def start(*options: str) -> subprocess.Popen[str]:
+    def start(*options: str, command: list[str] = DEMO) -> subprocess.Popen[str]:
         # Its own TMPDIR shows what it leaves there.
         env = {**os.environ, "TMPDIR": str(tmp_path), "EDGE_DEMO_MODEL": str(model)}
         process = subprocess.Popen(  # noqa: S603 - our own program
-            [*DEMO, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env
+            [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env
         )
         started.append(process)
         return process
@@ -209,6 +218,17 @@ def test_the_demo_stays_up_until_it_is_told_to_end_and_leaves_nothing(demo, numb
     process.send_signal(number)
     assert process.wait(WITHIN_S) == 0
     assert len(both) == 2
+    assert all(gone(pid) for pid in both)
+
+
+@pytest.mark.real
+def test_the_demo_ends_and_its_processes_hear_every_signal_however_it_was_started(demo):
+    process = demo("--port", "0", command=ignoring(DEMO))
+    read_until(process, "Ctrl-C ends the demo")
+    both = children(process)
+    assert [ignored_by(pid) - PYTHONS_OWN for pid in both] == [set(), set()]
+    process.send_signal(signal.SIGINT)
+    assert process.wait(WITHIN_S) == 0
     assert all(gone(pid) for pid in both)
 
 

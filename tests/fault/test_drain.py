@@ -9,12 +9,14 @@ from pathlib import Path
 import orjson
 import pytest
 from fakes.model_server import FakeModel, chat_role, chat_token, chunk, end, flood, gate, head, stall
+from support.dispositions import ignoring
 from support.edge_process import EdgeProcess
 from support.forms import TRANSCRIPTIONS, begin
 from support.raw import CHAT, RawClient, ask, chat_body
 from support.running import Running, Serve
 from support.surfaces import SPOKEN, Spoken
 
+EDGES_OWN = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)  # what Edge itself acts upon
 ENDING = SPOKEN[0].ending
 SURFACES = {"surfaces": ["chat", "completions", "responses", "messages", "embeddings"]}
 
@@ -265,9 +267,33 @@ async def test_the_process_that_parses_ends_only_with_edge(fake: FakeModel, tmp_
         assert (await ask(edge.port, CHAT, body)).status == 200
         children = edge.children()
         for child in children:
-            os.kill(child, signal.SIGTERM)
+            for number in EDGES_OWN:
+                os.kill(child, number)
         assert (await ask(edge.port, CHAT, body)).status == 200
         assert edge.children() == children
+
+
+@pytest.mark.parametrize("prefix", [[], ignoring([])], ids=["usual", "signals-ignored"])
+async def test_no_signal_ends_the_process_that_parses_while_it_starts(
+    fake: FakeModel, tmp_path: Path, prefix: list[str]
+) -> None:
+    """It takes a while to be there, in which a signal to all of the service's processes must not end it."""
+    edge = EdgeProcess(tmp_path, fake.url)
+    edge.prefix = prefix
+    async with edge:
+        await edge.ready()
+        body = chat_body(messages=[{"role": "user", "content": "x" * 2_000_000}])
+        asking = asyncio.create_task(ask(edge.port, CHAT, body))
+        signalled = set()
+        while not asking.done():
+            for child in edge.children():
+                signalled.add(child)
+                for number in EDGES_OWN:
+                    os.kill(child, number)
+            await asyncio.sleep(0.002)
+        assert (await asking).status == 200, edge.lines.lines
+        assert signalled
+        assert edge.children() == signalled
 
 
 async def _gone(pids: set[int]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import orjson
 from fakes.model_server import DONE, FakeModel, chat_finish, chat_role, chat_token, chunk, end, gate, head
+from support.dispositions import PYTHONS_OWN, ignored_by, ignoring
 from support.edge_process import START_S, EdgeProcess
 from support.raw import CHAT, COMPLETIONS, RawClient, ask, chat_body
 from support.running import Lines
@@ -190,6 +191,19 @@ async def test_one_that_was_replaced_drains_when_the_service_is_stopped_however_
         fake.open("rest")
         await finish([client])
         assert await edge.wait(WITHIN_S) == 0
+
+
+async def test_the_new_process_has_its_signals_however_the_old_one_was_started(fake: FakeModel, tmp_path: Path) -> None:
+    edge = EdgeProcess(tmp_path, fake.url)
+    edge.prefix = ignoring([])
+    async with edge:
+        await edge.ready()
+        edge.send_signal(signal.SIGUSR2)
+        await edge.lines.wait("replaced", timeout_s=START_S)
+        assert ignored_by(edge.successors[-1]) == PYTHONS_OWN
+        assert await edge.wait(WITHIN_S) == 0
+        os.kill(edge.successors[-1], signal.SIGINT)
+        await edge.lines.wait("stopped", 2)
 
 
 async def test_a_unix_socket_stays_at_its_path_until_the_last_one_has_ended(fake: FakeModel, tmp_path: Path) -> None:

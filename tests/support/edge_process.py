@@ -43,6 +43,7 @@ class EdgeProcess:
             "XDG_STATE_HOME": str(directory),
             "XDG_RUNTIME_DIR": str(directory),
         }
+        self.prefix: list[str] = []  # words before the command
         self.lines = Lines()
 
     def configure(self, text: str) -> None:
@@ -51,7 +52,7 @@ class EdgeProcess:
 
     async def __aenter__(self) -> Self:
         self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "edge", "serve", "--config", self._config, *self._listen),
+            *(*self.prefix, sys.executable, "-m", "edge", "serve", "--config", self._config, *self._listen),
             env=self.environ,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
