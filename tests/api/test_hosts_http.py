@@ -6,7 +6,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 from fakes.model_server import FakeModel, chunk, end, head, sse_error
-from support.raw import CHAT, LIMIT_S, MESSAGES, Answer, RawClient, ask, parse
+from support.hanging import hang_limit
+from support.raw import CHAT, MESSAGES, Answer, RawClient, ask, parse
 from support.running import Running, Serve
 from support.shapes import assert_told, get, say, valid_body
 
@@ -172,7 +173,7 @@ async def test_a_unix_socket_serves_whatever_the_host_is(serve: Serve, tmp_path:
 async def test_a_unix_socket_needs_no_host_at_all(serve: Serve, tmp_path: Path) -> None:
     path = tmp_path / "edge.sock"
     await serve(server={"listen": [f"unix:{path}"]})
-    async with asyncio.timeout(LIMIT_S):
+    async with hang_limit():
         reader, writer = await asyncio.open_unix_connection(path)
         writer.write(b"GET /health HTTP/1.0\r\n\r\n")
         answer = parse(await reader.read())

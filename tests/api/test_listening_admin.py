@@ -1,9 +1,9 @@
 """Addresses of the operator's own: what is there and nowhere else, and who is asked for a key."""
 
-import asyncio
 from pathlib import Path
 
 from fakes.model_server import FakeModel, chat_token, chunk, gate, head
+from support.hanging import hang_limit
 from support.raw import CHAT, RawClient, ask, chat_body
 from support.running import Serve
 from support.shapes import assert_told, get
@@ -66,7 +66,7 @@ async def test_a_scraper_that_stays_does_not_hold_up_the_end(serve: Serve) -> No
     async with RawClient(edge.admin_port) as scraper:
         await scraper.get("/metrics")
         await scraper.answer()
-        async with asyncio.timeout(3):
+        async with hang_limit():
             await edge.edge.stop()
         assert await scraper.ending() == "eof"
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from fakes.model_server import DONE, FakeModel, chat_answer, chat_role, chat_token, chunk, end, gate, head, rst
 from support.faults import SURFACES, assert_cut, every_surface
-from support.raw import CHAT, LIMIT_S, RawClient, chat_body, dechunk
+from support.hanging import hang_limit
+from support.raw import CHAT, RawClient, chat_body, dechunk
 from support.running import Running, Serve
 from support.surfaces import SPOKEN, Spoken
 from support.tls import TlsClient, make_certificate
@@ -72,7 +73,7 @@ async def test_curl_fails_on_a_cut(serve: Serve, fake: FakeModel, certificate: d
         *("-H", "Content-Type: application/json", "-d", '{"model":"m","stream":true,"messages":[]}'),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    async with asyncio.timeout(LIMIT_S):
+    async with hang_limit():
         out, err = await process.communicate()
     assert b'"tok"' in out
     assert b"upstream_cut" in out
@@ -91,7 +92,7 @@ async def test_a_slow_reader_pauses_the_upstream_and_loses_nothing(
         written = await fake.requests[0].settled()
         assert written < len(tokens)
         received = bytearray(client.buffer)
-        async with asyncio.timeout(30):
+        async with hang_limit():
             while not received.endswith(b"\r\n0\r\n\r\n"):
                 data = await client.receive()
                 assert data, "cut"
@@ -123,7 +124,7 @@ async def test_a_reader_that_leaves_stops_the_model(serve: Serve, fake: FakeMode
         await client.post(CHAT, chat_body())
         await client.until(b'"tok"')
     assert (await edge.record())["outcome"] == "client_gone"
-    async with asyncio.timeout(LIMIT_S):
+    async with hang_limit():
         await fake.requests[0].left()
 
 

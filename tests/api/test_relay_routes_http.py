@@ -127,7 +127,7 @@ async def test_a_client_that_leaves_closes_the_connection(serve: Serve, fake: Fa
         await client.post(RERANK, JSON_ROUTES[RERANK])
         request = await fake.request(0)
         client.close()
-        await request.left(1.0)
+        await request.left()
     assert (await edge.record())["outcome"] == "client_gone"
 
 

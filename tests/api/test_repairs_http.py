@@ -1,6 +1,5 @@
 """Repairs as clients notice them: SDKs that choke on a server's faults do not, and lines are short enough to read."""
 
-import asyncio
 from typing import Any
 
 import aiohttp
@@ -19,7 +18,8 @@ from fakes.model_server import (
     end,
     head,
 )
-from support.raw import CHAT, LIMIT_S, ask, chat_body
+from support.hanging import hang_limit
+from support.raw import CHAT, ask, chat_body
 from support.running import Running, Serve
 
 TOO_LONG_FOR_AIOHTTP = 600_000  # its default bound on a line is twice a buffer of 64 or 256 KiB, by version
@@ -140,7 +140,7 @@ async def test_a_client_that_reads_by_lines_can_read_the_longest_text(
 
     async def read_lines() -> str:
         async with (
-            asyncio.timeout(LIMIT_S),
+            hang_limit(),
             aiohttp.ClientSession() as session,
             session.post(edge.url + CHAT, json=chat_body()) as response,
         ):

@@ -9,9 +9,9 @@ import orjson
 import pytest
 from fakes.model_server import FakeModel
 from support.cli import Done, Serving, run, serving
+from support.hanging import hang_limit
 from support.raw import CHAT, ask, chat_body
 
-FOLLOWS_S = 5.0  # a running Edge looks every second
 KEY = re.compile(r"edge-[0-9a-f]{12}-[0-9a-f]{48}\n")
 
 
@@ -43,7 +43,7 @@ def keys(tmp_path: Path) -> Keys:
 
 async def until(edge: Serving, key: str, status: int) -> None:
     """Ask until that is the answer."""
-    async with asyncio.timeout(FOLLOWS_S):
+    async with hang_limit():
         while (await ask(edge.port, CHAT, chat_body(stream=False), {"x-api-key": key})).status != status:
             await asyncio.sleep(0.05)
 

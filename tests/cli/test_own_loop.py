@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from fakes.model_server import DONE, FakeModel, chat_finish, chat_token, chunk, end, gate, head, rst
-from support.cli import WITHIN_S, run_code, serving
+from support.cli import run_code, serving
 from support.raw import CHAT, RawClient, ask, chat_body
 
 
@@ -36,7 +36,7 @@ async def test_answers_cuts_and_the_drain_are_the_same(fake: FakeModel, path: st
         fake.script(head(), chunk(chat_token("a")), gate("rest"), chunk(chat_finish() + DONE), end())
         async with RawClient(edge.port) as client:
             await client.post(CHAT, chat_body())
-            await client.until(b'"a"', WITHIN_S)
+            await client.until(b'"a"')
             edge.signal(signal.SIGTERM)
             await edge.line("draining")
             fake.open("rest")
@@ -52,6 +52,6 @@ async def test_a_reader_that_leaves_stops_the_model(fake: FakeModel, path: str) 
         await edge.line("upstream found")
         async with RawClient(edge.port) as client:
             await client.post(CHAT, chat_body())
-            await client.until(b'"a"', WITHIN_S)
+            await client.until(b'"a"')
         assert (await edge.line("exchange"))["outcome"] == "client_gone"
         assert (await edge.signalled(signal.SIGTERM)).status == 0

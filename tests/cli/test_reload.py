@@ -11,7 +11,8 @@ import msgspec
 import pytest
 from fakes.model_server import DONE, FakeModel, chat_finish, chat_role, chat_token, chunk, end, gate, head
 from support.cli import run
-from support.edge_process import START_S, EdgeProcess
+from support.edge_process import EdgeProcess
+from support.hanging import hang_limit
 from support.raw import CHAT, RawClient, ask, chat_body
 from support.running import Running, Serve, make_settings
 
@@ -106,7 +107,7 @@ async def test_an_upstream_comes_and_another_goes_under_a_running_stream(serve: 
             fake.open("rest")
             answer = await client.answer()
             assert (answer.clean, answer.events[-1]) == (True, DONE)
-        async with asyncio.timeout(5):
+        async with hang_limit():
             while fake.live:
                 await asyncio.sleep(0.01)  # the last connection goes with the next look
         (line,) = edge.lines.of("reloaded")

@@ -9,7 +9,7 @@ from pathlib import Path
 import orjson
 import pytest
 from fakes.model_server import DONE, FakeModel, chat_finish, chat_token, chunk, end, gate, head
-from support.cli import WITHIN_S, run, serving
+from support.cli import run, serving
 from support.raw import CHAT, RawClient, ask, chat_body
 from support.shapes import get
 from support.unprivileged import CAN_BE_PLAIN, PLAIN, take_away
@@ -44,7 +44,7 @@ async def test_running_streams_end_before_it_does(fake: FakeModel) -> None:
         await edge.line("upstream found")
         async with RawClient(edge.port) as client:
             await client.post(CHAT, chat_body())
-            await client.until(b'"a"', WITHIN_S)
+            await client.until(b'"a"')
             edge.signal(signal.SIGTERM)
             assert (await edge.line("draining"))["streams"] == 1
             fake.open("rest")
@@ -58,7 +58,7 @@ async def test_a_second_signal_ends_it_at_once(fake: FakeModel) -> None:
     async with serving(EDGE_UPSTREAM_URL=fake.url) as edge, RawClient(edge.port) as client:
         await edge.line("upstream found")
         await client.post(CHAT, chat_body())
-        await client.until(b'"a"', WITHIN_S)
+        await client.until(b'"a"')
         edge.signal(signal.SIGINT)
         await edge.line("draining")
         edge.signal(signal.SIGINT)

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from support.hanging import HANG_S, hang_limit
+
 from contract.session_store_contract import NOW
 from edge.store.base import (
     Ending,
@@ -19,7 +21,7 @@ from edge.store.base import (
 # (bounds, clock, hear), by keyword; each has a default
 Opened = Callable[..., Awaitable[StreamStore]]
 
-SOON_S = 10.0  # what has not happened by then does not happen
+SOON_S = HANG_S
 COMPLETE = Ending("complete", clean=True, at=NOW + 1)
 _numbers = itertools.count(1)
 
@@ -52,7 +54,7 @@ class Heard:
 
     async def anything(self) -> None:
         """Wait until it is told something that it was not when this was last awaited."""
-        async with asyncio.timeout(SOON_S):
+        async with hang_limit():
             await self.told.wait()
         self.told.clear()
 
@@ -69,7 +71,7 @@ async def ended(log: StreamLog, ending: Ending = COMPLETE, upstream: str | None 
     """End a stream; whether all of it is kept."""
     settled: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
     log.end(ending, upstream, reconnections, settled.set_result)
-    async with asyncio.timeout(SOON_S):
+    async with hang_limit():
         return await settled
 
 
@@ -105,7 +107,7 @@ async def state_of(store: StreamStore, stream_id: str) -> StreamState:
 
 async def seen(store: StreamStore, stream_id: str, last: int = 0) -> StreamState:
     """As ``find`` finds it, once that has gone so far; another process sees it a little later than its own."""
-    async with asyncio.timeout(SOON_S):
+    async with hang_limit():
         while (found := await store.find(stream_id)) is None or found.last < last:
             if found is None:
                 await asyncio.sleep(0.01)

@@ -8,6 +8,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from support.hanging import hang_limit
 
 from edge.policy.allowance import Allowance
 from edge.policy.keys import KeyRecord, make_key
@@ -112,7 +113,7 @@ class SharedKeyStoreContract:
 
 async def settled(store: KeyStore) -> object:
     """The mark, once it can be told."""
-    async with asyncio.timeout(5):
+    async with hang_limit():
         while (mark := await store.mark()) is None:
             await asyncio.sleep(0.01)
     return mark

@@ -6,11 +6,13 @@ In: pushes. Out: what came, in order. Must not: judge.
 import asyncio
 from collections.abc import Callable, Mapping
 
+from support.hanging import HANG_S, hang_limit
+
 from edge.errors import EdgeError
 from edge.policy.lifecycle import Happened
 from edge.protocol.batch import Batch
 
-LIMIT_S = 20.0  # what hangs fails its test; nothing is measured by it, and a busy machine takes 5 s for a flood
+LIMIT_S = HANG_S
 
 
 class Recorder:
@@ -61,7 +63,7 @@ class Recorder:
 
     async def until(self, reached: Callable[[], bool], timeout_s: float = LIMIT_S) -> None:
         """Wait until a push has made it so."""
-        async with asyncio.timeout(timeout_s):
+        async with hang_limit(timeout_s):
             while not reached():
                 self._changed.clear()
                 await self._changed.wait()

@@ -4,10 +4,10 @@ import asyncio
 from typing import Any
 
 import pytest
+from support.hanging import hang_limit
 
 from contract.kept_streams import (
     COMPLETE,
-    SOON_S,
     Heard,
     Opened,
     a_meta,
@@ -70,7 +70,7 @@ class SharedStreamStoreContract:
         meta = a_meta()
         log = owner.begin(meta)
         await seen(other, meta.id)
-        async with asyncio.timeout(SOON_S):
+        async with hang_limit():
             for last in range(3):
                 waiting = [asyncio.create_task(other.changed(meta.id, last, 600)) for _ in range(3)]
                 await asyncio.sleep(0.01)
@@ -90,7 +90,7 @@ class SharedStreamStoreContract:
         meta = a_meta()
         owner.begin(meta)
         await seen(other, meta.id)
-        async with asyncio.timeout(SOON_S):
+        async with hang_limit():
             await other.changed(meta.id, 0, 0.01)
 
     async def test_another_process_can_have_a_stream_stopped(self, opened: Opened) -> None:
@@ -137,7 +137,7 @@ class SharedStreamStoreContract:
         assert joined(await everything(other, meta.id)) == b"onetwo"
         listed = {each.meta.id: each.ending and each.ending.outcome for each in await other.streams("a", 10)}
         assert listed == {meta.id: "shutdown", done.id: "complete"}
-        async with asyncio.timeout(SOON_S):
+        async with hang_limit():
             await other.changed(meta.id, 2, 600)
         assert await other.forget(meta.id) is True
 

@@ -1,12 +1,10 @@
 """How long every stream store keeps a stream, and what is known of it afterwards: a part of ``StreamStoreContract``."""
 
-import asyncio
-
 import pytest
+from support.hanging import hang_limit
 
 from contract.kept_streams import (
     COMPLETE,
-    SOON_S,
     Opened,
     a_meta,
     assert_gone,
@@ -97,7 +95,7 @@ class StreamKeepingContract:
             assert ((await store.sizes()).streams, (await store.sizes()).stream_bytes) == (0, 0)
         assert await store.came_back(meta.id) == 0
         await store.stop(meta.id)
-        async with asyncio.timeout(SOON_S):
+        async with hang_limit():
             await store.changed(meta.id, 6, 600)
         await store.purge(NOW + 1000)
         assert (await state_of(store, meta.id)).gone

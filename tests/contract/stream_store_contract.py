@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.hanging import hang_limit
 
 from contract.kept_streams import (
     COMPLETE,
-    SOON_S,
     Opened,
     a_meta,
     ended,
@@ -201,7 +201,7 @@ class StreamStoreContract(StreamKeepingContract):
         store = await opened()
         meta = a_meta()
         log = store.begin(meta)
-        async with asyncio.timeout(SOON_S):
+        async with hang_limit():
             for last in range(3):
                 waiting = [asyncio.create_task(store.changed(meta.id, last, 600)) for _ in range(3)]
                 await asyncio.sleep(0)
@@ -220,7 +220,7 @@ class StreamStoreContract(StreamKeepingContract):
         meta = a_meta()
         log = store.begin(meta)
         log.append(b"e", 1)
-        async with asyncio.timeout(SOON_S):
+        async with hang_limit():
             await store.changed(meta.id, 0, 600)
             await ended(log)
             await store.changed(meta.id, 1, 600)
@@ -229,7 +229,7 @@ class StreamStoreContract(StreamKeepingContract):
         store = await opened()
         meta = a_meta()
         store.begin(meta)
-        async with asyncio.timeout(SOON_S):
+        async with hang_limit():
             await store.changed(meta.id, 0, 0.01)
             await store.changed("st_" + "0" * 32, 0, 0.01)
 
@@ -241,7 +241,7 @@ class StreamStoreContract(StreamKeepingContract):
         await asyncio.sleep(0)
         waiting[0].cancel()
         log.append(b"e", 1)
-        async with asyncio.timeout(SOON_S):
+        async with hang_limit():
             await waiting[1]
         assert waiting[0].cancelled()
 

@@ -30,8 +30,9 @@ from fakes.answers import models_body, short_answer
 from fakes.steps import *  # noqa: F403
 from fakes.steps import Step, json_answer, pause_reading, stream_answer, turns, whole
 from multidict import CIMultiDict
+from support.hanging import HANG_S, hang_limit
 
-LIMIT_S = 5.0  # everything a test waits for here happens at once, or never
+LIMIT_S = HANG_S
 _RECEIVE_BUFFER = 64 * 1024  # so that a server that does not read is felt by the sender early
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds
 
@@ -65,7 +66,7 @@ class Request:
     async def left(self, timeout_s: float = LIMIT_S) -> Left:
         """Wait until the connection is over: the peer's ``fin`` or ``reset``, or ``closed`` by the script."""
         self._connection.discard()
-        async with asyncio.timeout(timeout_s):
+        async with hang_limit(timeout_s):
             return await asyncio.shield(self._connection.left)
 
     async def settled(self, quiet_s: float = 0.3) -> int:
@@ -308,12 +309,12 @@ class FakeModel:
 
     async def reached(self, name: str, timeout_s: float = LIMIT_S) -> None:
         """Wait until a script has come to this gate."""
-        async with asyncio.timeout(timeout_s):
+        async with hang_limit(timeout_s):
             await self._gates[name][0].wait()
 
     async def request(self, index: int, timeout_s: float = LIMIT_S) -> Request:
         """Wait for the POST with this index."""
-        async with asyncio.timeout(timeout_s):
+        async with hang_limit(timeout_s):
             while len(self.requests) <= index:
                 self._arrived.clear()
                 await self._arrived.wait()

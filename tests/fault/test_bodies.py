@@ -19,11 +19,11 @@ from fakes.model_server import (
     stall,
 )
 from support.edge_process import EdgeProcess
+from support.hanging import hang_limit
 from support.raw import CHAT, EMBEDDINGS, MESSAGES, Answer, RawClient, ask, chat_body
 from support.running import Running, Serve
 from support.surfaces import SPOKEN
 
-AT_ONCE_S = 2.0
 ENDING = SPOKEN[0].ending
 BODY = orjson.dumps(chat_body(stream=False))
 
@@ -49,7 +49,7 @@ async def next_answer(client: RawClient) -> Answer:
 
 
 async def nothing_held(edge: Running) -> None:
-    async with asyncio.timeout(AT_ONCE_S):
+    async with hang_limit():
         while edge.edge.bodies.budget.used:
             await asyncio.sleep(0.005)
 
@@ -178,7 +178,7 @@ async def test_leaving_in_the_middle_of_a_body_leaves_nothing(serve: Serve, how:
     edge = await serve()
     async with RawClient(edge.port) as client:
         await client.post(CHAT, padded(size), {"Content-Length": str(size + 1)})
-        async with asyncio.timeout(AT_ONCE_S):
+        async with hang_limit():
             while not edge.edge.bodies.budget.used:
                 await asyncio.sleep(0.005)
         getattr(client, how)()
@@ -191,13 +191,13 @@ async def test_slow_headers_are_cut(serve: Serve, sent: bytes) -> None:
     edge = await serve(server={"keepalive_s": 0.3})
     async with RawClient(edge.port) as client:
         await client.send(sent)
-        assert await client.receive(AT_ONCE_S) == b""
+        assert await client.receive() == b""
 
 
 async def test_headers_that_trickle_in_are_cut_all_the_same(serve: Serve) -> None:
     edge = await serve(server={"keepalive_s": 0.3})
     async with RawClient(edge.port) as client:
-        ending = asyncio.create_task(client.receive(AT_ONCE_S))
+        ending = asyncio.create_task(client.receive())
         await client.send(b"GET /health HTTP/1.1\r\n")
         with suppress(ConnectionError):  # the cut may come while something is being sent
             while not ending.done():
@@ -212,7 +212,7 @@ async def test_an_idle_connection_is_closed(serve: Serve) -> None:
     async with RawClient(edge.port) as client:
         await client.get("/health")
         assert (await next_answer(client)).status == 200
-        assert await client.receive(AT_ONCE_S) == b""
+        assert await client.receive() == b""
 
 
 async def test_a_stream_is_no_idle_connection(serve: Serve, fake: FakeModel) -> None:
@@ -355,7 +355,7 @@ async def test_a_client_that_leaves_takes_its_pipelined_requests_along(serve: Se
         await client.send(post.replace(b'"stream":false', b'"stream":true ') + post * 5)
         await client.until(b"tok")
         client.reset()
-        await fake.requests[0].left(AT_ONCE_S)
+        await fake.requests[0].left()
         assert (await edge.record())["outcome"] == "client_gone"
     assert len(fake.requests) == 1
 

@@ -24,6 +24,7 @@ from fakes.model_server import (
     stall,
 )
 from fakes.steps import Step
+from support.hanging import hang_limit
 from support.raw import CHAT, RawClient, chat_body
 from support.running import Running, Serve
 from support.surfaces import SPOKEN
@@ -55,7 +56,7 @@ def server_of(edge: Running):
 
 
 async def nothing_under_way(edge: Running) -> None:
-    async with asyncio.timeout(3):
+    async with hang_limit():
         while len(edge.edge.registry) or server_of(edge).connections:
             await asyncio.sleep(0.002)
 
@@ -90,7 +91,7 @@ async def test_cancelled_after_any_number_of_turns(serve: Serve, fake: FakeModel
         fake._scripts.clear()
     assert_recorded_once_each(edge)
     for request in fake.requests if script in ENDLESS else ():
-        await request.left(2)
+        await request.left()
 
 
 async def test_clients_that_leave_at_random_moments(serve: Serve, fake: FakeModel) -> None:
@@ -118,14 +119,14 @@ async def test_clients_that_leave_at_random_moments(serve: Serve, fake: FakeMode
         fake.script(*SCRIPTS[rng.choice(list(SCRIPTS))])
     for start in range(0, ROUNDS, 30):
         visits = [visit(number) for number in range(start, start + 30)]
-        async with asyncio.timeout(10):
+        async with hang_limit():
             for left in await asyncio.gather(*visits, return_exceptions=True):
                 assert left is None or isinstance(left, OSError), left
     await nothing_under_way(edge)
     assert_recorded_once_each(edge)
     await edge.edge.stop()
     for request in fake.requests:
-        await request.left(2)
+        await request.left()
 
 
 async def test_a_stop_in_the_middle_of_everything(serve: Serve, fake: FakeModel) -> None:
@@ -143,7 +144,7 @@ async def test_a_stop_in_the_middle_of_everything(serve: Serve, fake: FakeModel)
     assert len(edge.records) == len(clients)
     assert_recorded_once_each(edge)
     for request in fake.requests:
-        await request.left(2)
+        await request.left()
 
 
 async def test_a_handler_that_is_cancelled_twice(serve: Serve, fake: FakeModel) -> None:

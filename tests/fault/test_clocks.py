@@ -109,7 +109,7 @@ async def test_the_first_token_takes_too_long(
     answer = await ask(edge.port, spoken.path, spoken.asked(stream=stream))
     assert_timed_out(spoken, answer, "first_token_timeout")
     await assert_recorded(edge, "first_token_timeout", 504)
-    await fake.requests[0].left(GONE_S)
+    await fake.requests[0].left()
 
 
 @every_surface
@@ -129,7 +129,7 @@ async def test_a_silence_between_tokens_is_too_long(
     error = assert_cut(spoken, answer)
     assert f"{LIMIT_S} s" in error["message"]
     await assert_recorded(edge, "upstream_stall", 200)
-    await fake.requests[0].left(GONE_S)
+    await fake.requests[0].left()
 
 
 @every_surface
@@ -187,7 +187,7 @@ async def test_a_silence_between_tokens_fails_a_whole_answer(serve: Serve, fake:
     answer = await ask(edge.port, spoken.path, spoken.asked(stream=False))
     assert_timed_out(spoken, answer, "upstream_stall")
     await assert_recorded(edge, "upstream_stall", 504)
-    await fake.requests[0].left(GONE_S)
+    await fake.requests[0].left()
 
 
 @every_surface
@@ -207,7 +207,7 @@ async def test_the_whole_takes_too_long(
     else:
         assert_timed_out(spoken, answer, "total_timeout", LONGER_S)
     await assert_recorded(edge, "total_timeout", answer.status)
-    await fake.requests[0].left(GONE_S)
+    await fake.requests[0].left()
 
 
 async def test_the_whole_includes_connecting(serve: Serve, fake: FakeModel) -> None:
@@ -224,7 +224,7 @@ async def test_a_clock_after_the_deadlines_commit_is_told_in_band(serve: Serve, 
     answer = await ask(edge.port, CHAT, chat_body())
     assert answer.events[0] == b": ping\n\n"
     assert assert_cut(CHAT_SPOKEN, answer)["code"] == "first_token_timeout"
-    await fake.requests[0].left(GONE_S)
+    await fake.requests[0].left()
 
 
 async def test_an_answer_that_is_not_streamed_has_the_first_tokens_clock(serve: Serve, fake: FakeModel) -> None:
@@ -232,14 +232,14 @@ async def test_an_answer_that_is_not_streamed_has_the_first_tokens_clock(serve: 
     edge = await serve(stream={"first_token_s": LIMIT_S})
     answer = await ask(edge.port, EMBEDDINGS, {"model": "m", "input": "hi"})
     assert_timed_out(CHAT_SPOKEN, answer, "first_token_timeout")
-    await fake.requests[0].left(GONE_S)
+    await fake.requests[0].left()
 
 
 async def test_an_error_body_that_never_ends_has_the_first_tokens_clock(serve: Serve, fake: FakeModel) -> None:
     fake.script(head(500, {"Content-Type": "application/json", "Transfer-Encoding": "chunked"}), chunk(b"{"), stall())
     edge = await serve(stream={"first_token_s": LIMIT_S})
     assert_timed_out(CHAT_SPOKEN, await ask(edge.port, CHAT, chat_body()), "first_token_timeout")
-    await fake.requests[0].left(GONE_S)
+    await fake.requests[0].left()
 
 
 async def test_clocks_start_anew_for_each_token(serve: Serve, fake: FakeModel) -> None:

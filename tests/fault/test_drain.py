@@ -12,6 +12,7 @@ from fakes.model_server import FakeModel, chat_role, chat_token, chunk, end, flo
 from support.dispositions import ignoring
 from support.edge_process import EdgeProcess
 from support.forms import TRANSCRIPTIONS, begin
+from support.hanging import hang_limit
 from support.raw import CHAT, RawClient, ask, chat_body
 from support.running import Running, Serve
 from support.surfaces import SPOKEN, Spoken
@@ -29,7 +30,7 @@ async def stopping(edge: Running):
         await edge.lines.wait("draining")
         yield task
     finally:
-        async with asyncio.timeout(5):
+        async with hang_limit():
             await task
 
 
@@ -92,7 +93,7 @@ async def test_a_stream_that_does_not_finish_is_told_and_reset(
     assert orjson.loads(last)
     (record,) = edge.records
     assert (record["outcome"], record["reader"], record["error"]) == ("shutdown", "finished", "shutting_down")
-    await fake.requests[0].left(2)
+    await fake.requests[0].left()
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
@@ -137,7 +138,7 @@ async def test_a_stream_that_nobody_reads_any_more_is_drained_or_ended(serve: Se
         pass
     (record,) = edge.records
     assert (record["outcome"], record["reader"]) == ("shutdown", "gone")
-    await fake.requests[0].left(2)
+    await fake.requests[0].left()
 
 
 async def test_a_request_whose_body_was_under_way_is_refused(serve: Serve, fake: FakeModel) -> None:
@@ -178,7 +179,7 @@ async def test_a_body_that_is_still_arriving_is_told_at_once(serve: Serve, fake:
 async def _connections(edge: Running, count: int) -> None:
     server = edge.edge.listener._runner.server
     assert server is not None
-    async with asyncio.timeout(2):
+    async with hang_limit():
         while sum(handler._current_request is not None for handler in server.connections) < count:
             await asyncio.sleep(0.005)
 
@@ -210,7 +211,7 @@ async def test_sigterm_lets_a_stream_finish_and_exits_with_0(fake: FakeModel, tm
                 await asyncio.open_connection("127.0.0.1", edge.port)
             fake.open("more")
             assert (await client.answer()).clean
-            assert await edge.wait(5) == 0
+            assert await edge.wait() == 0
     assert [line["outcome"] for line in edge.lines.of("exchange")] == ["complete"]
     assert edge.lines.of("stopped")
 
@@ -225,7 +226,7 @@ async def test_sigterm_ends_what_does_not_finish_and_exits_with_0(fake: FakeMode
             edge.send_signal(signal.SIGTERM)
             answer = await client.answer()
             assert (answer.ending, b"shutting down" in answer.body) == ("reset", True)
-            assert await edge.wait(5) == 0
+            assert await edge.wait() == 0
     assert [line["outcome"] for line in edge.lines.of("exchange")] == ["shutdown"]
 
 
@@ -243,7 +244,7 @@ async def test_a_second_signal_ends_at_once(fake: FakeModel, tmp_path: Path, num
             edge.send_signal(number)
             await edge.lines.wait("draining")
             edge.send_signal(number)
-            assert await edge.wait(2) == 128 + number
+            assert await edge.wait() == 128 + number
         await _gone(children)
 
 
@@ -255,7 +256,7 @@ async def test_the_process_that_parses_ends_with_edge(fake: FakeModel, tmp_path:
         children = edge.children()
         assert children
         edge.send_signal(signal.SIGTERM)
-        assert await edge.wait(5) == 0
+        assert await edge.wait() == 0
     await _gone(children)
 
 
@@ -297,7 +298,7 @@ async def test_no_signal_ends_the_process_that_parses_while_it_starts(
 
 
 async def _gone(pids: set[int]) -> None:
-    async with asyncio.timeout(3):
+    async with hang_limit():
         while any(_alive(pid) for pid in pids):
             await asyncio.sleep(0.01)
 

@@ -156,7 +156,7 @@ async def test_an_answer_over_the_bound_is_a_502_and_stops_the_model(
     answer = await ask(edge.port, CHAT, chat_body(stream=False))
     assert answer.status == 502
     assert "bytes" in str(error_of(answer)["message"])
-    await fake.requests[0].left(2)
+    await fake.requests[0].left()
     record = await edge.record()
     assert (record["outcome"], record["status"], record["error"]) == ("upstream_error", 502, "upstream_error")
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import orjson
 import pytest
 from fakes.model_server import FakeModel, chat_answer, chat_role, chat_token, chunk, end, flood, gate, head
+from support.hanging import hang_limit
 from support.raw import CHAT, RawClient, ask, chat_body
 from support.running import Serve
 from support.surfaces import SPOKEN
@@ -96,7 +97,7 @@ async def test_a_fast_stream_arrives_whole(serve: Serve, fake: FakeModel) -> Non
         await client.post(CHAT, chat_body(stream_options={"include_usage": True}))
         received = bytearray()
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(20):
+        async with hang_limit():
             while not received.endswith(b"\r\n0\r\n\r\n"):
                 received += await loop.sock_recv(client.sock, 1 << 18)
     record = await edge.record()
@@ -119,7 +120,7 @@ async def test_a_big_body_is_parsed_beside_the_loop(serve: Serve, fake: FakeMode
     for number in range(1, 4):  # a stop of ours would be there each time; the machine's own are not
         fake.script(*chat_answer())  # the fake would parse it on this very loop to find one
         async with watched() as lag:
-            answer = await ask(edge.port, CHAT, body, timeout_s=20)
+            answer = await ask(edge.port, CHAT, body)
         assert answer.status == 200
         assert len(fake.requests[number].body) > 0.9 * len(body)
         lags.append(lag.worst)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from fakes.model_server import FakeModel, chat_role, chat_token, chunk, end, flood, head
 from support.edge_process import EdgeProcess
+from support.hanging import hang_limit
 from support.raw import CHAT, RawClient, ask, chat_body, dechunk
 from support.running import Line, Running, Serve
 from support.surfaces import SPOKEN
@@ -30,7 +31,7 @@ def numbered(total: int) -> bytes:
 async def read_on(client: RawClient, timeout_s: float = 20.0) -> bytes:
     """Read to the last chunk; the body without its head and framing."""
     received = bytearray(client.buffer)
-    async with asyncio.timeout(timeout_s):
+    async with hang_limit(timeout_s):
         while not received.endswith(b"\r\n0\r\n\r\n"):
             data = await asyncio.get_running_loop().sock_recv(client.sock, 1 << 18)
             assert data, "cut"
@@ -88,7 +89,7 @@ async def test_the_model_finishes_ahead_of_a_reader_within_the_buffer(serve: Ser
         await client.post(CHAT, chat_body())
         await client.until(b"00000000")
         await fake.requests[0].left()
-        async with asyncio.timeout(2):
+        async with hang_limit():
             while edge.edge.fleet.members[0].active:
                 await asyncio.sleep(0.005)
         assert edge.records == []
@@ -103,7 +104,7 @@ async def test_a_reader_without_progress_is_cut(serve: Serve, fake: FakeModel) -
         await client.post(CHAT, chat_body())
         await client.until(b"tok")
         record = await edge.record()
-        await fake.requests[0].left(2)
+        await fake.requests[0].left()
         assert await client.ending() == "reset"
     assert (record["outcome"], record["reader"], record["status"]) == ("client_stall", "stalled", 200)
     assert 0.3 < record["client_blocked_s"] <= record["total_s"] < 3
@@ -182,7 +183,7 @@ async def test_clients_that_never_read_error_answers_do_not_stay(serve: Serve) -
 async def no_connections(edge: Running, timeout_s: float = 3.0) -> None:
     server = edge.edge.listener._runner.server
     assert server is not None
-    async with asyncio.timeout(timeout_s):
+    async with hang_limit(timeout_s):
         while server.connections:
             await asyncio.sleep(0.01)
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import orjson
 from fakes.model_server import DONE, FakeModel, chat_finish, chat_role, chat_token, chunk, end, gate, head
 from support.dispositions import PYTHONS_OWN, ignored_by, ignoring
-from support.edge_process import START_S, EdgeProcess
+from support.edge_process import EdgeProcess
+from support.hanging import hang_limit
 from support.raw import CHAT, COMPLETIONS, RawClient, ask, chat_body
 from support.running import Lines
 
 ROUNDS = 3
 STREAMS = 200
-WITHIN_S = 15.0
 PROMPT = {"model": "m", "prompt": "hi", "stream": True}
 # A parent that holds the socket, as systemd does: descriptor 3, and the id of the process that is started.
 HELD = (
@@ -35,7 +35,7 @@ async def flow(port: int) -> AsyncIterator[list[int]]:
 
     async def client() -> None:
         while not stop.is_set():
-            answer = await ask(port, COMPLETIONS, PROMPT, timeout_s=WITHIN_S)
+            answer = await ask(port, COMPLETIONS, PROMPT)
             assert (answer.status, answer.clean, answer.events[-1:]) == (200, True, [DONE]), answer
             served.append(answer.status)
 
@@ -56,13 +56,13 @@ async def begin(fake: FakeModel, port: int, count: int, gates: list[str]) -> lis
         fake.script(head(), chunk(chat_role() + chat_token("first")), *tokens, *rest, path=CHAT)
         await client.post(CHAT, chat_body())
     for client in clients:
-        await client.until(b"first", WITHIN_S)
+        await client.until(b"first")
     return clients
 
 
 async def finish(clients: list[RawClient]) -> None:
     for client in clients:
-        answer = await client.answer(WITHIN_S)
+        answer = await client.answer()
         assert (answer.status, answer.clean, answer.events[-1]) == (200, True, DONE)
         client.close()
 
@@ -76,10 +76,10 @@ async def test_three_upgrades_refuse_nobody_and_cut_nothing(fake: FakeModel, tmp
                 gates = [f"round-{later}" for later in range(turn, ROUNDS)] + ["rest"]
                 clients += await begin(fake, edge.port, STREAMS // (ROUNDS + 1), gates)
                 os.kill(edge.successors[-1] if turn else edge.process.pid, signal.SIGUSR2)
-                await edge.lines.wait("replaced", turn + 1, START_S)
+                await edge.lines.wait("replaced", turn + 1)
                 fake.open(f"round-{turn}")
                 for client in clients:
-                    await client.until(f"round-{turn}".encode(), WITHIN_S)
+                    await client.until(f"round-{turn}".encode())
                 before = len(served)
                 while len(served) < before + 10:
                     await asyncio.sleep(0.01)
@@ -87,8 +87,8 @@ async def test_three_upgrades_refuse_nobody_and_cut_nothing(fake: FakeModel, tmp
             assert len(clients) == STREAMS
             fake.open("rest")
             await finish(clients)
-            assert await edge.wait(WITHIN_S) == 0
-            await edge.lines.wait("stopped", ROUNDS, WITHIN_S)
+            assert await edge.wait() == 0
+            await edge.lines.wait("stopped", ROUNDS)
     assert {line["outcome"] for line in edge.lines.of("exchange")} == {"complete"}
     assert edge.lines.of("refused") == []
 
@@ -109,7 +109,7 @@ async def test_three_restarts_behind_a_held_socket_refuse_nobody_and_cut_nothing
                     await lines.wait("draining")
                     fake.open(f"rest-{turn}")
                     await finish(clients)
-                    async with asyncio.timeout(WITHIN_S):
+                    async with hang_limit():
                         assert await process.wait() == 0
                     process, lines = await running.enter_async_context(started(held, config))
             assert len(served) > ROUNDS
@@ -131,7 +131,7 @@ async def started(held: socket.socket, config: Path) -> AsyncIterator[tuple[asyn
 
     reading = asyncio.create_task(read())
     try:
-        await lines.wait("upstream found", timeout_s=START_S)
+        await lines.wait("upstream found")
         yield process, lines
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -146,12 +146,12 @@ async def test_one_that_cannot_start_leaves_the_old_one_serving_and_says_why(fak
         await edge.ready()
         edge.configure("[stream]\nheartbeat_s = -1\n")
         edge.send_signal(signal.SIGUSR2)
-        (line,) = await edge.lines.wait("upgrade failed", timeout_s=START_S)
+        (line,) = await edge.lines.wait("upgrade failed")
         assert "stream.heartbeat_s" in line["why"]
         answer = await ask(edge.port, CHAT, chat_body())
         assert (answer.status, answer.events[-1]) == (200, DONE)
         edge.send_signal(signal.SIGTERM)
-        assert await edge.wait(WITHIN_S) == 0
+        assert await edge.wait() == 0
     assert orjson.dumps(edge.lines.of("replaced")) == b"[]"
 
 
@@ -165,12 +165,12 @@ async def test_a_client_that_is_connected_is_served_once_more_and_sent_to_the_ne
             assert (await used.answer()).status == 200
             used.buffer = b""
             edge.send_signal(signal.SIGUSR2)
-            await edge.lines.wait("replaced", timeout_s=START_S)
+            await edge.lines.wait("replaced")
             for client in (used, fresh):
                 await client.post(CHAT, chat_body())
                 answer = await client.answer()
                 assert (answer.status, answer.headers["connection"], answer.events[-1]) == (200, "close", DONE)
-            assert await edge.wait(WITHIN_S) == 0
+            assert await edge.wait() == 0
         assert (await ask(edge.port, CHAT, chat_body())).status == 200
 
 
@@ -182,15 +182,15 @@ async def test_one_that_was_replaced_drains_when_the_service_is_stopped_however_
     async with EdgeProcess(tmp_path, fake.url) as edge, RawClient(edge.port) as client:
         await edge.ready()
         await client.post(CHAT, chat_body())
-        await client.until(b"first", WITHIN_S)
+        await client.until(b"first")
         edge.send_signal(signal.SIGUSR2)
-        await edge.lines.wait("replaced", timeout_s=START_S)
+        await edge.lines.wait("replaced")
         edge.send_signal(signal.SIGTERM)
-        await edge.lines.wait("draining", timeout_s=WITHIN_S)
+        await edge.lines.wait("draining")
         edge.send_signal(signal.SIGTERM)
         fake.open("rest")
         await finish([client])
-        assert await edge.wait(WITHIN_S) == 0
+        assert await edge.wait() == 0
 
 
 async def test_the_new_process_has_its_signals_however_the_old_one_was_started(fake: FakeModel, tmp_path: Path) -> None:
@@ -199,9 +199,9 @@ async def test_the_new_process_has_its_signals_however_the_old_one_was_started(f
     async with edge:
         await edge.ready()
         edge.send_signal(signal.SIGUSR2)
-        await edge.lines.wait("replaced", timeout_s=START_S)
+        await edge.lines.wait("replaced")
         assert ignored_by(edge.successors[-1]) == PYTHONS_OWN
-        assert await edge.wait(WITHIN_S) == 0
+        assert await edge.wait() == 0
         os.kill(edge.successors[-1], signal.SIGINT)
         await edge.lines.wait("stopped", 2)
 
@@ -211,8 +211,8 @@ async def test_a_unix_socket_stays_at_its_path_until_the_last_one_has_ended(fake
     async with EdgeProcess(tmp_path, fake.url, listen=f"unix:{path}") as edge:
         await edge.ready()
         edge.send_signal(signal.SIGUSR2)
-        await edge.lines.wait("replaced", timeout_s=START_S)
-        assert await edge.wait(WITHIN_S) == 0
+        await edge.lines.wait("replaced")
+        assert await edge.wait() == 0
         assert await answers(path)
         os.kill(edge.successors[-1], signal.SIGTERM)
         await edge.lines.wait("stopped", 2)
@@ -237,12 +237,12 @@ async def test_one_that_cannot_listen_takes_nothing_away_from_the_old_one(fake: 
             port = taken.getsockname()[1]
             edge.configure(f'server.listen = ["unix:{path}", "127.0.0.1:{port}"]\n{rest}')
             edge.send_signal(signal.SIGUSR2)
-            (line,) = await edge.lines.wait("upgrade failed", timeout_s=START_S)
+            (line,) = await edge.lines.wait("upgrade failed")
             assert f"cannot listen on 127.0.0.1:{port}" in line["why"]
         assert await answers(path)
         edge.configure(f'server.listen = ["unix:{path}", "127.0.0.1:0"]\n{rest}')
         edge.send_signal(signal.SIGUSR2)
-        await edge.lines.wait("replaced", timeout_s=START_S)
+        await edge.lines.wait("replaced")
         assert await answers(path)
         assert len(edge.lines.of("listening")[-1]["addresses"]) == 2
 
@@ -266,7 +266,7 @@ async def test_the_service_manager_follows_to_the_new_process(fake: FakeModel, t
 
 async def told(manager: socket.socket, word: bytes) -> bytes:
     """What comes next that begins with this word."""
-    async with asyncio.timeout(START_S):
+    async with hang_limit():
         while True:
             data = await asyncio.get_running_loop().sock_recv(manager, 4096)
             if data.startswith(word):

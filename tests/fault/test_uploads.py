@@ -104,9 +104,9 @@ async def test_a_client_that_leaves_in_the_middle_closes_the_connection(
         await fake.reached("head")
         fake.open("head")
         getattr(client, how)()
-        record = await edge.record(timeout_s=1.0)
+        record = await edge.record()
     assert (record["outcome"], record["reader"], record["status"]) == ("client_gone", "gone", 499)
-    await fake.requests[0].left(1.0)
+    await fake.requests[0].left()
 
 
 async def test_it_is_seen_to_leave_though_nothing_more_is_taken(serve: Serve, fake: FakeModel) -> None:
@@ -120,9 +120,9 @@ async def test_it_is_seen_to_leave_though_nothing_more_is_taken(serve: Serve, fa
         pouring.cancel()
         await asyncio.wait([pouring])
         client.reset()
-        record = await edge.record(timeout_s=2.0)
+        record = await edge.record()
     assert (record["outcome"], record["reader"]) == ("client_gone", "gone")
-    await fake.requests[0].left(1.0)
+    await fake.requests[0].left()
 
 
 async def test_an_answer_in_the_middle_of_the_upload_is_told(serve: Serve, fake: FakeModel) -> None:
@@ -173,7 +173,7 @@ async def test_a_large_upload_arrives_whole_through_a_server_that_waits(serve: S
         assert not pouring.done()
         fake.open("read")
         await pouring
-        assert (await client.answer(20)).json == TEXT
+        assert (await client.answer()).json == TEXT
     assert hashlib.sha256(fake.requests[0].body).digest() == hashlib.sha256(body).digest()
 
 
@@ -199,6 +199,6 @@ async def test_ten_uploads_whose_server_waits_cost_little_memory(fake: FakeModel
         assert not any(task.done() for task in pouring)
         fake.open("read")
         for client in clients:
-            assert (await client.answer(30)).json == TEXT
+            assert (await client.answer()).json == TEXT
         await asyncio.gather(*pouring)
     assert grown <= uploads * HELD, f"{grown / uploads / 1024:.0f} KiB for each upload"

@@ -9,9 +9,10 @@ from fakes.answers import chat_events
 from fakes.model_server import FakeModel
 from fakes.steps import chunk, end, gate, head
 from support.eventsource import parsed
+from support.hanging import hang_limit
 from support.raw import CHAT, RawClient, ask, chat_body
 from support.redis_server import RedisServer, redis_server
-from support.running import LIMIT_S, Running, Serve
+from support.running import Running, Serve
 from support.shapes import assert_told, get
 
 RESUME = {"x-edge-resume": "1"}
@@ -30,7 +31,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 async def up_again(edge: Running, stream: str) -> None:
     """Ask until the store answers."""
-    async with asyncio.timeout(3 * LIMIT_S):
+    async with hang_limit():
         while (await get(edge.port, f"/v1/streams/{stream}")).status == 503:
             await asyncio.sleep(0.05)
 
@@ -46,7 +47,7 @@ async def test_streams_go_on_without_it_and_are_there_when_it_is_back(
         await client.post(CHAT, chat_body(), RESUME)
         await client.until(b" two")
         stream = next(iter(first.edge.registry.streams))
-        async with asyncio.timeout(LIMIT_S):
+        async with hang_limit():
             while not (await get(second.port, "/v1/streams")).json["data"]:
                 await asyncio.sleep(0.01)
         getattr(server, fault)()
@@ -63,7 +64,7 @@ async def test_streams_go_on_without_it_and_are_there_when_it_is_back(
         server.start()
     else:
         server.resume()
-    await lines.wait("store back", 2, timeout_s=3 * LIMIT_S)
+    await lines.wait("store back", 2)
     assert len(lines.of("store down")) == 2, "once for each node"
     fresh = await ask(first.port, CHAT, chat_body(), RESUME)
     await up_again(second, fresh.headers["x-stream-id"])

@@ -43,7 +43,7 @@ async def test_after_a_kill_a_stream_is_there_as_far_as_it_was_written_and_says_
                     await follower.get(f"/v1/streams/{stream}")
                     await follower.until(b" two")
                     first.send_signal(signal.SIGKILL)
-                    answer = await follower.answer(timeout_s=30)
+                    answer = await follower.answer()
                 *whole, last = parsed(answer.body).events
                 assert [event.data for event in whole] == [
                     e.removeprefix(b"data: ").strip().decode() for e in EVENTS[:3]
@@ -63,7 +63,7 @@ async def test_after_an_upgrade_the_new_process_gives_the_streams_of_the_old_one
         async with RawClient(edge.port) as client:
             stream = await begun(client)
             edge.send_signal(signal.SIGUSR2)
-            await edge.lines.wait("replaced", timeout_s=20)
+            await edge.lines.wait("replaced")
             async with RawClient(edge.port) as follower:
                 await follower.get(f"/v1/streams/{stream}", {"Last-Event-ID": f"{stream}:2"})
                 await follower.until(b" two")
@@ -82,8 +82,8 @@ async def test_a_stop_says_so_to_whoever_comes_back_later(fake: FakeModel, store
         async with RawClient(edge.port) as client:
             stream = await begun(client)
             edge.send_signal(signal.SIGTERM)
-            answer = await client.answer(timeout_s=10)
-            await edge.wait(10)
+            answer = await client.answer()
+            await edge.wait()
     async with EdgeProcess(tmp_path, fake.url, store=store) as edge:
         again = await asyncio.wait_for(get(edge.port, f"/v1/streams/{stream}"), 5)
     assert (again.ending, again.body) == ("reset", answer.body)

@@ -7,9 +7,10 @@ from fakes.answers import chat_events
 from fakes.model_server import FakeModel
 from fakes.steps import chat_answer, chunk, end, gate, head, rst, stall
 from support.eventsource import Event, parsed
+from support.hanging import hang_limit
 from support.raw import CHAT, Answer, RawClient, ask, chat_body
 from support.resumed import KEYS, ONE, TWO
-from support.running import LIMIT_S, Running, Serve
+from support.running import Running, Serve
 from support.sessions import kept, said
 from support.shapes import assert_told, get
 
@@ -72,7 +73,7 @@ async def test_a_stream_can_be_stopped_at_any_node(serve: Serve, fake: FakeModel
         answer = await client.answer()
     assert (told.status, told.json["outcome"]) == (200, "stopped")
     assert (answer.ending, parsed(answer.body).events[-1].json["error"]["code"]) == ("reset", "stopped")
-    async with asyncio.timeout(LIMIT_S):
+    async with hang_limit():
         await fake.requests[0].left()
 
 
@@ -164,7 +165,7 @@ async def test_what_is_gone_is_gone_for_every_node_and_for_nobody_else(
     first, second = [await serve(store={**store, "keep_s": 1}, auth=KEYS) for _ in range(2)]
     stream = (await ask(first.port, CHAT, chat_body(), RESUME | ONE)).headers["x-stream-id"]
     path = f"/v1/streams/{stream}"
-    async with asyncio.timeout(LIMIT_S):
+    async with hang_limit():
         while (answer := await get(second.port, path, ONE)).status == 200:
             pass
         assert_told(answer, 410, CHAT, "stream_gone")

@@ -1,11 +1,11 @@
 """A real model behind surfaces that its server does not speak here: all of them translated from chat."""
 
-import asyncio
 from typing import Any
 
 import pytest
 from anthropic import AsyncAnthropic
-from support.llama import LONG, SLOW_S, generating, idle
+from support.hanging import HANG_S, hang_limit
+from support.llama import LONG, generating, idle
 from support.raw import RawClient
 from support.running import Running, Serve
 from support.sdk import AnthropicTo
@@ -26,7 +26,7 @@ async def edge(serve: Serve, llama: LlamaServer) -> Running:
 
 @pytest.fixture
 async def claude(edge: Running, anthropic_to: AnthropicTo) -> AsyncAnthropic:
-    return anthropic_to(edge, timeout=SLOW_S)
+    return anthropic_to(edge, timeout=HANG_S)
 
 
 async def test_messages_are_answered_through_chat(edge: Running, claude: AsyncAnthropic) -> None:
@@ -42,7 +42,7 @@ async def test_messages_are_answered_through_chat(edge: Running, claude: AsyncAn
     assert final.usage.output_tokens == whole.usage.output_tokens
     assert final.stop_reason in ("end_turn", "max_tokens")
     for number in range(2):
-        record = await edge.record(number, SLOW_S)
+        record = await edge.record(number)
         assert (record["surface"], record["outcome"], record["tokens_from"]) == ("messages", "complete", "reported")
 
 
@@ -55,16 +55,16 @@ async def test_a_messages_reader_that_leaves_stops_the_model(
             await generating(llama)
             break
     await idle(llama)
-    assert (await edge.record(0, SLOW_S))["outcome"] == "client_gone"
+    assert (await edge.record())["outcome"] == "client_gone"
 
 
 async def test_a_session_keeps_what_its_reader_did_not_wait_for(edge: Running, llama: LlamaServer) -> None:
-    async with asyncio.timeout(SLOW_S), RawClient(edge.port) as client:
+    async with hang_limit(), RawClient(edge.port) as client:
         await client.post(SESSION, {"message": LONG, "session_id": "s"})
-        await client.until(b'"chunk_index":4', SLOW_S)
+        await client.until(b'"chunk_index":4')
     await idle(llama)
-    await edge.record(0, SLOW_S)
-    async with asyncio.timeout(SLOW_S), RawClient(edge.port) as client:
+    await edge.record()
+    async with hang_limit(), RawClient(edge.port) as client:
         await client.get("/v1/sessions/s")
         asked, answered = (await client.answer()).json["turns"]
     assert (asked["role"], asked["content"]) == ("user", LONG)

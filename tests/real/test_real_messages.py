@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from support.llama import SLOW_S, idle
+from support.hanging import HANG_S
+from support.llama import idle
 from support.running import Serve
 from support.sdk import AnthropicTo, OpenAITo
 
@@ -22,8 +23,8 @@ ASK: Any = {
 async def test_messages_over_chat_say_what_the_servers_own_messages_do(
     serve: Serve, llama: LlamaServer, anthropic_to: AnthropicTo
 ) -> None:
-    own = anthropic_to(await serve(llama.url), timeout=SLOW_S)
-    translated = anthropic_to(await serve(llama.url, upstream={"surfaces": ["chat"]}), timeout=SLOW_S)
+    own = anthropic_to(await serve(llama.url), timeout=HANG_S)
+    translated = anthropic_to(await serve(llama.url, upstream={"surfaces": ["chat"]}), timeout=HANG_S)
     expected = await own.messages.create(**ASK)
     whole = await translated.messages.create(**ASK)
     async with translated.messages.stream(**ASK) as stream:
@@ -38,8 +39,8 @@ async def test_messages_over_chat_say_what_the_servers_own_messages_do(
 async def test_chat_over_messages_says_what_the_servers_own_chat_does(
     serve: Serve, llama: LlamaServer, openai_to: OpenAITo
 ) -> None:
-    own = openai_to(await serve(llama.url), timeout=SLOW_S)
-    translated = openai_to(await serve(llama.url, upstream={"surfaces": ["messages"]}), timeout=SLOW_S)
+    own = openai_to(await serve(llama.url), timeout=HANG_S)
+    translated = openai_to(await serve(llama.url, upstream={"surfaces": ["messages"]}), timeout=HANG_S)
     expected = (await own.chat.completions.create(**ASK)).choices[0]
     whole = (await translated.chat.completions.create(**ASK)).choices[0]
     chunks = [chunk async for chunk in await translated.chat.completions.create(**ASK, stream=True)]

@@ -13,8 +13,6 @@ from support.faults import payload
 from support.llama import (
     FIXED,
     LONG,
-    SLOW_S,
-    STOPS_S,
     direct,
     generating,
     idle,
@@ -73,7 +71,7 @@ async def asking(edge: Running, path: str, body: dict[str, Any], **options: Any)
 async def both(llama: LlamaServer, edge: Running, path: str, body: dict[str, Any]) -> tuple[Answer, Answer]:
     """The server's answer, with its prompt cache warm, and the answer through Edge."""
     await direct(llama, path, body)
-    return await direct(llama, path, body), await ask(edge.port, path, body, timeout_s=SLOW_S)
+    return await direct(llama, path, body), await ask(edge.port, path, body)
 
 
 # --- its own bytes -------------------------------------------------------------------------------------------------
@@ -98,7 +96,7 @@ async def test_an_answer_that_is_no_stream_equals_the_servers_own(serve: Serve, 
 async def test_a_usage_chunk_that_was_not_asked_for_is_all_that_is_missing(serve: Serve, llama: LlamaServer) -> None:
     edge = await serve(llama.url)
     theirs = await direct(llama, CHAT, SHORT[CHAT])
-    ours = await ask(edge.port, CHAT, {**SHORT[CHAT], "stream_options": None}, timeout_s=SLOW_S)
+    ours = await ask(edge.port, CHAT, {**SHORT[CHAT], "stream_options": None})
     kept = b"".join(event for event in theirs.events if b'"choices":[]' not in event)
     assert len(kept) < len(theirs.body)
     assert steady(ours.body) == steady(kept)
@@ -114,7 +112,7 @@ async def test_a_prompt_that_is_too_long_is_refused_in_the_servers_words(
     text = "one two three " * 800
     body = {**SHORT[path], "stream": stream}
     body |= {"prompt": text} if path == COMPLETIONS else {"messages": [{"role": "user", "content": text}]}
-    answer = await ask((await serve(llama.url)).port, path, body, timeout_s=SLOW_S)
+    answer = await ask((await serve(llama.url)).port, path, body)
     assert answer.status == 400
     assert "exceeds the available context size (2048 tokens)" in answer.json["error"]["message"]
 
@@ -132,7 +130,7 @@ async def test_the_model_stops_when_the_reader_leaves(
     async with asking(edge, path, {**ENDLESS[path], "stream": stream}) as client:
         await generating(llama)
         client.reset() if leave == "reset" else client.close()
-    await idle(llama, STOPS_S)
+    await idle(llama)
     assert await is_still(llama)
     assert 0 < await predicted(llama) - before < 1000
     assert (await edge.record())["outcome"] == "client_gone"
@@ -151,7 +149,7 @@ async def test_the_model_stops_when_the_reader_leaves_during_prefill(
     ):
         await prefilling(llama)
     assert (await edge.record())["outcome"] == "client_gone"
-    await idle(llama, SLOW_S)
+    await idle(llama)
     assert await is_still(llama)
     assert await predicted(llama) - before < 10
 
@@ -164,7 +162,7 @@ async def test_a_reader_that_leaves_the_queue_never_gets_a_slot(serve: Serve, mo
             await edge.lines.wait("start", 2)
         assert (await edge.record())["outcome"] == "client_gone"
     await edge.record(1)
-    await idle(mortal, STOPS_S)
+    await idle(mortal)
     assert await is_still(mortal)
 
 
@@ -174,7 +172,7 @@ async def test_a_reader_that_leaves_the_queue_never_gets_a_slot(serve: Serve, mo
 async def test_more_readers_than_slots_all_get_their_answer(serve: Serve, llama: LlamaServer) -> None:
     edge = await serve(llama.url)
     asked = [{**SHORT[CHAT], "stream": stream, "seed": seed} for seed, stream in enumerate((True, False, True, False))]
-    answers = await asyncio.gather(*(ask(edge.port, CHAT, body, timeout_s=SLOW_S) for body in asked))
+    answers = await asyncio.gather(*(ask(edge.port, CHAT, body) for body in asked))
     assert [(answer.status, answer.clean) for answer in answers] == [(200, True)] * 4
     assert [answers[n].json["usage"]["completion_tokens"] for n in (1, 3)] == [8, 8]
     assert [answers[n].events[-1] for n in (0, 2)] == [b"data: [DONE]\n\n"] * 2
@@ -183,9 +181,9 @@ async def test_more_readers_than_slots_all_get_their_answer(serve: Serve, llama:
 async def test_a_reader_that_stalls_does_not_hold_up_another(serve: Serve, llama: LlamaServer) -> None:
     edge = await serve(llama.url)
     async with asking(edge, CHAT, {**SHORT[CHAT], "max_tokens": 60}, receive_buffer=4096) as stalled:
-        other = await ask(edge.port, CHAT, SHORT[CHAT], timeout_s=SLOW_S)
+        other = await ask(edge.port, CHAT, SHORT[CHAT])
         assert other.events[-1] == b"data: [DONE]\n\n"
-        late = await stalled.answer(SLOW_S)
+        late = await stalled.answer()
     assert late.clean
     assert late.events[-1] == b"data: [DONE]\n\n"
 
@@ -200,7 +198,7 @@ async def test_a_server_that_is_killed_in_mid_answer_is_told_and_then_not_used(
     async with asking(edge, CHAT, {**ENDLESS[CHAT], "stream": True}) as stream:
         await stream.until(b'"content":"')
         os.kill(mortal.pid, signal.SIGKILL)
-        answer = await stream.answer(SLOW_S)
+        answer = await stream.answer()
     assert (answer.status, answer.clean, answer.ending) == (200, False, "reset")
     assert b'"code":"upstream_cut"' in answer.events[-1]
     assert (await edge.record())["outcome"] == "upstream_cut"
@@ -217,7 +215,7 @@ async def test_a_server_that_hangs_before_the_first_token_is_a_timeout(serve: Se
     """And what it would have answered is not computed when it wakes up."""
     edge = await serve(mortal.url, stream={"first_token_s": 0.3})
     os.kill(mortal.pid, signal.SIGSTOP)
-    answer = await ask(edge.port, CHAT, {**ENDLESS[CHAT], "stream": True}, timeout_s=SLOW_S)
+    answer = await ask(edge.port, CHAT, {**ENDLESS[CHAT], "stream": True})
     assert (answer.status, answer.json["error"]["code"]) == (504, "first_token_timeout")
     os.kill(mortal.pid, signal.SIGCONT)
     await settled(mortal)
@@ -229,7 +227,7 @@ async def test_a_server_that_hangs_in_mid_answer_is_a_stall(serve: Serve, mortal
     async with asking(edge, CHAT, {**ENDLESS[CHAT], "stream": True}) as stream:
         await stream.until(b'"content":"')
         os.kill(mortal.pid, signal.SIGSTOP)
-        answer = await stream.answer(SLOW_S)
+        answer = await stream.answer()
     assert (answer.clean, answer.ending) == (False, "reset")
     assert b'"code":"upstream_stall"' in answer.events[-1]
     os.kill(mortal.pid, signal.SIGCONT)
@@ -265,7 +263,7 @@ async def test_a_server_is_found_on_its_port_named_and_used(llama: LlamaServer) 
     try:
         (found,) = edge.lines.of("upstream found")
         assert (found["upstream"], found["kind"], found["models"]) == (f"llama.cpp-{port}", "llama.cpp", [MODEL_NAME])
-        answer = await ask(edge.port, CHAT, SHORT[CHAT], timeout_s=SLOW_S)
+        answer = await ask(edge.port, CHAT, SHORT[CHAT])
         assert answer.headers["x-edge-upstream"] == f"llama.cpp-{port}"
         assert answer.events[-1] == b"data: [DONE]\n\n"
     finally:

@@ -5,7 +5,8 @@ from typing import Any
 import orjson
 import pytest
 from ollama import AsyncClient
-from support.llama import FIXED, LONG, SLOW_S, direct, generating, idle
+from support.hanging import HANG_S
+from support.llama import FIXED, LONG, direct, generating, idle
 from support.raw import CHAT, COMPLETIONS
 from support.running import Serve
 from support.sdk import OllamaTo
@@ -25,7 +26,7 @@ SCHEMA: Any = {
 
 @pytest.fixture
 async def client(serve: Serve, llama: LlamaServer, ollama_to: OllamaTo) -> AsyncClient:
-    return ollama_to(await serve(llama.url), timeout=SLOW_S)
+    return ollama_to(await serve(llama.url), timeout=HANG_S)
 
 
 async def test_a_chat_is_what_the_server_says_itself(client: AsyncClient, llama: LlamaServer) -> None:

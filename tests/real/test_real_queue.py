@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 
 import pytest
-from support.llama import FIXED, LONG, SLOW_S, generating, idle, is_still
+from support.llama import FIXED, LONG, generating, idle, is_still
 from support.raw import CHAT, RawClient, ask
 from support.running import Serve
 from support.slots import queues, taken, until_taken
@@ -25,7 +25,7 @@ async def test_one_that_floods_takes_nothing_from_the_other_two(serve: Serve, ll
 
     async def ask_on(key: str, count: int) -> None:
         for _ in range(count):
-            answer = await ask(edge.port, CHAT, {**SHORT, "stream": False}, {"x-api-key": key}, timeout_s=3 * SLOW_S)
+            answer = await ask(edge.port, CHAT, {**SHORT, "stream": False}, {"x-api-key": key})
             assert answer.status == 200
 
     floods = [asyncio.create_task(ask_on("flood", 10)) for _ in range(FLOOD)]
@@ -45,7 +45,7 @@ async def test_one_that_floods_takes_nothing_from_the_other_two(serve: Serve, ll
     assert list(served.values()) == [EACH, EACH]
     assert EACH / 2 <= had <= 2 * EACH + 2, "a third is its share, and nobody's slot was kept free"
     await until_taken(edge, 0, 0, 0)
-    await idle(llama, SLOW_S)
+    await idle(llama)
 
 
 async def test_the_next_has_the_slot_when_the_model_has_stopped(serve: Serve, mortal: LlamaServer) -> None:
@@ -57,10 +57,10 @@ async def test_the_next_has_the_slot_when_the_model_has_stopped(serve: Serve, mo
         await edge.lines.wait("start", 2)
         assert taken(edge) == (1, 0, 1)
         leaves.close()
-        assert (await waits.answer(SLOW_S)).clean
+        assert (await waits.answer()).clean
     await until_taken(edge, 0, 0, 0)
     (queue,) = queues(edge)
     assert queue.slots.grants == 2
     assert queue.totals(0.0).zombie_s > 0, "the server had to prove that it was idle"
-    await idle(mortal, SLOW_S)
+    await idle(mortal)
     assert await is_still(mortal)

@@ -11,7 +11,8 @@ import pytest
 from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 from pydantic import BaseModel
-from support.llama import LONG, SLOW_S, generating, idle, is_still
+from support.hanging import HANG_S
+from support.llama import LONG, generating, idle, is_still
 from support.running import Serve
 from support.sdk import AnthropicTo, OpenAITo
 
@@ -40,12 +41,12 @@ class Colour(BaseModel):
 
 @pytest.fixture
 async def chat(serve: Serve, llama: LlamaServer, openai_to: OpenAITo) -> AsyncOpenAI:
-    return openai_to(await serve(llama.url), timeout=SLOW_S)
+    return openai_to(await serve(llama.url), timeout=HANG_S)
 
 
 @pytest.fixture
 async def claude(serve: Serve, llama: LlamaServer, anthropic_to: AnthropicTo) -> AsyncAnthropic:
-    return anthropic_to(await serve(llama.url), timeout=SLOW_S)
+    return anthropic_to(await serve(llama.url), timeout=HANG_S)
 
 
 async def test_streamed_helped_and_whole_chats_say_the_same(chat: AsyncOpenAI) -> None:
@@ -197,9 +198,9 @@ async def test_a_server_that_is_killed_in_mid_answer_is_an_error(
     serve: Serve, mortal: LlamaServer, openai_to: OpenAITo, anthropic_to: AnthropicTo
 ) -> None:
     edge = await serve(mortal.url)
-    stream = await openai_to(edge, timeout=SLOW_S).chat.completions.create(**ENDLESS, stream=True)
+    stream = await openai_to(edge, timeout=HANG_S).chat.completions.create(**ENDLESS, stream=True)
     whole = asyncio.create_task(
-        anthropic_to(edge, timeout=SLOW_S).messages.create(
+        anthropic_to(edge, timeout=HANG_S).messages.create(
             **{**ASK, "max_tokens": 2000, "messages": ENDLESS["messages"]}
         )
     )

@@ -50,7 +50,7 @@ async def test_a_slot_that_was_cut_is_granted_again_when_the_model_has_stopped(l
             slot.release(time.monotonic(), draining=True)
             watching = watch._task
             assert watching is not None
-            await client.until(b"data: ", SLOW_S)
+            await client.until(b"data: ")
             assert told.at is None, "the model is still at it"
             client.reset()
         await watching

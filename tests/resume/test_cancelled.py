@@ -10,6 +10,7 @@ from random import Random
 import pytest
 from fakes.model_server import FakeModel, chunk, end, flood, gate, stall
 from fakes.steps import Step
+from support.hanging import hang_limit
 from support.raw import RawClient
 from support.resumed import CHAT_CASE, NATIVE, RESUME, Case, ended, finished, left, opened, readers, resumed
 from support.running import Running, Serve
@@ -129,7 +130,7 @@ async def test_readers_that_come_and_go_at_random_moments(serve: Serve, fake: Fa
     visitors = Visitors(edge, fake)
     for start in range(0, ROUNDS, 30):
         visits = map(visitors.visit, range(start, start + 30))
-        async with asyncio.timeout(10):
+        async with hang_limit():
             for gone in await asyncio.gather(*visits, return_exceptions=True):
                 assert gone is None or isinstance(gone, OSError), gone
     await edge.wait(lambda: not edge.edge.registry)

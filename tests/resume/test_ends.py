@@ -6,7 +6,7 @@ import orjson
 import pytest
 from fakes.model_server import FakeModel, chunk, end, fin, gate, json_answer, rst, stall
 from support.eventsource import parsed
-from support.faults import ERROR_EVENT, GONE_S, assert_gone
+from support.faults import ERROR_EVENT, assert_gone
 from support.raw import CHAT, Answer, RawClient, ask, chat_body
 from support.resumed import (
     CHAT_CASE,
@@ -154,7 +154,7 @@ async def test_a_stop_ends_it_for_all_readers_and_for_the_model(serve: Serve, fa
     assert stopped.json.keys() == FIELDS
     events = assert_failed(case, whole, "stopped")
     assert rest.body == b"".join(events[1:])
-    await fake.requests[0].left(GONE_S)
+    await fake.requests[0].left()
     assert (await edge.record())["outcome"] == "stopped"
     again = await stop(edge, stream)
     assert (again.status, again.json["outcome"], again.json["last"]) == (200, "stopped", len(events))

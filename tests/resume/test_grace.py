@@ -4,7 +4,7 @@ import pytest
 from fakes.model_server import FakeModel, chat_answer, gate, stall
 from prometheus_client.parser import text_string_to_metric_families
 from support.eventsource import parsed
-from support.faults import GONE_S, assert_gone
+from support.faults import assert_gone
 from support.raw import CHAT, RawClient, ask
 from support.resumed import (
     CHAT_CASE,
@@ -50,7 +50,7 @@ async def test_if_nobody_comes_back_the_model_is_stopped(serve: Serve, fake: Fak
     async with RawClient(edge.port) as client:
         stream = await opened(edge, case, client)
         getattr(client, how)()
-        await fake.requests[0].left(GONE_S)
+        await fake.requests[0].left()
         record = await edge.record()
     assert (record["outcome"], record["reader"], record["reconnections"]) == ("client_gone", "gone", 0)
     answer = await resumed(edge, stream)
@@ -72,7 +72,7 @@ async def test_the_grace_begins_when_the_last_of_them_has_left(serve: Serve, fak
             swept = edge.edge.ticker._handle
             await edge.wait(lambda swept=swept: edge.edge.ticker._handle is not swept)
         assert generation.outcome is None
-    await fake.requests[0].left(GONE_S)
+    await fake.requests[0].left()
     assert (await edge.record())["reconnections"] == 1
 
 
@@ -141,7 +141,7 @@ async def test_an_answer_in_one_piece_is_stopped_at_once_whatever_the_grace(serv
     async with RawClient(edge.port) as client:
         await client.post(CHAT, {**CHAT_CASE.body, "stream": False}, RESUME)
         await fake.request(0)
-    await fake.requests[0].left(GONE_S)
+    await fake.requests[0].left()
     assert (await edge.record())["outcome"] == "client_gone"
 
 
@@ -162,7 +162,7 @@ async def test_without_resume_leaving_is_stopping(serve: Serve, fake: FakeModel)
     edge = await serve()
     async with RawClient(edge.port) as client:
         await opened(edge, CHAT_CASE, client, {})
-    await fake.requests[0].left(GONE_S)
+    await fake.requests[0].left()
     assert (await edge.record())["outcome"] == "client_gone"
 
 
@@ -237,7 +237,7 @@ async def test_a_new_message_does_not_wait_for_what_nobody_reads(serve: Serve, f
         (stream,) = edge.edge.registry.streams
     await readers(edge, stream, 0)
     assert text_of(await said(edge, "second")) == "Hello there"
-    await fake.requests[0].left(GONE_S)
+    await fake.requests[0].left()
     assert asked(fake) == [("user", "first"), ("assistant", "tok"), ("user", "second")]
     await settled(edge)
     assert [turn.get("partial", False) for turn in await kept(edge)] == [False, True, False, False]
@@ -255,7 +255,7 @@ async def test_nor_does_one_that_waits_already(serve: Serve, fake: FakeModel) ->
             await second.post(STREAM, {"message": "second"})
             await edge.wait(lambda: edge.edge.sessions.wanted(("anonymous", "default")))
         assert text_of(await second.answer()) == "Hello there"
-    await fake.requests[0].left(GONE_S)
+    await fake.requests[0].left()
     assert len(asked(fake)) == 3
 
 

@@ -3,6 +3,7 @@
 import asyncio
 
 from fakes.model_server import FakeModel, chat_token, chunk, end, flood, gate
+from support.hanging import hang_limit
 from support.raw import Answer, RawClient, parse
 from support.resumed import CHAT_CASE, RESUME, bare, ended, opened, pieces, readers, resumed, sequences
 from support.running import Running, Serve
@@ -21,7 +22,7 @@ async def all_of(client: RawClient) -> Answer:
     """A long answer to its end; ``RawClient.answer`` looks at all of it again with each read."""
     got = bytearray(client.buffer)
     loop = asyncio.get_running_loop()
-    async with asyncio.timeout(20):
+    async with hang_limit():
         while not got.endswith(b"\r\n0\r\n\r\n"):
             data = await loop.sock_recv(client.sock, 1 << 18)
             assert data

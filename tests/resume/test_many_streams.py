@@ -66,10 +66,10 @@ async def test_a_thousand_streams_are_resumed_at_once(serve: Serve, fake: FakeMo
         began = time.monotonic()
         for client, stream in zip(clients, streams, strict=True):
             await client.get(f"/v1/streams/{stream}?starting_after=1")
-        await asyncio.gather(*(client.until(b"first of", timeout_s=20) for client in clients))
+        await asyncio.gather(*(client.until(b"first of") for client in clients))
         replayed = time.monotonic()
         fake.open("more")
-        answers = await asyncio.gather(*(client.answer(timeout_s=20) for client in clients))
+        answers = await asyncio.gather(*(client.answer() for client in clients))
         print(f"\n{THOUSAND} resumed in {replayed - began:.2f} s, ended {time.monotonic() - replayed:.2f} s later")  # noqa: T201 - shown by pytest -s
     for answer in answers:
         assert answer.clean
@@ -79,7 +79,7 @@ async def test_a_thousand_streams_are_resumed_at_once(serve: Serve, fake: FakeMo
         assert len(words) == 2
     numbers = {answer.body.partition(b"first of ")[2].partition(b";")[0] for answer in answers}
     assert len(numbers) == THOUSAND
-    await edge.lines.wait("exchange", THOUSAND, 20)
+    await edge.lines.wait("exchange", THOUSAND)
     assert {(record["outcome"], record["reconnections"]) for record in edge.records} == {("complete", 1)}
     assert len(fake.requests) == THOUSAND
 

@@ -29,6 +29,7 @@ from fakes.model_server import (
     stream_answer,
 )
 from pydantic import BaseModel
+from support.hanging import HANG_S
 from support.running import Serve
 from support.sdk import BEATING, AnthropicTo, heartbeats
 
@@ -241,7 +242,7 @@ async def test_a_stream_that_is_left_early_stops_the_model(
     async with anthropic_to(edge).messages.stream(**ASK) as stream:
         async for _ in stream.text_stream:
             break
-    assert await fake.requests[0].left(2.0) in ("fin", "reset")
+    assert await fake.requests[0].left() in ("fin", "reset")
     assert (await edge.record())["outcome"] == "client_gone"
 
 
@@ -249,7 +250,7 @@ async def test_the_synchronous_client_works_as_well(serve: Serve) -> None:
     edge = await serve()
 
     def use() -> list[str]:
-        with anthropic.Anthropic(base_url=edge.url, api_key="dummy", max_retries=0, timeout=5) as client:
+        with anthropic.Anthropic(base_url=edge.url, api_key="dummy", max_retries=0, timeout=HANG_S) as client:
             message = client.messages.create(**ASK).content[0]
             with client.messages.stream(**ASK) as stream:
                 return [getattr(message, "text", ""), stream.get_final_text()]

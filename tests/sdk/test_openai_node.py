@@ -23,11 +23,11 @@ from fakes.model_server import (
     sse_error,
     stream_answer,
 )
+from support.hanging import hang_limit
 from support.running import Serve
 
 SCRIPTS = Path(__file__).parent / "node"
 PACKAGE = "openai@6"
-LIMIT_S = 60.0
 INSTALL_S = 120.0
 CALLS = [["weather", {"city": "Łódź"}], ["weather", {"city": "東京"}]]
 
@@ -69,7 +69,7 @@ async def day(url: str, cache: Path, name: str) -> Any:
         *_npm()[:1], str(script), env=_environment(BASE_URL=f"{url}/v1"),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    async with asyncio.timeout(LIMIT_S):
+    async with hang_limit():
         out, err = await process.communicate()
     assert process.returncode == 0, err.decode()
     return orjson.loads(out)

@@ -24,6 +24,7 @@ from fakes.model_server import (
 )
 from openai import AsyncOpenAI, pydantic_function_tool
 from pydantic import BaseModel
+from support.hanging import HANG_S
 from support.responses import CHAT, OLLAMA
 from support.running import Serve
 from support.sdk import BEATING, OpenAITo, heartbeats
@@ -198,7 +199,7 @@ async def test_a_large_request_keeps_its_tools_names(serve: Serve, fake: FakeMod
     function = {"name": "apply_patch", "arguments": '{"input":"*** Begin"}'}
     call = chat_delta({"tool_calls": [{"index": 0, "id": "call_a", "type": "function", "function": function}]})
     fake.script(*stream_answer([chat_role(), call, chat_finish("tool_calls"), DONE]))
-    client = openai_to(await serve(upstream=CHAT), timeout=30)
+    client = openai_to(await serve(upstream=CHAT), timeout=HANG_S)
     url = "data:image/png;base64," + "A" * 2_000_000
     seen: Any = [{"role": "user", "content": [{"type": "input_image", "image_url": url, "detail": "auto"}]}]
     response = await client.responses.create(model="m", input=seen, tools=[PATCH])

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support.cli import WITHIN_S, Done, Serving
+from support.cli import Done, Serving
+from support.hanging import hang_limit
 
 # The mounts are in a namespace of the container's own, and end with it. What is mounted below the root stays writable.
 _ENTER = """
@@ -96,7 +97,7 @@ async def _run(argv: list[str]) -> Done:
         *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     try:
-        async with asyncio.timeout(WITHIN_S):
+        async with hang_limit():
             out, err = await process.communicate()
     finally:
         await _end(process)

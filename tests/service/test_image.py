@@ -12,7 +12,6 @@ from typing import NoReturn
 import pytest
 from service.container import Image, ended, started
 from service.image import BASE, LOCKED, REPOSITORY, TAG, Buildah, Failed, need_tools, run
-from support.cli import WITHIN_S
 from support.raw import CHAT, RawClient, ask, chat_body
 
 KEY = "canary-key-of-a-client"
@@ -147,9 +146,9 @@ async def test_a_stream_that_runs_at_sigterm_ends_first(image: Image, state: Pat
         await container.line("upstream found")
         async with RawClient(container.port) as client:
             await client.post(CHAT, chat_body(model="lorem", max_tokens=30), HEADERS)
-            await client.until(b'"content"', WITHIN_S)
+            await client.until(b'"content"')
             container.signal(signal.SIGTERM)
             assert (await container.line("draining"))["streams"] == 1
-            answer = await client.answer(WITHIN_S)
+            answer = await client.answer()
         assert (answer.clean, answer.events[-1]) == (True, b"data: [DONE]\n\n")
         assert (await container.ended()).status == 0

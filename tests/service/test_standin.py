@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.cli import environment
 from support.debian import Absent, need
+from support.hanging import hang_limit
 from support.notified import Ear
 from support.shapes import get
 
@@ -53,7 +54,7 @@ async def test_the_first_connection_starts_it_and_is_answered(
     port: int, activated: tuple[asyncio.subprocess.Process, Ear]
 ) -> None:
     process, ear = activated
-    async with asyncio.timeout(20):
+    async with hang_limit():
         while not await _listens(port):
             await asyncio.sleep(0.02)
     assert (await ear.next("READY"))["STATUS"] == "0 streams; upstreams: none yet"

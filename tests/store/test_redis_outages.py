@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from contract.kept_streams import COMPLETE, Heard, a_meta, ended, everything, finished, joined, state_of
+from support.hanging import hang_limit
 from support.redis_server import RedisServer, redis_server, until, vanish
 from support.running import no_tasks_left
 
@@ -254,7 +255,7 @@ async def test_whose_connections_are_cut_connects_again(server: RedisServer, hea
         await recovered(heard, times)
     waiting = asyncio.create_task(store.changed(meta.id, 2, 600))
     log.append(b"e", 1)
-    async with asyncio.timeout(10):
+    async with hang_limit():
         await waiting
     assert await ended(log) is True
     assert joined(await everything(store, meta.id)) == b"eee"

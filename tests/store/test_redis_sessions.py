@@ -10,6 +10,7 @@ import orjson
 import pytest
 from contract.kept_streams import Heard
 from contract.session_store_contract import Opened, SessionStoreContract, SharedSessionStoreContract, said, told
+from support.hanging import hang_limit
 from support.redis_server import RedisServer, redis_server, until, vanish
 
 from edge.settings import Sessions
@@ -79,7 +80,7 @@ async def test_an_outage_is_told_and_claims_are_given_up_after_it(tmp_path: Path
         await one.yield_up("a", "s")
         server.start()
         await until(lambda: len(heard.recoveries) >= 1)
-        async with asyncio.timeout(10):
+        async with hang_limit():
             while True:
                 try:
                     if await other.claim("a", "s"):

@@ -9,6 +9,7 @@ import pytest
 from contract.counter_store_contract import NOON, CounterStoreContract, Opened, demand, settled
 from contract.kept_streams import SOON_S, Heard
 from contract.session_store_contract import Clock
+from support.hanging import hang_limit
 from support.sqlite import some_counters
 
 from edge.policy.counters import Account, Used
@@ -135,7 +136,7 @@ async def test_it_is_written_by_itself(stores: list[SqliteCounters], tmp_path: P
     await store.open()
     store.end(await store.take(demand(1)), Spent(1, 2))
     reader = connect(path)
-    async with asyncio.timeout(20):
+    async with hang_limit():
         while not read_usage(reader, "2026-11-28"):
             await asyncio.sleep(0.05)
     reader.close()

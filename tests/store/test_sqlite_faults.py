@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from contract.kept_streams import (
     COMPLETE,
-    SOON_S,
     Heard,
     a_meta,
     ended,
@@ -25,6 +24,7 @@ from contract.kept_streams import (
     state_of,
 )
 from contract.session_store_contract import NOW, Clock, contents, said, told
+from support.hanging import hang_limit
 from support.sqlite import a_file, renew, some_streams
 
 from edge.settings import Sessions, Settings, Store
@@ -153,7 +153,7 @@ async def test_a_lock_that_is_held_too_long_is_an_outage_told_once(tmp_path: Pat
     assert (len(hear.failures), store.statistics().up) == (1, False)
     other.execute("ROLLBACK")
     other.close()
-    async with asyncio.timeout(SOON_S):
+    async with hang_limit():
         while not hear.recoveries:
             await hear.anything()
     live.append(b"three", 1)
@@ -250,7 +250,7 @@ async def test_a_full_disk_is_an_outage_until_there_is_room(small_disk: Path) ->
     filler = small_disk / "filler"
     fill(filler)
     settled: list[bool] = []
-    async with asyncio.timeout(SOON_S):
+    async with hang_limit():
         while not hear.failures:
             log = store.begin(a_meta())
             log.append(os.urandom(100_000), 1)
@@ -264,7 +264,7 @@ async def test_a_full_disk_is_an_outage_until_there_is_room(small_disk: Path) ->
     assert await ended(store.begin(a_meta())) is False
     assert hear.recoveries == []
     filler.unlink()
-    async with asyncio.timeout(SOON_S):
+    async with hang_limit():
         while not hear.recoveries:
             await hear.anything()
     live.append(b"three", 1)
@@ -305,7 +305,7 @@ async def test_what_ended_first_goes_when_all_is_over_the_bound(tmp_path: Path) 
     live = store.begin(meta := a_meta())
     live.append(b"x" * 10_000, 1)
     streams = [await finished(store, a_meta(), b"x" * 10_000, at=NOW + number) for number in range(20)]
-    async with asyncio.timeout(SOON_S):
+    async with hang_limit():
         while (await store.sizes()).stream_bytes > 100_000:
             await finished(store, a_meta(), b"e", at=NOW + 50)
     gone = [await is_gone(store, stream) for stream in streams]

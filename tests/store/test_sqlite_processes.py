@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from contract.kept_streams import SOON_S, a_meta, everything, finished, joined, seen
 from contract.session_store_contract import Clock
+from support.hanging import hang_limit
 from support.sqlite import some_streams
 from support.sqlite_process import event
 
@@ -45,7 +46,7 @@ async def started(tmp_path: Path) -> AsyncIterator[Started]:
 
 async def line(child: Child) -> str:
     assert child.stdout is not None
-    async with asyncio.timeout(SOON_S):
+    async with hang_limit():
         return (await child.stdout.readline()).decode()
 
 
@@ -88,7 +89,7 @@ async def test_a_killed_one_is_followed_up_to_its_end(tmp_path: Path, started: S
     waiting = asyncio.create_task(store.changed(stream, last, 600))
     await asyncio.sleep(0)
     clock.now = time.time() + LEASE_S + 1
-    async with asyncio.timeout(SOON_S):
+    async with hang_limit():
         await waiting
     assert (await seen(store, stream)).ending is not None
     assert joined(await everything(store, stream)) == expected(last)

@@ -21,8 +21,9 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-START_S = 60.0
-REPORT_S = 60.0
+from support.hanging import HANG_S, hang_limit
+
+START_S = REPORT_S = HANG_S
 _STOP_S = 5.0
 _INSTALL_S = 600
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -120,7 +121,7 @@ class Pages:
 
     async def report(self) -> Any:
         """The next thing that a page says."""
-        async with asyncio.timeout(REPORT_S):
+        async with hang_limit():
             told = await self._reports.get()
         assert "bug" not in told, told
         return told

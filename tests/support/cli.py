@@ -18,7 +18,9 @@ from typing import Any
 
 import orjson
 
-WITHIN_S = 20.0  # a hung process fails its test; nothing is measured by it
+from support.hanging import HANG_S, hang_limit
+
+WITHIN_S = HANG_S
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ async def _python(*args: str, by: Sequence[str] = (), **variables: str) -> Done:
         env=environment(**variables), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
-        async with asyncio.timeout(WITHIN_S):
+        async with hang_limit():
             out, err = await process.communicate()
     finally:
         await _end(process)
@@ -95,7 +97,7 @@ class Serving:
         """Its next log line of this event."""
         stream = self._process.stderr
         assert stream is not None
-        async with asyncio.timeout(WITHIN_S):
+        async with hang_limit():
             while line := (await stream.readline()).decode():
                 self.log += line
                 if (told := orjson.loads(line))["event"] == event:
@@ -117,7 +119,7 @@ class Serving:
 
     async def ended(self) -> Done:
         """Wait for its end; with everything that it has logged."""
-        async with asyncio.timeout(WITHIN_S):
+        async with hang_limit():
             _, err = await self._process.communicate()
         return Done(self._process.returncode or 0, "", self.log + err.decode())
 

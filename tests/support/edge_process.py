@@ -12,9 +12,10 @@ from typing import Any, Self
 
 import orjson
 
+from support.hanging import HANG_S, hang_limit
 from support.running import Lines
 
-START_S = 15.0
+START_S = HANG_S
 
 
 class EdgeProcess:
@@ -60,7 +61,7 @@ class EdgeProcess:
         )
         self._reading = asyncio.create_task(self._read())
         try:
-            listening = (await self.lines.wait("listening", timeout_s=START_S))[0]
+            listening = (await self.lines.wait("listening"))[0]
         except BaseException:
             await self.__aexit__()
             raise
@@ -81,14 +82,14 @@ class EdgeProcess:
 
     async def ready(self) -> None:
         """Wait until its upstream has been found."""
-        await self.lines.wait("upstream found", timeout_s=START_S)
+        await self.lines.wait("upstream found")
 
     def send_signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    async def wait(self, timeout_s: float) -> int:
+    async def wait(self, timeout_s: float = HANG_S) -> int:
         """Its exit status."""
-        async with asyncio.timeout(timeout_s):
+        async with hang_limit(timeout_s):
             return await self.process.wait()
 
     def memory(self) -> int:

@@ -25,12 +25,13 @@ from fakes.model_server import (
     sse_error,
 )
 
+from support.hanging import HANG_S, hang_limit
 from support.raw import CHAT, COMPLETIONS, MESSAGES, RESPONSES, Answer, RawClient, ask
 from support.running import Running
 from support.surfaces import SPOKEN, Spoken
 
 SURFACES = {"surfaces": ["chat", "completions", "responses", "messages", "embeddings", "count_tokens"]}
-GONE_S = 2.0  # an upstream connection is closed at once; the rest is for a busy machine
+GONE_S = HANG_S
 
 every_surface = pytest.mark.parametrize("spoken", SPOKEN, ids=str)
 streamed_or_not = pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
@@ -147,7 +148,7 @@ async def assert_silent(edge: Running, client: RawClient) -> None:
 async def assert_gone(fake: FakeModel) -> None:
     """No request of Edge's is left at the model server."""
     for request in fake.requests:
-        await request.left(GONE_S)
+        await request.left()
 
 
 def believe_up(edge: Running) -> None:
@@ -175,6 +176,6 @@ def hole(port: int) -> Iterator[None]:
 async def beats(edge: Running, count: int) -> None:
     """Wait until Edge has sent its one reader so many heartbeats."""
     (exchange,) = edge.edge.registry
-    async with asyncio.timeout(GONE_S):
+    async with hang_limit():
         while exchange.reader.heartbeats < count:
             await asyncio.sleep(0.005)

@@ -11,10 +11,10 @@ from typing import Any
 import orjson
 
 from edge.cli.llama_server import MODEL_NAME, LlamaServer
+from support.hanging import HANG_S, hang_limit
 from support.raw import Answer, RawClient, ask
 
-STOPS_S = 2.0  # a generation that nobody wants ends in about 20 ms; the rest is for a busy machine
-SLOW_S = 60.0  # whatever takes a model's time takes it on a busy machine too: no threshold, only an end
+SLOW_S = HANG_S
 _POLL_S = 0.02
 # The same text each time, and no help from what was asked before.
 FIXED: dict[str, Any] = {"model": MODEL_NAME, "temperature": 0, "seed": 7, "cache_prompt": False}
@@ -40,7 +40,7 @@ def steady(body: bytes) -> bytes:
 
 async def direct(llama: LlamaServer, path: str, body: dict[str, Any]) -> Answer:
     """The server's own answer."""
-    return await ask(port_of(llama), path, body, timeout_s=SLOW_S)
+    return await ask(port_of(llama), path, body)
 
 
 async def generating(llama: LlamaServer) -> None:
@@ -53,7 +53,7 @@ async def prefilling(llama: LlamaServer) -> None:
     await _until(llama, lambda slots: any(slot["is_processing"] and not _decoded(slot) for slot in slots), SLOW_S)
 
 
-async def idle(llama: LlamaServer, within_s: float = STOPS_S) -> None:
+async def idle(llama: LlamaServer, within_s: float = SLOW_S) -> None:
     """Wait until no slot works on anything."""
     await _until(llama, lambda slots: not any(slot["is_processing"] for slot in slots), within_s)
 
@@ -72,7 +72,7 @@ async def is_still(llama: LlamaServer) -> bool:
 
 async def settled(llama: LlamaServer) -> None:
     """Wait until it computes nothing any more, whatever it had still to find out before."""
-    async with asyncio.timeout(SLOW_S):
+    async with hang_limit():
         while not await is_still(llama):
             pass
 
@@ -80,7 +80,7 @@ async def settled(llama: LlamaServer) -> None:
 async def _get(llama: LlamaServer, path: str) -> bytes:
     async with RawClient(port_of(llama)) as client:
         await client.get(path)
-        return (await client.answer(SLOW_S)).body
+        return (await client.answer()).body
 
 
 async def _metric(llama: LlamaServer, name: str) -> int:

@@ -13,7 +13,8 @@ from typing import Any
 
 from edge.policy.keys import KeyRecord, make_key
 from edge.store.sqlite_keys import SqliteKeys
-from support.running import LIMIT_S, Running
+from support.hanging import hang_limit
+from support.running import Running
 from support.sqlite import some_keys
 
 
@@ -48,6 +49,6 @@ class MadeKeys:
 async def learnt(edge: Running, count: int, live: int | None = None) -> None:
     """Wait until a running Edge knows so many keys, of which so many let somebody in."""
     ring = edge.edge.callers._ring
-    async with asyncio.timeout(LIMIT_S):
+    async with hang_limit():
         while ring.keys is None or len(ring.keys) != count or live not in (None, ring.keys.live(time.time())):
             await asyncio.sleep(0.01)

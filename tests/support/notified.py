@@ -10,7 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-WITHIN_S = 20.0
+from support.hanging import HANG_S, hang_limit
+
+WITHIN_S = HANG_S
 
 
 class Ear:
@@ -35,7 +37,7 @@ class Ear:
 
     async def next(self, name: str, within_s: float = WITHIN_S) -> dict[str, str]:
         """The next datagram with this assignment; those before it are passed over."""
-        async with asyncio.timeout(within_s):
+        async with hang_limit(within_s):
             while name not in await self._hear():
                 pass
         return self.heard[-1]

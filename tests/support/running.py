@@ -11,8 +11,9 @@ import orjson
 from edge.app import Edge
 from edge.settings import Settings
 from edge.telemetry import log
+from support.hanging import HANG_S, hang_limit
 
-LIMIT_S = 5.0  # everything a test waits for happens at once, or never
+LIMIT_S = HANG_S  # everything a test waits for happens, or never
 
 Line = dict[str, Any]
 
@@ -36,7 +37,7 @@ class Lines(io.TextIOBase):
 
     async def wait(self, event: str, count: int = 1, timeout_s: float = LIMIT_S) -> list[Line]:
         """Wait until there are ``count`` lines of this event."""
-        async with asyncio.timeout(timeout_s):
+        async with hang_limit(timeout_s):
             while len(self.of(event)) < count:
                 self._changed.clear()
                 await self._changed.wait()
@@ -72,7 +73,7 @@ class Running:
 
     async def wait(self, happened: Callable[[], bool], timeout_s: float = LIMIT_S) -> None:
         """Wait for what no line tells of."""
-        async with asyncio.timeout(timeout_s):
+        async with hang_limit(timeout_s):
             while not happened():
                 await asyncio.sleep(0.002)
 
@@ -135,5 +136,5 @@ async def no_tasks_left(before: set[asyncio.Task[Any]]) -> None:
         if not left:
             return
         await asyncio.sleep(0)
-    async with asyncio.timeout(LIMIT_S):
+    async with hang_limit():
         await asyncio.wait(left)

@@ -14,6 +14,7 @@ from fakes.steps import Step, Wire
 from ollama import AsyncClient
 from openai import AsyncOpenAI
 
+from support.hanging import hang_limit
 from support.running import LIMIT_S, Running, Serve
 
 OpenAITo = Callable[..., AsyncOpenAI]
@@ -72,7 +73,7 @@ def heartbeats(edge: Running, count: int = 2) -> Step:
     async def run(_: Wire) -> None:
         (exchange,) = edge.edge.registry
         goal = exchange.reader.heartbeats + count
-        async with asyncio.timeout(LIMIT_S):
+        async with hang_limit():
             while exchange.reader.heartbeats < goal:
                 await asyncio.sleep(0.01)
 

@@ -11,8 +11,9 @@ from fakes.model_server import FakeModel, Step, chat_finish, chat_role, chat_tok
 
 from edge.policy.lanes import Lane
 from edge.policy.queue import Queue
+from support.hanging import hang_limit
 from support.raw import CHAT, RawClient, chat_body
-from support.running import LIMIT_S, Running
+from support.running import Running
 
 ONE: dict[str, Any] = {"upstream": {"max_concurrency": 1}, "queue": {"drain_s": 0}}
 REST = chat_token(" end") + chat_finish() + b"data: [DONE]\n\n"
@@ -41,7 +42,7 @@ def taken(edge: Running) -> tuple[int, int, int]:
 
 async def until_taken(edge: Running, busy: int, draining: int, waiting: int) -> None:
     """Wait until they stand so."""
-    async with asyncio.timeout(LIMIT_S):
+    async with hang_limit():
         while taken(edge) != (busy, draining, waiting):
             await asyncio.sleep(0.001)
 

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import pytest
 
+from support.hanging import hang_limit
 from support.raw import LIMIT_S, RawClient
 
 
@@ -67,7 +68,7 @@ class TlsClient(RawClient):
         return self
 
     async def _shake(self) -> None:
-        async with asyncio.timeout(LIMIT_S):
+        async with hang_limit():
             while True:
                 try:
                     self.tls.do_handshake()
@@ -85,12 +86,12 @@ class TlsClient(RawClient):
 
     async def send(self, data: bytes) -> None:
         self.tls.write(data)
-        async with asyncio.timeout(LIMIT_S):
+        async with hang_limit():
             await self._flush()
 
     async def receive(self, timeout_s: float = LIMIT_S) -> bytes:
         """As a plain client: empty at the end, whether with a farewell or not."""
-        async with asyncio.timeout(timeout_s):
+        async with hang_limit(timeout_s):
             while True:
                 try:
                     data = self.tls.read(65536)

@@ -20,6 +20,7 @@ from lookalikes import (
     sglang,
     vllm,
 )
+from support.hanging import hang_limit
 
 from edge.protocol.surface import OLLAMA, Surface
 from edge.settings import Upstream
@@ -139,7 +140,7 @@ async def test_a_huge_body_is_not_read_to_its_end():
         finally:
             writer.close()
 
-    async with raw_server(flood) as url, asyncio.timeout(5):
+    async with raw_server(flood) as url, hang_limit():
         found = await look_at(url)
         await left.wait()
     assert (found.kind, found.up) == (Kind.OTHER, False)

@@ -6,6 +6,7 @@ import time
 import orjson
 import pytest
 from lookalikes import Log, Lookalike, Way, edge, fleet_of, free_port, listing, llama_cpp, ollama, vllm
+from support.hanging import hang_limit
 
 from edge.policy.lanes import Claim
 from edge.policy.refusal import Refusal, Why
@@ -230,7 +231,7 @@ async def test_looking_goes_on_in_the_background():
         fleet = Fleet(settings, Way, log=Log().logger)
         try:
             await fleet.start()
-            async with asyncio.timeout(5):
+            async with hang_limit():
                 for _ in range(3):
                     await looks.get()
         finally:

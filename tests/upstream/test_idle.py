@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import orjson
 import pytest
 from lookalikes import Lookalike, llama_cpp, ollama, vllm
+from support.hanging import hang_limit
 
 from edge.policy.admission import Admission
 from edge.policy.lanes import Claim
@@ -21,8 +22,6 @@ from edge.upstream.pool import Pool
 from edge.upstream.queues import MemberQueues, rules_of
 from edge.upstream.servers import Found, Kind, identify
 from edge.upstream.working import busy_slots, listed_slots, running_requests, total_slots
-
-LIMIT_S = 5.0
 
 
 def slots(*processing: bool) -> list[dict]:
@@ -68,7 +67,7 @@ def taken(queue: Queue) -> Slot:
 
 
 async def free(queue: Queue) -> None:
-    async with asyncio.timeout(LIMIT_S):
+    async with hang_limit():
         while queue.slots.taken:
             await asyncio.sleep(0.005)
 
@@ -160,13 +159,13 @@ class TestTheWatch:
             taken(queue).release(time.monotonic(), draining=True)
             told = Told()
             assert isinstance(queue_wait(queue, told), Waiting)
-            async with asyncio.timeout(LIMIT_S):
+            async with hang_limit():
                 while server.asked.count("/slots") < 3:
                     await server.called.wait()
                     server.called.clear()
             assert not told.called.is_set(), "it was seen at work all the while"
             server.routes["/slots"] = slots(False)
-            async with asyncio.timeout(LIMIT_S):
+            async with hang_limit():
                 await told.called.wait()
             assert queue.slots.draining == 0
 
@@ -178,7 +177,7 @@ class TestTheWatch:
             for _ in range(2):
                 taken(queue).release(time.monotonic(), draining=True)
                 await free(queue)
-                async with asyncio.timeout(LIMIT_S):
+                async with hang_limit():
                     await asyncio.wait([watch._task])
             assert server.asked == ["/slots", "/slots"]
 
@@ -187,7 +186,7 @@ class TestTheWatch:
             server.routes["/metrics"] = 'vllm:num_requests_running{engine="0"} 1.0\n'
             first, second = taken(queue), taken(queue)
             second.release(time.monotonic(), draining=True)
-            async with asyncio.timeout(LIMIT_S):
+            async with hang_limit():
                 while queue.slots.draining:
                     await asyncio.sleep(0.005)
             assert queue.slots.busy == 1

@@ -8,6 +8,7 @@ import pytest
 from contract.recorder import Recorder, turns
 from contract.upstream_contract import Opened, UpstreamContract
 from fakes.model_server import FakeModel
+from support.hanging import hang_limit
 
 from edge.settings import Upstream as UpstreamSettings
 from edge.upstream.base import Upstream
@@ -32,12 +33,12 @@ class TestRelay(UpstreamContract):
     async def test_it_is_connected_only_when_tls_stands(self, opened: Opened, fake: FakeModel, sink: Recorder) -> None:
         """A handshake that hangs is connecting: it has the clock of connecting, and can be aborted."""
         source = opened(fake.url.replace("http:", "https:")).open(self.call(), sink)
-        async with asyncio.timeout(2.0):
+        async with hang_limit():
             while not fake.live:
                 await asyncio.sleep(0)
         await turns()
         assert sink.calls == []
         source.abort()
-        async with asyncio.timeout(2.0):
+        async with hang_limit():
             await asyncio.shield(fake.connections[0].left)
         assert sink.calls == []

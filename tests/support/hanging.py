@@ -1,0 +1,67 @@
+"""The one way to wait in a test: with a limit that is there against hanging alone, and that tells who waited for what.
+
+In: what is waited for. Out: it has come; or, after two minutes, every thread's and every task's stack, and a failure.
+Must not: measure anything. A machine may be as busy as it likes; what a test proves it proves by the order of events.
+"""
+
+import asyncio
+import faulthandler
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+HANG_S = 120.0
+_POLL_S = 0.005
+
+
+def dump() -> None:
+    """Show what every thread, and every task of this one's loop, is waiting for."""
+    stream = sys.__stderr__  # pytest's own may be no file; xdist shows this one too
+    assert stream is not None
+    faulthandler.dump_traceback(stream, all_threads=True)
+    try:
+        tasks = asyncio.all_tasks()
+    except RuntimeError:  # no loop runs here
+        return
+    for task in tasks:
+        task.print_stack(limit=12, file=stream)
+    stream.flush()
+
+
+@asynccontextmanager
+async def hang_limit(limit_s: float = HANG_S) -> AsyncIterator[None]:
+    """What is inside the block takes as long as it takes; after the limit it hangs.
+
+    Raises:
+        TimeoutError: It hung. The stacks are on stderr.
+    """
+    loop = asyncio.get_running_loop()
+    told = loop.call_later(max(limit_s - 0.1, 0), dump)  # before the block's own stack is unwound
+    try:
+        async with asyncio.timeout(limit_s):
+            yield
+    finally:
+        told.cancel()
+
+
+async def until(true: Callable[[], Any], limit_s: float = HANG_S, poll_s: float = _POLL_S) -> None:
+    """Wait for what no event tells of."""
+    async with hang_limit(limit_s):
+        while not true():
+            await asyncio.sleep(poll_s)
+
+
+def until_blocking(true: Callable[[], Any], limit_s: float = HANG_S, poll_s: float = _POLL_S) -> None:
+    """The same where no loop runs.
+
+    Raises:
+        TimeoutError: It has not happened. The stacks are on stderr.
+    """
+    end = time.monotonic() + limit_s
+    while not true():
+        if time.monotonic() > end:
+            dump()
+            raise TimeoutError(f"not within {limit_s:g} s")
+        time.sleep(poll_s)
