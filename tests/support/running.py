@@ -2,8 +2,10 @@
 
 import asyncio
 import io
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
+from weakref import WeakSet
 
 import msgspec
 import orjson
@@ -100,6 +102,37 @@ class Running:
         assert bugs == []
 
 
+class Clock:
+    """What every Edge of a test reads the time from: the real one, and what a test has let pass besides."""
+
+    def __init__(self) -> None:
+        self._passed = 0.0
+        self.edges: WeakSet[Edge] = WeakSet()
+
+    def __call__(self) -> float:
+        return time.monotonic() + self._passed
+
+    def pass_(self, seconds: float) -> None:
+        """Let time pass, and every clock that has run out by then act."""
+        self._passed += seconds
+        for edge in self.edges:
+            ticker = edge.ticker
+            if ticker._handle is not None:
+                ticker._handle.cancel()
+                ticker._sweep()
+
+
+_CLOCK = Clock()
+
+
+def time_passes(seconds: float) -> None:
+    """For every Edge of this process, what its ticker watches (``[stream]``, waits for a slot) is that much later.
+
+    A clock that is to fire is set to longer than any machine stands still, and passed once what comes before has come.
+    """
+    _CLOCK.pass_(seconds)
+
+
 Serve = Callable[..., Awaitable[Running]]  # what the fixture of that name is
 
 
@@ -119,7 +152,8 @@ async def start(settings: Settings, expect_ready: Callable[[Edge], bool] | None 
     """Start an Edge in this process and wait until its upstreams have been looked at."""
     lines = Lines()
     log.configure(settings.log, stream=lines)
-    edge = Edge(settings)
+    edge = Edge(settings, _CLOCK)
+    _CLOCK.edges.add(edge)
     try:
         await edge.start()
         assert expect_ready is None or expect_ready(edge)
