@@ -208,7 +208,7 @@ async def test_headers_that_trickle_in_are_cut_all_the_same(serve: Serve) -> Non
 
 
 async def test_an_idle_connection_is_closed(serve: Serve) -> None:
-    edge = await serve(server={"keepalive_s": 0.3})
+    edge = await serve(server={"keepalive_s": 1})
     async with RawClient(edge.port) as client:
         await client.get("/health")
         assert (await next_answer(client)).status == 200
@@ -217,7 +217,7 @@ async def test_an_idle_connection_is_closed(serve: Serve) -> None:
 
 async def test_a_stream_is_no_idle_connection(serve: Serve, fake: FakeModel) -> None:
     fake.script(head(), chunk(chat_role() + chat_token("tok")), gate("more"), chunk(ENDING), end())
-    edge = await serve(server={"keepalive_s": 0.2}, stream={"heartbeat_s": 0.1})
+    edge = await serve(server={"keepalive_s": 1}, stream={"heartbeat_s": 0.3})
     async with RawClient(edge.port) as client:
         await client.post(CHAT, chat_body())
         while client.buffer.count(b": ping") < 5:

@@ -24,6 +24,7 @@ from support.faults import (
     SURFACES,
     assert_cut,
     beats,
+    connecting,
     every_surface,
     hole,
     streamed_or_not,
@@ -32,8 +33,6 @@ from support.faults import (
 from support.raw import CHAT, EMBEDDINGS, MESSAGES, Answer, RawClient, ask, chat_body
 from support.running import Running, Serve, time_passes
 from support.surfaces import SPOKEN, Spoken
-
-from edge.policy.lifecycle import State
 
 LIMIT_S = 60  # in the time that a test lets pass
 # Those that are not under test do not run out when it passes.
@@ -81,11 +80,6 @@ def asked(fake: FakeModel) -> Reached:
     return lambda _: fake.request(0)
 
 
-def connecting(edge: Running) -> Reached:
-    """So far: a connection for it is being made."""
-    return lambda _: edge.wait(lambda: [one for one in edge.edge.registry if one.generation.state is State.CONNECTING])
-
-
 def tokens(edge: Running) -> int:
     """How many Edge has read for its one exchange."""
     return sum(exchange.generation.token_count for exchange in edge.edge.registry)
@@ -112,7 +106,7 @@ async def test_connecting_takes_too_long(serve: Serve, fake: FakeModel, spoken: 
     edge = await serve(upstream=SURFACES, stream={"connect_s": LIMIT_S, **OTHERS})
     await fake.refuse()
     with hole(fake.port):
-        answer = await late(edge, spoken.path, spoken.asked(stream=stream), connecting(edge))
+        answer = await late(edge, spoken.path, spoken.asked(stream=stream), lambda _: connecting(edge))
         assert_timed_out(spoken, answer, "connect_timeout")
         await assert_recorded(edge, "connect_timeout", 504)
         assert (await edge.record())["connecting_s"] >= LIMIT_S
@@ -172,7 +166,7 @@ async def test_a_server_that_shows_life_and_nothing_else_is_too_slow(
     answer = await late(edge, spoken.path, spoken.asked(stream=True), token_read(edge))
     assert f"{LIMIT_S} s" in assert_cut(spoken, answer)["message"]
     await assert_recorded(edge, "upstream_stall", 200)
-    await fake.requests[0].left(GONE_S)
+    await fake.requests[0].left()
 
 
 @streamed_or_not
@@ -251,7 +245,7 @@ async def test_the_whole_includes_connecting(serve: Serve, fake: FakeModel) -> N
     edge = await serve(stream={"total_s": LIMIT_S, "connect_s": 1000, **OTHERS})
     await fake.refuse()
     with hole(fake.port):
-        answer = await late(edge, CHAT, chat_body(), connecting(edge))
+        answer = await late(edge, CHAT, chat_body(), lambda _: connecting(edge))
     assert_timed_out(CHAT_SPOKEN, answer, "total_timeout")
 
 

@@ -1,5 +1,6 @@
 """Until the first generated content another upstream takes over, and the client cannot tell; after it none does."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
@@ -11,17 +12,20 @@ from support.faults import (
     SURFACES,
     assert_cut,
     assert_gone,
+    connecting,
     every_surface,
     hole,
+    passing,
     streamed_or_not,
     told_by_status,
     whole_stream,
 )
 from support.raw import CHAT, RawClient, ask, chat_body
-from support.running import Running, Serve
+from support.running import Running, Serve, time_passes
 from support.surfaces import SPOKEN, Spoken
 
-CLOCKS = {"connect_s": 0.1, "first_token_s": 0.1}
+LIMIT_S = 60  # in the time that the tests let pass
+CLOCKS = {"connect_s": LIMIT_S, "first_token_s": LIMIT_S, "commit_after_s": 1000, "heartbeat_s": 1000}
 TOLD = {"error": {"message": "from the second", "type": "t", "param": None, "code": "c"}}
 
 
@@ -57,8 +61,8 @@ FIRST = {
     "dies after its prelude": after_prelude(rst()),
     "ends after its prelude": after_prelude(end()),
     "error after its prelude": First(lambda spoken: [head(), chunk(spoken.prelude + ERROR_EVENT[spoken.path]), end()]),
-    "silent": First(lambda _: [stall()]),
-    "silent after its prelude": after_prelude(stall()),
+    "silent": First(lambda _: [passing(LIMIT_S + 1), stall()]),
+    "silent after its prelude": after_prelude(passing(LIMIT_S + 1), stall()),
 }
 
 
@@ -109,7 +113,10 @@ async def test_the_second_answers_if_the_first_cannot_be_reached(
     await fake.refuse()
     if how == "hangs":
         with hole(fake.port):
-            await assert_second_answers(edge, second, spoken, stream=True)
+            answering = asyncio.create_task(assert_second_answers(edge, second, spoken, stream=True))
+            await connecting(edge)
+            time_passes(LIMIT_S + 1)
+            await answering
     else:
         await assert_second_answers(edge, second, spoken, stream=True)
     async with aiohttp.ClientSession(edge.url) as http, http.get("/ready") as ready:

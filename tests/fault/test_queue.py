@@ -8,11 +8,11 @@ import pytest
 from fakes.model_server import FakeModel, Step, chat_answer, chunk, end, gate, head, json_answer, rst, stall
 from fakes.ollama import be_ollama, last, token
 from support.eventsource import parsed
-from support.faults import SURFACES, assert_cut, every_surface, streamed_or_not, told_by_status, whole_stream
+from support.faults import SURFACES, assert_cut, every_surface, passing, streamed_or_not, told_by_status, whole_stream
 from support.ollama import CHAT as OLLAMA
 from support.ollama import GENERATE, NDJSON, lines_of
 from support.raw import CHAT, MESSAGES, RESPONSES, Answer, RawClient, ask, chat_body
-from support.running import Running, Serve, make_settings
+from support.running import Running, Serve, make_settings, time_passes
 from support.shapes import get
 from support.slots import ONE, Clients, held, lane, occupied, taken, until_taken
 from support.surfaces import SPOKEN, Spoken
@@ -21,6 +21,8 @@ from edge.policy.lanes import Lane
 
 PHASES = ("queued_s", "connecting_s", "upstream_s", "client_blocked_s", "edge_s")
 PICKY = {"upstream": {"max_concurrency": 1, "num_ctx": 100, "on_truncation": "refuse"}}
+LIMIT_S = 60  # in the time that the tests let pass
+LONG = {"inter_token_s": 10 * LIMIT_S}  # for who has the slot meanwhile
 QUICK = {"commit_after_s": 0.05, "heartbeat_s": 0.05}
 
 
@@ -68,8 +70,8 @@ ENDS: dict[str, list[Step]] = {
     "a reset": [rst()],
     "a reset in mid-answer": [head(), chunk(SPOKEN[0].token), rst()],
     "nonsense": [head(), chunk(b"data: {nonsense\n\n"), stall()],
-    "silence": [stall()],
-    "silence in mid-answer": [head(), chunk(SPOKEN[0].token), stall()],
+    "silence": [passing(LIMIT_S + 1), stall()],
+    "silence in mid-answer": [head(), chunk(SPOKEN[0].token), passing(LIMIT_S + 1), stall()],
 }
 
 
@@ -78,7 +80,10 @@ ENDS: dict[str, list[Step]] = {
 async def test_however_one_ends_the_next_has_its_slot(serve: Serve, fake: FakeModel, how: str, stream: bool) -> None:
     fake.close_after_answer = True
     fake.script(gate("first"), *ENDS[how])
-    edge = await serve(**ONE, stream={"first_token_s": 0.2, "inter_token_s": 0.2})
+    waits_on = {"drain_s": 0, "interactive_wait_s": 10 * LIMIT_S}
+    edge = await serve(
+        upstream={"max_concurrency": 1}, queue=waits_on, stream={"first_token_s": LIMIT_S, "inter_token_s": LIMIT_S}
+    )
     async with Clients(edge) as clients:
         await clients.ask(body=chat_body(stream=stream))
         await fake.reached("first")
@@ -194,11 +199,14 @@ def refused(answer: Answer) -> tuple[int, bool]:
 async def test_who_has_waited_for_too_long_is_told_by_the_status(
     serve: Serve, fake: FakeModel, spoken: Spoken, stream: bool
 ) -> None:
-    queue = {"drain_s": 0, "interactive_wait_s": 0.1}
-    edge = await serve(upstream={**SURFACES, "max_concurrency": 1}, queue=queue)
+    queue = {"drain_s": 0, "interactive_wait_s": LIMIT_S}
+    edge = await serve(
+        upstream={**SURFACES, "max_concurrency": 1}, queue=queue, stream={**LONG, "commit_after_s": 10 * LIMIT_S}
+    )
     async with Clients(edge) as clients:
         await occupied(edge, fake, clients)
         waits = await clients.ask(spoken.path, spoken.asked(stream=stream), waits=True)
+        time_passes(LIMIT_S + 1)
         answer = await waits.answer()
     assert refused(answer) == (503, True)
     assert (answer.headers["x-edge-queue-position"], answer.headers["x-edge-queue-length"]) == ("1", "1")
@@ -209,17 +217,19 @@ async def test_who_has_waited_for_too_long_is_told_by_the_status(
     record = next(line for line in edge.records if line["status"] == 503)
     assert (record["outcome"], record["attempts"], record["error"]) == ("queue_timeout", 0, "queue_timeout")
     assert "upstream" not in record
-    assert record["queued_s"] >= 0.1
+    assert record["queued_s"] >= LIMIT_S
     assert len(fake.requests) == 1
 
 
 @every_surface
 async def test_after_the_status_it_is_told_in_the_stream(serve: Serve, fake: FakeModel, spoken: Spoken) -> None:
-    queue = {"drain_s": 0, "interactive_wait_s": 0.4}
-    edge = await serve(upstream={**SURFACES, "max_concurrency": 1}, queue=queue, stream=QUICK)
+    queue = {"drain_s": 0, "interactive_wait_s": LIMIT_S}
+    edge = await serve(upstream={**SURFACES, "max_concurrency": 1}, queue=queue, stream={**QUICK, **LONG})
     async with Clients(edge) as clients:
         await occupied(edge, fake, clients)
         waits = await clients.ask(spoken.path, spoken.asked(stream=True), waits=True)
+        await waits.until(b"event: ping" if spoken.path == MESSAGES else b"\n: queued 1")
+        time_passes(LIMIT_S + 1)
         answer = await waits.answer()
     error = assert_cut(spoken, answer)
     assert "became free within" in error["message"]
@@ -232,10 +242,13 @@ async def test_after_the_status_it_is_told_in_the_stream(serve: Serve, fake: Fak
 
 
 async def test_likewise_to_an_ollama_client(serve: Serve, fake: FakeModel) -> None:
-    edge = await serve(upstream={"max_concurrency": 1}, queue={"drain_s": 0, "interactive_wait_s": 0.4}, stream=QUICK)
+    queue = {"drain_s": 0, "interactive_wait_s": LIMIT_S}
+    edge = await serve(upstream={"max_concurrency": 1}, queue=queue, stream={**QUICK, **LONG})
     async with Clients(edge) as clients:
         await occupied(edge, fake, clients)
         waits = await clients.ask(OLLAMA, chat_body(), waits=True)
+        await waits.until(b'"done":false')
+        time_passes(LIMIT_S + 1)
         answer = await waits.answer()
     *before, last = map(orjson.loads, answer.body.splitlines())
     assert before

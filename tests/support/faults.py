@@ -14,6 +14,7 @@ import pytest
 from fakes.model_server import (
     DONE,
     FakeModel,
+    Step,
     chat_finish,
     completion_finish,
     messages_block_stop,
@@ -25,9 +26,10 @@ from fakes.model_server import (
     sse_error,
 )
 
+from edge.policy.lifecycle import State
 from support.hanging import HANG_S, hang_limit
 from support.raw import CHAT, COMPLETIONS, MESSAGES, RESPONSES, Answer, RawClient, ask
-from support.running import Running
+from support.running import Running, time_passes
 from support.surfaces import SPOKEN, Spoken
 
 SURFACES = {"surfaces": ["chat", "completions", "responses", "messages", "embeddings", "count_tokens"]}
@@ -149,6 +151,20 @@ async def assert_gone(fake: FakeModel) -> None:
     """No request of Edge's is left at the model server."""
     for request in fake.requests:
         await request.left()
+
+
+def passing(seconds: float) -> Step:
+    """A step of a fake model server: so much time passes for Edge."""
+
+    async def run(_: object) -> None:
+        time_passes(seconds)
+
+    return run
+
+
+async def connecting(edge: Running) -> None:
+    """Wait until a connection to an upstream is being made."""
+    await edge.wait(lambda: any(one.generation.state is State.CONNECTING for one in edge.edge.registry))
 
 
 def believe_up(edge: Running) -> None:

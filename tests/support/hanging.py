@@ -46,6 +46,25 @@ async def hang_limit(limit_s: float = HANG_S) -> AsyncIterator[None]:
         told.cancel()
 
 
+@asynccontextmanager
+async def machine_stands_still() -> AsyncIterator[list[float]]:
+    """How long this loop stood still, each time, while the block ran: where a pace is under test, was it kept?"""
+    loop = asyncio.get_running_loop()
+    stills = [0.0]
+
+    async def watch() -> None:
+        while True:
+            due = loop.time() + _POLL_S
+            await asyncio.sleep(_POLL_S)
+            stills.append(loop.time() - due)
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield stills
+    finally:
+        watching.cancel()
+
+
 async def until(true: Callable[[], Any], limit_s: float = HANG_S, poll_s: float = _POLL_S) -> None:
     """Wait for what no event tells of."""
     async with hang_limit(limit_s):

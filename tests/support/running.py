@@ -79,6 +79,13 @@ class Running:
             while not happened():
                 await asyncio.sleep(0.002)
 
+    async def later(self, happened: Callable[[], Any], step_s: float) -> None:
+        """Let time pass, ``step_s`` at a time, until this has happened; nothing shorter than a step may run out."""
+        async with hang_limit():
+            while not happened():
+                time_passes(step_s)
+                await asyncio.sleep(0.01)
+
     @property
     def records(self) -> list[Line]:
         return self.lines.of("exchange")
