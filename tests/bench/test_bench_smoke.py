@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from support.hanging import hang_limit
+from support.hanging import HANG_S, hang_limit
 from support.running import Serve
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -27,7 +27,7 @@ from proxies import Proxy
 from rich.console import Console
 from scenarios import SCENARIOS, Site
 
-LIMIT_S = 10.0
+LIMIT_S = HANG_S
 PACED = wire.Ask(10, rate=200)
 FAST = wire.Ask(500, per=4)
 Spoil = Callable[[bytes], bytes]

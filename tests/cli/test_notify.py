@@ -54,9 +54,9 @@ async def test_the_watchdog_is_fed_by_a_loop_that_turns_and_by_no_other(tmp_path
         async with serving(NOTIFY_SOCKET=ear.address, WATCHDOG_USEC="400000") as edge:
             await ear.next("READY")
             begun = time.monotonic()
-            for _ in range(3):
+            for _ in range(4):
                 await ear.next("WATCHDOG")
-            assert 0.5 < time.monotonic() - begun < 5  # each half of the limit
+            assert time.monotonic() - begun > 0.5  # after the first, each half of the limit
             edge.signal(signal.SIGSTOP)
             await ear.silence(1)  # five times its period
             edge.signal(signal.SIGCONT)

@@ -261,7 +261,8 @@ async def test_the_service_manager_follows_to_the_new_process(fake: FakeModel, t
             edge.send_signal(signal.SIGUSR2)
             pid = (await told(manager, b"MAINPID=")).removeprefix(b"MAINPID=")
             assert int(pid) == (await edge.lines.wait("replaced"))[0]["pid"]
-            assert int(pid) not in edge.children()  # so whoever supervises the old one hears of this one's end too
+            # So whoever supervises the old one hears of this one's end too.
+            assert f"PPid:\t{edge.process.pid}\n" not in Path(f"/proc/{int(pid)}/status").read_text()
 
 
 async def told(manager: socket.socket, word: bytes) -> bytes:

@@ -9,6 +9,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.hanging import HANG_S
 from support.streams import unhurried
 
 from edge.errors import BadRequest
@@ -237,14 +238,14 @@ def test_brackets_and_commas_in_text_are_not_counted(text: str) -> None:
 
 @pytest.mark.parametrize(
     "tail",
-    [b'"' + b'\\"' * 200_000, b'"' + b"\\" * 200_001, b"]" * 500_000, b"}" * 500_000, b'""' * 200_000],
+    [b'"' + b'\\"' * 2_000_000, b'"' + b"\\" * 2_000_001, b"]" * 4_000_000, b"}" * 4_000_000, b'""' * 2_000_000],
     ids=["open string of quotes", "open string of backslashes", "closing brackets", "closing braces", "strings"],
 )
 def test_a_hostile_body_is_refused_in_no_time(tail: bytes) -> None:
-    """Looking for structure takes time that grows with the size and not with its square."""
+    """Looking for structure takes time that grows with the size (0.1 s) and not with its square (minutes)."""
     started = process_time()
     refusal(b'{"a":' + b"[]," * 201 + tail)
-    assert process_time() - started < 2
+    assert process_time() - started < HANG_S
 
 
 def test_a_body_of_strings_takes_next_to_no_memory_to_refuse() -> None:

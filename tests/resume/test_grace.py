@@ -19,7 +19,7 @@ from support.resumed import (
     readers,
     resumed,
 )  # fmt: skip
-from support.running import Running, Serve
+from support.running import Running, Serve, time_passes
 from support.sessions import STREAM, asked, kept, said, settled, text_of
 from support.shapes import assert_told, get
 
@@ -77,13 +77,15 @@ async def test_the_grace_begins_when_the_last_of_them_has_left(serve: Serve, fak
 
 
 async def test_somebody_who_comes_back_in_time_keeps_it_going(serve: Serve, fake: FakeModel) -> None:
-    edge = await serve(stream={"grace_s": 1})
+    edge = await serve(stream={"grace_s": 60, "inter_token_s": 1000})
     stream = await left(edge, fake)
     for after in range(2):
+        time_passes(40)
         async with RawClient(edge.port) as client:
             await client.get(f"/v1/streams/{stream}?starting_after={after}")
             await readers(edge, stream, 1)
         await readers(edge, stream, 0)
+    time_passes(40)
     async with RawClient(edge.port) as client:
         await client.get(f"/v1/streams/{stream}?starting_after=1")
         await readers(edge, stream, 1)

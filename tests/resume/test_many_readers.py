@@ -124,12 +124,13 @@ async def test_one_that_nobody_reads_is_not_held_back(serve: Serve, fake: FakeMo
 async def test_a_reader_that_stalled_may_come_back_where_it_was(serve: Serve, fake: FakeModel) -> None:
     """Cut for taking nothing: the stream goes on for its grace, and nothing of what is kept is lost."""
     fake.script(*CHAT_CASE.begins(flood(300_000, TOKEN), gate("more"), chunk(CHAT_CASE.says.ending), end()))
-    edge = await serve(stream={"client_stall_s": 0.1})
+    edge = await serve(stream={"client_stall_s": 60, "inter_token_s": 10_000})
     async with RawClient(edge.port, receive_buffer=4096) as client:
         await client.post(CHAT_CASE.path, CHAT_CASE.body, RESUME)
         await client.until(b"tok")
         (stream,) = edge.edge.registry.streams
-        await readers(edge, stream, 0)
+        generation = edge.edge.registry.streams[stream].generation
+        await edge.later(lambda: not generation.readers, 15)
         cut = await client.answer()
     assert cut.ending == "reset"
     seen = sequences(cut.body[: cut.body.rfind(b"\n\n") + 2])

@@ -193,8 +193,9 @@ async def test_a_client_that_times_out_stops_the_model(
 ) -> None:
     fake.script(stall())
     edge = await serve(upstream=EVERY_SURFACE)
-    with pytest.raises(anthropic.APITimeoutError):
-        await call(anthropic_to(edge, timeout=0.2))
+    while not fake.requests:  # where the machine is slow, it may give up before the model has its question
+        with pytest.raises(anthropic.APITimeoutError):
+            await call(anthropic_to(edge, timeout=0.2))
     assert await fake.requests[0].left() in ("fin", "reset")
     assert (await edge.record())["outcome"] == "client_gone"
 
@@ -332,7 +333,7 @@ async def test_a_cut_is_never_silent_success(
     serve: Serve, fake: FakeModel, anthropic_to: AnthropicTo, call: Call, cut: str
 ) -> None:
     fake.script(head(), *map(chunk, messages_events()[:4]), *CUTS[cut])
-    edge = await serve(upstream=EVERY_SURFACE, stream={"inter_token_s": 0.1})
+    edge = await serve(upstream=EVERY_SURFACE, stream={"inter_token_s": 0.1 if cut == "silent" else 600})
     with pytest.raises(anthropic.APIStatusError) as told:
         await call(anthropic_to(edge))
     record = await edge.record()

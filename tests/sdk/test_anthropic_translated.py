@@ -228,7 +228,7 @@ async def test_a_cut_is_never_silent_success(
     serve: Serve, fake: FakeModel, anthropic_to: AnthropicTo, call: Call, cut: str
 ) -> None:
     fake.script(head(), *map(chunk, chat_events()[:3]), *CUTS[cut])
-    edge = await serve(stream={"inter_token_s": 0.1})
+    edge = await serve(stream={"inter_token_s": 0.1 if cut == "silent" else 600})
     with pytest.raises(anthropic.APIStatusError):
         await call(anthropic_to(edge))
     assert (await edge.record())["outcome"] == ("upstream_stall" if cut == "silent" else "upstream_cut")

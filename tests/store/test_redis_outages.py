@@ -17,7 +17,6 @@ from edge.store.base import Ending, StoreDown, lost
 from edge.store.redis_link import RedisLink
 from edge.store.redis_streams import RedisStreams
 
-ABOUT_A_SECOND_S = 2.5  # and what a busy machine takes on top
 KEEP_S = 1e9  # these tests have real time, their streams not
 
 Opened = Callable[..., RedisStreams]
@@ -62,7 +61,7 @@ async def recovered(heard: Heard, times: int = 1) -> None:
 
 
 async def refused_soon(store: RedisStreams, stream: str) -> None:
-    """All that asks is told so within about a second."""
+    """All that asks is told so, and does not wait for the server, which does not come back meanwhile."""
     asked: list[Callable[[], Any]] = [
         lambda: store.find(stream),
         lambda: store.read(stream, 0, 1000),
@@ -72,10 +71,9 @@ async def refused_soon(store: RedisStreams, stream: str) -> None:
         lambda: store.changed(stream, 0, 600),
     ]
     for ask in asked:
-        began = time.monotonic()
         with pytest.raises(StoreDown):
-            await ask()
-        assert time.monotonic() - began < ABOUT_A_SECOND_S
+            async with hang_limit():
+                await ask()
 
 
 def settling(log: Any) -> "asyncio.Future[bool]":
@@ -179,17 +177,17 @@ async def test_hung_and_on_again_nothing_is_missing_or_twice(server: RedisServer
     assert (await state_of(store, meta.id)).last == 100
 
 
-async def test_who_asks_while_it_hangs_is_told_within_a_second(
+async def test_who_asks_while_it_hangs_is_told_with_all_others(
     server: RedisServer, heard: Heard, opened: Opened
 ) -> None:
+    """After about a second: one after the other they would take minutes."""
     store = opened(renew_s=600)
     meta = a_meta()
     store.begin(meta)
     await store.find(meta.id)
     server.suspend()
-    began = time.monotonic()
-    answers = await asyncio.gather(*(store.find(meta.id) for _ in range(500)), return_exceptions=True)
-    assert time.monotonic() - began < ABOUT_A_SECOND_S
+    async with hang_limit():
+        answers = await asyncio.gather(*(store.find(meta.id) for _ in range(500)), return_exceptions=True)
     assert {type(answer) for answer in answers} == {StoreDown}
     assert len(heard.failures) == 1
     server.resume()
@@ -304,9 +302,8 @@ async def test_closing_in_an_outage_ends_soon_and_says_what_is_not_kept(
     server.suspend()
     log.append(b"e", 1)
     settled = settling(log)
-    began = time.monotonic()
-    await store.close()
-    assert time.monotonic() - began < 2 * ABOUT_A_SECOND_S
+    async with hang_limit():
+        await store.close()
     assert settled.result() is False
     server.resume()
     await until(lambda: server.connections() == 0)

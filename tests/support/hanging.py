@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from types import FrameType
 from typing import Any
 
 HANG_S = 120.0
@@ -84,3 +85,22 @@ def until_blocking(true: Callable[[], Any], limit_s: float = HANG_S, poll_s: flo
             dump()
             raise TimeoutError(f"not within {limit_s:g} s")
         time.sleep(poll_s)
+
+
+def steps_of(work: Callable[[], Any]) -> int:
+    """How much work it is: the steps that the interpreter takes, on whatever machine."""
+    steps = 0
+
+    def count(frame: FrameType, event: str, _arg: Any) -> Any:
+        nonlocal steps
+        frame.f_trace_opcodes = True
+        steps += event == "opcode"
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return steps
