@@ -207,7 +207,6 @@ async def test_what_cannot_be_written_is_bounded(tmp_path: Path) -> None:
         await store.read(dropped, 0, 1000)
     assert await store.read(dropped, 2, 1000) == []
     assert await ended(many[-1]) is False
-    assert await store.find(dropped) is None
     (tmp_path / "place").unlink()
     assert await ended(small) is True
     assert await ended(many[0]) is True

@@ -34,7 +34,7 @@ _FLAGS = (
     "--disable-extensions", "--no-proxy-server", "--disable-background-timer-throttling",
     "--disable-backgrounding-occluded-windows", "--disable-renderer-backgrounding", "--remote-debugging-port=0",
 )  # fmt: skip
-_PAGES = Path(__file__).parents[1] / "browser" / "pages"
+_PAGES = Path(__file__).parents[1] / "service" / "browser" / "pages"
 
 
 class Unavailable(Exception):
@@ -113,7 +113,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 class Pages:
-    """A server of the pages in ``tests/browser/pages``, and where they report to. ``url`` is its origin."""
+    """A server of the pages in ``tests/service/browser/pages``, and where they report to. ``url`` is its origin."""
 
     def __init__(self) -> None:
         self.url = ""
