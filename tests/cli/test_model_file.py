@@ -8,6 +8,7 @@ from dataclasses import astuple, replace
 from pathlib import Path
 
 import pytest
+from support.hanging import HANG_S
 
 from edge.cli.child import Unavailable
 from edge.cli.model_file import Pin, cache_folder, model_path
@@ -173,6 +174,6 @@ model_path(lambda done, total: None, Pin(sys.argv[1], int(sys.argv[2]), sys.argv
 def test_two_that_fetch_at_once_both_get_the_file(pin):
     command = [sys.executable, "-c", FETCH, *(str(value) for value in astuple(pin))]
     both = [subprocess.Popen(command) for _ in range(2)]  # noqa: S603 - our own program
-    assert [process.wait(60) for process in both] == [0, 0]
+    assert [process.wait(HANG_S) for process in both] == [0, 0]
     assert (cache_folder() / NAME).read_bytes() == CONTENT
     assert kept() == ["lock", NAME]

@@ -2,6 +2,7 @@
 
 import pytest
 from support.booted import Machine, until
+from support.hanging import HANG_S
 from support.within import CONFIG, KEY, Client, drop_in, install
 
 WORDS = " ".join(f"word{n}" for n in range(30))  # at the pace that is configured: three seconds
@@ -60,7 +61,7 @@ def test_a_restart_lets_streams_finish_and_who_connects_meanwhile_is_answered_af
     assert "word29" in "".join(lines)
     assert "data: [DONE]" in lines
     assert "data: [DONE]" in waiting.ended()
-    restart.communicate(timeout=60)
+    restart.communicate(timeout=HANG_S)
     assert restart.returncode == 0
     assert edge.show("MainPID") != old
 
@@ -141,6 +142,6 @@ def test_at_a_shutdown_it_drains_before_the_model_server_stops(edge: Machine, se
     until("the drain", lambda: edge.show("StatusText") == "draining: 1 stream left")
     assert edge.show("ActiveState", server) == "active"
     assert "data: [DONE]" in running.ended()
-    stop.communicate(timeout=60)
+    stop.communicate(timeout=HANG_S)
     assert edge.show("ActiveState", server) == "inactive"
     edge.run("systemctl", "start", "edge.socket", "edge.service")

@@ -181,7 +181,9 @@ async def test_a_big_request(serve: Serve, fake: FakeModel, front: Front, name: 
     edge = await serve()
     text = "x" * 12_000_000
     answer = await ask(
-        await front(name, edge.port), CHAT, chat_body(messages=[{"role": "user", "content": text}]), timeout_s=15
+        await front(name, edge.port),
+        CHAT,
+        chat_body(messages=[{"role": "user", "content": text}]),
     )
     assert (answer.status, answer.clean) == (200, True)
     assert fake.requests[0].json["messages"][0]["content"] == text

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from support.debian import Absent, need
+from support.hanging import HANG_S
 
 ROOT = Path(__file__).parents[2]
 CACHE = Path.home() / ".cache/edge/service"
@@ -31,7 +32,7 @@ TOOLS = ("systemd-nspawn", "mmdebstrap", "nsenter")
 MAKE_S = 300.0
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PYTHONPATH = "/opt/checkout:/opt/packages"
-WITHIN_S = 60.0
+WITHIN_S = HANG_S
 _NUMBERS = itertools.count()
 
 
@@ -122,7 +123,7 @@ class Machine:
         if self._init and self._nspawn.poll() is None:
             os.kill(self._init, signal.SIGRTMIN + 4)  # poweroff.target, as systemd understands it
         try:
-            self._nspawn.wait(20)
+            self._nspawn.wait(HANG_S)
         except subprocess.TimeoutExpired:
             self._nspawn.kill()  # and with its supervisor, which is its parent, the container goes
             self._nspawn.wait()
@@ -185,7 +186,7 @@ class Machine:
         return ["nsenter", "--target", str(self._init), "--all", "--", "/usr/bin/env", "-i", *words]
 
     def _boot(self) -> None:
-        until("the container's first process", self._find_init, 10)
+        until("the container's first process", self._find_init)
         states = ("running", "degraded")
         until("a booted system", lambda: self.run("systemctl", "is-system-running", status=None).strip() in states)
 

@@ -7,9 +7,13 @@ import asyncio
 import atexit
 import os
 import re
+import signal
+import socket
+import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+import threading
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -57,9 +61,64 @@ def environment(**variables: str) -> dict[str, str]:
     return {**clean, **{name: value for name, value in given.items() if value}}
 
 
+class _Commands:
+    """A process that runs commands of ``edge``, one at a time; see ``support.commands``."""
+
+    def __init__(self) -> None:
+        self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            command = [sys.executable, Path(__file__).with_name("commands.py"), str(theirs.fileno())]
+            self._process = subprocess.Popen(  # noqa: S603 - ours
+                command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
+            )
+
+    def run(self, args: Sequence[str], env: Mapping[str, str]) -> Done:
+        """Run one to its end."""
+        wish = orjson.dumps({"args": args, "env": env, "cwd": str(Path.cwd())})
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            socket.send_fds(self._ours, [wish], [out.fileno(), err.fileno()])
+            status = int(self._ours.recv(16) or b"-9")
+            out.seek(0)
+            err.seek(0)
+            return Done(status, out.read().decode(), err.read().decode())
+
+    def kill(self) -> None:
+        """End it, and the command that it runs."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._ours.close()
+
+
+_commands: list[_Commands] = []  # the one of this process, while there is one
+_turn = threading.Lock()
+
+
+@atexit.register
+def _no_commands() -> None:
+    while _commands:
+        _commands.pop().kill()
+
+
+def _run(args: Sequence[str], env: Mapping[str, str]) -> Done:
+    with _turn:
+        if not _commands:
+            _commands.append(_Commands())
+        return _commands[0].run(args, env)
+
+
 async def run(*args: str, by: Sequence[str] = (), **variables: str) -> Done:
     """Run a command of ``edge`` to its end; ``by`` another program, such as ``setpriv``."""
-    return await _python("-m", "edge", *args, by=by, **variables)
+    if by:
+        return await _python("-m", "edge", *args, by=by, **variables)
+    running = asyncio.create_task(asyncio.to_thread(_run, args, environment(**variables)))
+    try:
+        async with hang_limit():
+            return await asyncio.shield(running)
+    except BaseException:
+        _no_commands()
+        await asyncio.wait([running])
+        raise
 
 
 async def run_code(code: str, **variables: str) -> Done:

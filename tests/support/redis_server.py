@@ -20,9 +20,9 @@ import pytest
 
 from edge.store.base import StoreDown
 from edge.store.redis_link import RedisLink
-from support.hanging import hang_limit
+from support.hanging import HANG_S, hang_limit
 
-START_S = 20.0
+START_S = HANG_S
 _PACKAGE = "redis-server"  # Debian's
 
 
@@ -109,7 +109,7 @@ class RedisServer:
         """It has no memory left for anything that is written."""
         self._set("maxmemory-policy", "noeviction")
         self._set("maxmemory", "1mb")
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as sock:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=HANG_S) as sock:
             self._login(sock)
             for number in range(200):
                 sock.sendall(_packed("SET", f"filler:{number}", "x" * 10_000))
@@ -135,7 +135,7 @@ class RedisServer:
 
     def say(self, *words: str) -> bytes:
         """One command on a connection of its own; the answer as it comes, up to 64 KiB."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as sock:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=HANG_S) as sock:
             self._login(sock)
             sock.sendall(_packed(*words))
             answer = sock.recv(65536)
@@ -176,7 +176,7 @@ def redis_server(home: Path, *options: str, **facts: Any) -> Iterator[RedisServe
         server.stop()
 
 
-async def until(true: Any, within_s: float = 10.0) -> None:
+async def until(true: Any, within_s: float = HANG_S) -> None:
     """Wait for what another process does."""
     async with hang_limit(within_s):
         while not true():

@@ -4,6 +4,7 @@ import subprocess
 from typing import IO
 
 from support.booted import PYTHONPATH, Machine
+from support.hanging import HANG_S
 
 KEY = "the-key-in-the-credential"
 CONFIG = """
@@ -72,7 +73,7 @@ class Client:
     def ended(self) -> list[str]:
         """Read to the end; all lines."""
         self.lines += [line.rstrip() for line in self._out]
-        self.process.communicate(timeout=60)
+        self.process.communicate(timeout=HANG_S)
         assert self.process.returncode == 0, self.lines
         return self.lines
 

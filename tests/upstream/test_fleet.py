@@ -6,7 +6,7 @@ import time
 import orjson
 import pytest
 from lookalikes import Log, Lookalike, Way, edge, fleet_of, free_port, listing, llama_cpp, ollama, vllm
-from support.hanging import hang_limit
+from support.hanging import HANG_S, hang_limit
 
 from edge.policy.lanes import Claim
 from edge.policy.refusal import Refusal, Why
@@ -277,7 +277,7 @@ async def test_closing_that_is_cancelled_at_any_point_has_still_let_go_of_everyt
         if turns == 0:  # cancelled before it ran at all: nothing of ours can have happened
             await fleet.close()
         if ending := ours(before):
-            await asyncio.wait(ending, timeout=5)
+            await asyncio.wait(ending, timeout=HANG_S)
         assert ours(before) == set()
         assert (member.upstream.closed, member.upstream.pool.closed) == (1, True)
 
