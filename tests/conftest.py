@@ -16,11 +16,13 @@ import uvloop
 from aiohttp import web_app
 from fakes.model_server import FakeModel
 from support.dispositions import hand_on_nothing
+from support.hanging import HANG_S
 from support.running import Running, Serve, make_settings, no_tasks_left, start
 
 from edge.cli.child import Unavailable
 from edge.cli.llama_server import LlamaServer
 from edge.cli.model_file import model_path
+from edge.upstream import fleet, servers
 
 
 def pytest_configure() -> None:
@@ -40,6 +42,13 @@ def pytest_collection_finish() -> None:
     """What is imported by now stays: a collection need not look at it. With the SDKs that would be 0.2 s a test."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def no_look_is_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model server that answers Edge's looks is found, however slow the machine; whoever tries others sets this."""
+    monkeypatch.setattr(servers, "PROBE_S", HANG_S)
+    monkeypatch.setattr(fleet, "FIRST_LOOK_S", HANG_S)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """An Edge that is killed, restarted or replaced: its streams are there, as far as they came, and say how they ended."""
 
-import asyncio
 import os
 import signal
 from pathlib import Path
@@ -85,6 +84,6 @@ async def test_a_stop_says_so_to_whoever_comes_back_later(fake: FakeModel, store
             answer = await client.answer()
             await edge.wait()
     async with EdgeProcess(tmp_path, fake.url, store=store) as edge:
-        again = await asyncio.wait_for(get(edge.port, f"/v1/streams/{stream}"), 5)
+        again = await get(edge.port, f"/v1/streams/{stream}")
     assert (again.ending, again.body) == ("reset", answer.body)
     assert parsed(again.body).events[-1].json["error"]["code"] == "shutting_down"

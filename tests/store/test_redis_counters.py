@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from contract.counter_store_contract import NOON, CounterStoreContract, Opened, demand, settled
 from contract.session_store_contract import Clock
-from support.hanging import hang_limit
+from support.hanging import HANG_S, hang_limit
 from support.redis_server import RedisServer, redis_server, until, vanish
 
 from edge.policy.counters import Account, Used, day_of
@@ -48,8 +48,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-async def opens(server: RedisServer) -> AsyncIterator[Opens]:
+async def opens(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Opens]:
     """Each over a link of its own, as in a process of its own; at the end no connection is left."""
+    monkeypatch.setattr("edge.store.redis_link.ANSWER_S", HANG_S)  # a busy machine is no outage
     server.say("FLUSHALL")
     stores: list[RedisCounters] = []
 
@@ -167,7 +168,10 @@ async def test_what_was_counted_without_redis_counts_for_all_when_it_is_back(ser
     assert [standing.used for standing in seen.standings] == [4, 52, 3, 52]
 
 
-async def test_a_redis_that_hangs_holds_up_one_moment_and_no_more(server: RedisServer, opens: Opens) -> None:
+async def test_a_redis_that_hangs_holds_up_one_moment_and_no_more(
+    server: RedisServer, opens: Opens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.store.redis_link.ANSWER_S", 1.0)
     heard = Heard()
     node = opens(None, heard, 2.5)
     limits = {"requests_per_min": 1000}

@@ -7,6 +7,7 @@ import orjson
 import pytest
 from contract.kept_streams import Heard
 from contract.key_store_contract import KeyStoreContract, SharedKeyStoreContract, made
+from support.hanging import HANG_S
 from support.redis_server import RedisServer, redis_server, until
 
 from edge.store.base import KeyStore, StoreDown
@@ -21,8 +22,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-async def opened(server: RedisServer) -> AsyncIterator[Callable[[], RedisKeys]]:
+async def opened(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[[], RedisKeys]]:
     """Each over a link of its own, as in a process of its own; at the end no connection is left."""
+    monkeypatch.setattr("edge.store.redis_link.ANSWER_S", HANG_S)  # a busy machine is no outage
     server.say("FLUSHALL")
     stores: list[RedisKeys] = []
 

@@ -10,7 +10,7 @@ import orjson
 import pytest
 from contract.kept_streams import Heard
 from contract.session_store_contract import Opened, SessionStoreContract, SharedSessionStoreContract, said, told
-from support.hanging import hang_limit
+from support.hanging import HANG_S, hang_limit
 from support.redis_server import RedisServer, redis_server, until, vanish
 
 from edge.settings import Sessions
@@ -29,8 +29,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-async def opened(server: RedisServer) -> AsyncIterator[Opened]:
+async def opened(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Opened]:
     """Each over a link of its own, as in a process of its own; at the end no connection is left."""
+    monkeypatch.setattr("edge.store.redis_link.ANSWER_S", HANG_S)  # a busy machine is no outage
     server.say("FLUSHALL")
     stores: list[RedisSessions] = []
 

@@ -8,6 +8,7 @@ from contract.kept_streams import COMPLETE, Heard, Opened, a_meta, assert_gone, 
 from contract.session_store_contract import NOW, Clock
 from contract.shared_stream_store_contract import SharedStreamStoreContract
 from contract.stream_store_contract import StreamStoreContract
+from support.hanging import HANG_S
 from support.redis_server import RedisServer, redis_server, until, vanish
 
 from edge.settings import Store
@@ -25,8 +26,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-async def opened(server: RedisServer) -> AsyncIterator[Opened]:
+async def opened(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Opened]:
     """Each over a link of its own, as in a process of its own; at the end no connection is left."""
+    monkeypatch.setattr("edge.store.redis_link.ANSWER_S", HANG_S)  # a busy machine is no outage
     server.say("FLUSHALL")
     stores: list[RedisStreams] = []
 

@@ -125,7 +125,7 @@ async def test_a_lock_that_is_held_too_long_is_an_outage_told_once(tmp_path: Pat
     path = tmp_path / "edge.db"
     await made(path)
     hear = Heard()
-    file = a_file(path, hear=hear)
+    file = a_file(path, hear=hear, locked_s=1.0)
     store, sessions = SqliteStreams(file, Store()), SqliteSessions(file, Sessions())
     await sessions.append("a", "s", said("q"), told("r"))
     other = sqlite3.connect(path, isolation_level=None)

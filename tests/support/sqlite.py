@@ -13,12 +13,13 @@ from edge.store.sqlite_keys import SqliteKeys
 from edge.store.sqlite_rounds import SqliteFile
 from edge.store.sqlite_sessions import SqliteSessions
 from edge.store.sqlite_streams import SqliteStreams
+from support.hanging import HANG_S
 
 
-def a_file(path: Path, clock: Clock | None = None, hear: Heard | None = None) -> SqliteFile:
+def a_file(path: Path, clock: Clock | None = None, hear: Heard | None = None, locked_s: float = HANG_S) -> SqliteFile:
     """With a clock that only a test moves, for both, it never looks as if the machine had slept."""
     clock = clock or Clock()
-    return SqliteFile(path, hear or Heard(), clock, clock, retry_s=0.2, locked_s=1.0)
+    return SqliteFile(path, hear or Heard(), clock, clock, retry_s=0.2, locked_s=locked_s)
 
 
 def some_streams(
