@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 .PHONY: help test test-service lint demo bench clean
 help:
 	@echo "make test   environment, dependencies, real model server, all tests"
-	@echo "make test-service   under a real systemd, behind real proxies, as a container image and as a wheel (root; Debian or Ubuntu)"
+	@echo "make test-service   under a real systemd, behind real proxies, in a browser, as a container image and as a wheel (root; Debian or Ubuntu)"
 	@echo "make lint   ruff, mypy, import-linter"
 	@echo "make demo   a real model answering through Edge, until Ctrl-C"
 	@echo "make bench  what a relayed token costs, beside other relays (PEERS=\"nginx plain\" for a quick look)"
