@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from support.hanging import hang_limit
 
 from edge.api.parsing import Parser
 from edge.errors import BadRequest, Busy
@@ -53,7 +54,7 @@ def kill(pid: int) -> None:
 async def parser(**given: float) -> AsyncIterator[Parser]:
     one = Parser(**given)
     try:
-        async with asyncio.timeout(HANG_S):
+        async with hang_limit():
             yield one
     finally:
         pid = one.pid

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from fakes.model_server import FakeModel
+from support.hanging import hang_limit
 from support.raw import CHAT, RawClient, chat_body
 from support.running import Running, Serve
 from support.tls import TlsClient, make_certificate
@@ -78,7 +79,7 @@ async def test_renegotiation_is_refused(serve: Serve, fake: FakeModel, certifica
         *(command, "s_client", "-tls1_2", "-connect", f"127.0.0.1:{edge.port}"),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
-    async with asyncio.timeout(HANGING_S):
+    async with hang_limit():
         told, _ = await process.communicate(b"R\n")
     assert b"RENEGOTIATING" in told
     assert b"no renegotiation" in told

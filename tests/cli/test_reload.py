@@ -172,7 +172,7 @@ async def test_the_command_reloads_a_process_and_a_wrong_file_is_refused_whole(f
         head, *problems = done.err_lines
         assert head == f"edge: reload refused by process {edge.process.pid}, which goes on as it was:"
         assert [problem.split(": ")[1] for problem in problems] == ["stream.heartbeat_s", "server.nonsense"]
-        (refused,) = await edge.lines.wait("reload refused", timeout_s=START_S)
+        (refused,) = await edge.lines.wait("reload refused")
         assert [f"  {problem}" for problem in refused["problems"]] == problems
         statuses = [(await ask(edge.port, CHAT, chat_body(), bearer(key))).status for key in (OLD, NEW)]
         assert statuses == [401, 200]
@@ -196,7 +196,7 @@ async def test_the_commands_find_the_process_by_its_file_and_none_that_has_ended
             await edge.ready()
             assert str(edge.process.pid) in (await run("reload", **there)).out
             upgraded = await run("upgrade", **there)
-            await edge.lines.wait("replaced", timeout_s=START_S)
+            await edge.lines.wait("replaced")
             assert upgraded.status == 0
             assert f"process {edge.successors[-1]} serves now; no streams are left" in upgraded.out
             assert str(edge.successors[-1]) in (await run("reload", **there)).out

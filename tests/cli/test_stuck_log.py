@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.cli import environment, run_code
+from support.hanging import hang_limit
 from support.raw import CHAT, ask, chat_body
 from support.shapes import get
 
@@ -43,7 +44,7 @@ class Logged:
 
     async def ended(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(HANG_S):
+        async with hang_limit():
             return await self.process.wait()
 
 
@@ -104,7 +105,7 @@ async def test_a_full_disk_or_no_stderr_at_all_changes_nothing(redirection: str,
         "/bin/sh", "-c", command, env=environment(**SIMULATED, EDGE_SERVER_LISTEN=listen)
     )
     try:
-        async with asyncio.timeout(HANG_S):
+        async with hang_limit():
             while True:
                 with suppress(OSError):
                     reader, writer = await asyncio.open_unix_connection(tmp_path / "edge.sock")

@@ -100,7 +100,8 @@ async def test_a_big_body_is_parsed_beside_the_loop(serve: Serve, fake: FakeMode
     body = orjson.dumps(chat_body(messages=messages))
     edge = await serve()
     await ask(edge.port, CHAT, chat_body(messages=[{"role": "user", "content": "x" * 2_000_000}]))  # the process starts
-    (parser,) = edge.edge.bodies._pool._processes
+    parser = edge.edge.bodies._parser.pid
+    assert parser is not None
     fake.script(*chat_answer())  # the fake would parse it on this very loop to find one
     os.kill(parser, signal.SIGSTOP)
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from fakes.model_server import FakeModel, chat_role, chat_token, chunk, head, stall
 from support.edge_process import EdgeProcess
+from support.hanging import hang_limit
 from support.raw import CHAT, RawClient, ask, chat_body
 
 HANGING_S = 120.0
@@ -51,7 +52,7 @@ async def test_nothing_is_left_behind(fake: FakeModel, tmp_path: Path, numbers: 
 
 async def gone(edge: EdgeProcess) -> None:
     """Wait until no process of its session is left; a successor, if there is one yet, has been told to end too."""
-    async with asyncio.timeout(HANGING_S):
+    async with hang_limit():
         while left := members(edge.process.pid):
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
+from support.hanging import hang_limit
 from support.raw import RawClient
 
 from edge.stream.writer import SEND_BUFFER, Writer, deliver
@@ -61,7 +62,7 @@ async def test_a_wait_that_ran_out_or_was_cancelled_can_be_repeated() -> None:
 
     async with serving(handler) as port, RawClient(port, SMALL_WINDOW) as client:
         await client.get("/")
-        async with asyncio.timeout(HANG_S):
+        async with hang_limit():
             await blocked.wait()
         answer = await client.answer(HANG_S)
     assert (answer.clean, waited) == (True, [False, False, True, True])
@@ -85,7 +86,7 @@ async def test_a_slow_reader_of_a_whole_answer_is_not_cut_while_it_makes_progres
             await client.receive(HANG_S)
             await asyncio.sleep(0.02)  # the pace is what is tested
         answer = await client.answer(HANG_S)
-        async with asyncio.timeout(HANG_S):
+        async with hang_limit():
             await delivered.wait()
     assert (answer.clean, answer.body) == (True, LARGE)
 
@@ -134,7 +135,7 @@ async def test_a_large_write_has_a_wide_send_buffer_until_it_is_out(*, whole: bo
 
     async with serving(handler) as port, RawClient(port, SMALL_WINDOW) as client:
         await client.get("/")
-        async with asyncio.timeout(HANG_S):
+        async with hang_limit():
             await asked.wait()
         answer = await client.answer(HANG_S)
     assert (answer.clean, answer.body) == (True, LARGE)

@@ -27,13 +27,12 @@ from fakes.model_server import (
 )
 
 from edge.policy.lifecycle import State
-from support.hanging import HANG_S, hang_limit
+from support.hanging import hang_limit
 from support.raw import CHAT, COMPLETIONS, MESSAGES, RESPONSES, Answer, RawClient, ask
 from support.running import Running, time_passes
 from support.surfaces import SPOKEN, Spoken
 
 SURFACES = {"surfaces": ["chat", "completions", "responses", "messages", "embeddings", "count_tokens"]}
-GONE_S = HANG_S
 
 every_surface = pytest.mark.parametrize("spoken", SPOKEN, ids=str)
 streamed_or_not = pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
