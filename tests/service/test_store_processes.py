@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from fakes.model_server import FakeModel
 from support.edge_process import START_S, EdgeProcess
+from support.hanging import hang_limit
 from support.held_locks import deleted_files, held_locks
 from support.raw import ask
 from support.shapes import get
@@ -54,7 +55,7 @@ class Serving:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        async with asyncio.timeout(HANGS_S):
+        async with hang_limit():
             out, err = await process.communicate()
         assert process.returncode == 0 or words[0] == "check", (words, err.decode())  # its port is in use
         return out.decode().strip()
@@ -110,7 +111,7 @@ class Serving:
 
     async def settled(self) -> None:
         """Until all that was said is in the file."""
-        async with asyncio.timeout(HANGS_S):
+        async with hang_limit():
             while not all(map(self._is_kept, self.said)):
                 await asyncio.sleep(0.05)
 

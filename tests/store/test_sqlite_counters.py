@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from contract.counter_store_contract import NOON, CounterStoreContract, Opened, demand, settled
-from contract.kept_streams import SOON_S, Heard
+from contract.kept_streams import Heard
 from contract.session_store_contract import Clock
 from support.hanging import hang_limit
 from support.sqlite import some_counters
@@ -88,7 +88,8 @@ async def test_a_file_that_cannot_be_written_stops_nobody_is_told_once_and_catch
     stores: list[SqliteCounters], tmp_path: Path
 ) -> None:
     clock, path, heard = Clock(NOON), tmp_path / "edge.db", Heard()
-    store = made(stores, path, clock, heard)
+    store = some_counters(path, clock, heard, locked_s=1.0)
+    stores.append(store)
     await store.open()
     other = connect(path)
     other.execute("BEGIN IMMEDIATE")
@@ -103,7 +104,7 @@ async def test_a_file_that_cannot_be_written_stops_nobody_is_told_once_and_catch
     assert "not written" in repr(store)
     other.execute("ROLLBACK")
     other.close()
-    async with asyncio.timeout(SOON_S):
+    async with hang_limit():
         while not heard.recoveries:
             await heard.anything()
     assert await store.usage("2026-11-28") == {Account("2026-11-28", "ann", ""): Used(3, 30, 3)}
@@ -122,7 +123,7 @@ async def test_a_file_that_comes_late_is_learned_then(stores: list[SqliteCounter
     store.end(await store.take(demand(2, 1, tokens_per_day=100)), Spent(1, 1))
     path.rmdir()
     (tmp_path / "elsewhere").rename(path)
-    async with asyncio.timeout(SOON_S):
+    async with hang_limit():
         while not heard.recoveries:
             await heard.anything()
     assert await store.usage("2026-11-28") == {Account("2026-11-28", "ann", ""): Used(2, 31, 41)}

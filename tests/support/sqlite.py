@@ -36,8 +36,8 @@ def some_keys(path: Path, hear: Heard | None = None) -> SqliteKeys:
     return SqliteKeys(path, lambda: a_file(path, RealClock(), hear))
 
 
-def some_counters(path: Path, clock: Clock, hear: Heard | None = None) -> SqliteCounters:
-    return SqliteCounters(lambda: a_file(path, clock, hear), clock)
+def some_counters(path: Path, clock: Clock, hear: Heard | None = None, locked_s: float = HANG_S) -> SqliteCounters:
+    return SqliteCounters(lambda: a_file(path, clock, hear, locked_s), clock)
 
 
 class RealClock(Clock):
