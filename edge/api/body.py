@@ -9,6 +9,7 @@ does one at a time and ends when it is idle.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from aiohttp import web
 
@@ -33,6 +34,20 @@ _EACH = 4  # of the budget, nobody holds more than one part in so many
 _CURLS = "application/x-www-form-urlencoded"  # what it says of anything that it posts
 _RETRY = {"Retry-After": "1"}
 _BROWSERS = ("Origin", "Sec-Fetch-Site")  # what a browser adds to what a page makes it post
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What must be known to prepare a body.
+
+    Attributes:
+        targets: Asked for a large body only: whom to translate it for.
+        most, name_of: See ``protocol.request.prepare``; can be passed to another process.
+    """
+
+    targets: Callable[[], tuple[Target, ...]] = tuple
+    most: Callable[[str | None], int | None] | None = None
+    name_of: Callable[[str], str] = str
 
 
 class Bodies:
@@ -63,8 +78,7 @@ class Bodies:
         request: web.BaseRequest,
         surface: Surface,
         share: Share,
-        targets: Callable[[], tuple[Target, ...]],
-        most: Callable[[str | None], int | None] | None = None,
+        reading: "Reading",
     ) -> Prepared:
         """Read, check and rewrite a body.
 
@@ -72,19 +86,19 @@ class Bodies:
             request: Whose body it is.
             surface: What it asks.
             share: Filled with its size.
-            targets: Asked for a large body only: whom to translate it for.
-            most: See ``protocol.request.prepare``; can be passed to another process.
+            reading: What else there is to know.
 
         Raises:
             EdgeError: too large, too slow, no room, not JSON, or not what the surface asks for.
         """
         raw = await self._received(request, share)
         if isinstance(raw, bytes):
-            return prepare(surface, raw, most)
+            return prepare(surface, raw, reading.most, reading.name_of)
         try:
             # How the answers of embeddings are made cannot be passed between processes.
-            wanted = () if surface in EMBEDS else targets()
-            prepared = await self._parser.run(_prepare_crossed, raw, surface, wanted, most)
+            wanted = () if surface in EMBEDS else reading.targets()
+            settled = replace(reading, targets=tuple)  # the fleet cannot be passed to another process
+            prepared = await self._parser.run(_prepare_crossed, raw, surface, wanted, settled)
         finally:
             raw.clear()  # whoever else still refers to it
         made = len(prepared.body) + sum(len(translated.body) for _, translated in prepared.crossed) - prepared.size
@@ -177,7 +191,7 @@ def _prepare_crossed(
     raw: bytes,
     surface: Surface,
     targets: tuple[Target, ...],
-    most: Callable[[str | None], int | None] | None,
+    reading: "Reading",
 ) -> Prepared:
     """In the parsing process."""
-    return prepare_crossed(surface, raw, targets, most)
+    return prepare_crossed(surface, raw, targets, reading.most, reading.name_of)

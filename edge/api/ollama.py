@@ -6,7 +6,6 @@ Must not: generate anything, or change a model (``management`` does).
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -29,7 +28,7 @@ from edge.upstream.fetch import Answer, Unreachable, get, post
 from edge.upstream.fleet import Fleet, Member
 from edge.upstream.pool import Pool
 from edge.upstream.relay import Relay
-from edge.upstream.tags import known_as, running, shown, tag
+from edge.upstream.tags import running, shown, tag
 
 # The version whose API is spoken here; clients refuse old ones, or leave features out for them.
 VERSION = "0.13.0"
@@ -71,7 +70,7 @@ def routes(fleet: Fleet, bodies: Bodies) -> list[web.RouteDef]:
         finally:
             share.give_back()
         fields = Fields(asked)
-        name = known_as(fields.text("model") or fields.needed_text("name"), fleet.known_models)
+        name = fleet.names(Surface.OLLAMA_CHAT)(fields.text("model") or fields.needed_text("name"))
         card = fleet.model(name)
         if card is None or not may_use(caller(request), name):
             raise NotFound(f"model '{printable(name)}' not found", code="model_not_found", param="model")
@@ -84,13 +83,6 @@ def routes(fleet: Fleet, bodies: Bodies) -> list[web.RouteDef]:
         web.get("/api/ps", loaded_now),
         web.post("/api/show", show),
     ]
-
-
-def named(prepared: Prepared, fleet: Fleet) -> Prepared:
-    """The request with its model as the upstreams call it."""
-    if prepared.model is None:
-        return prepared
-    return replace(prepared, model=known_as(prepared.model, fleet.known_models))
 
 
 def loaded(prepared: Prepared, fleet: Fleet) -> web.Response | None:
@@ -108,7 +100,7 @@ def loaded(prepared: Prepared, fleet: Fleet) -> web.Response | None:
     asked = (parse_chat if chat else parse_generate)(orjson.loads(prepared.body))
     return json_answer(
         {
-            "model": prepared.model or "",
+            "model": asked.model or "",
             "created_at": now_text(),
             **({"message": {"role": "assistant", "content": ""}} if chat else {"response": ""}),
             "done": True,

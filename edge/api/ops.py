@@ -14,6 +14,7 @@ from edge.api.context import CONTEXT, caller
 from edge.errors import NotFound
 from edge.policy.permission import check_admin, may_use
 from edge.policy.routing import printable
+from edge.protocol.surface import Surface
 from edge.stream.registry import Registry
 from edge.upstream.fleet import Fleet
 
@@ -58,9 +59,10 @@ def models(fleet: Fleet) -> list[web.RouteDef]:
 
     async def card(request: web.Request) -> web.Response:
         name = request.match_info["id"]
-        known = fleet.model(name)
-        if known is None or not may_use(caller(request), name):
+        listed = fleet.names(Surface.CHAT)(name)
+        known = fleet.model(listed)
+        if known is None or not may_use(caller(request), listed):
             raise NotFound(f'the model "{printable(name)}" does not exist', code="model_not_found", param="model")
-        return json_answer(known)
+        return json_answer({**known, "id": name})  # as an Ollama does, which echoes the spelling
 
     return [web.get("/v1/models", cards), web.get("/v1/models/{id:.+}", card)]

@@ -11,7 +11,7 @@ import orjson
 from aiohttp import web
 
 from edge.api.answer import json_answer
-from edge.api.body import Bodies
+from edge.api.body import Bodies, Reading
 from edge.api.callers import TICKET
 from edge.api.context import CONTEXT, caller
 from edge.api.face import Handler
@@ -115,10 +115,10 @@ async def _wanted(request: web.Request, house: House, bodies: Bodies, share: Sha
         query.pop(TICKET, None)  # it says who asks, not what
         wanted = read(query, "prompt", most_bytes)
     else:
-        asked = await bodies.read(request, Surface.SESSION, share, tuple)
+        asked = await bodies.read(request, Surface.SESSION, share, Reading())
         wanted = read({**orjson.loads(asked.body), "stream": asked.stream}, "message", most_bytes)
     model = wanted.model or house.settings.sessions.model or _default_model(house, caller(request))
-    return replace(wanted, model=model)
+    return replace(wanted, model=None if model is None else house.fleet.names(Surface.SESSION)(model))
 
 
 def _default_model(house: House, principal: Principal) -> str | None:

@@ -4,10 +4,12 @@ In: requests on the exact routes of ``protocol.surface``. Out: the exchange's re
 details; a route only names its surface.
 """
 
+from dataclasses import replace
+
 from aiohttp import web
 
 from edge.api import ollama
-from edge.api.body import Bodies
+from edge.api.body import Bodies, Reading
 from edge.api.context import CONTEXT, caller
 from edge.api.face import Handler
 from edge.api.lane import lane_of
@@ -39,15 +41,16 @@ def _handler(house: House, bodies: Bodies, surface: Surface) -> Handler:
         share = bodies.share(request)
         try:
             upload: Upload | None = None
+            names = house.fleet.names(surface)
             if surface in UPLOADS:
                 upload = Upload(request, house.settings.server, bodies.arrivals)
                 prepared = await upload.begin(surface, share, model_once=principal.models is not None)
+                prepared = replace(prepared, model=prepared.model and names(prepared.model))
             else:
                 most = house.limits.most(principal.name, principal.limits, str(surface))
-                prepared = await bodies.read(request, surface, share, lambda: house.fleet.targets(surface), most)
+                reading = Reading(lambda: house.fleet.targets(surface), most, names)
+                prepared = await bodies.read(request, surface, share, reading)
             refuse_if_draining(house)  # the drain has not waited for bodies
-            if surface in OLLAMA:
-                prepared = ollama.named(prepared, house.fleet)
             check_model(principal, prepared.model, house.fleet.members)
             if surface is Surface.COUNT_TOKENS and uncounted(prepared.model, house.fleet.members):
                 return web.json_response(

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from edge.errors import OverBudget, RateLimited
 from edge.policy.allowance import UNLIMITED, Allowance
 from edge.policy.lifecycle import Outcome
+from edge.policy.model_names import Globs
 from edge.settings import Limit
 
 
@@ -202,13 +203,14 @@ class _Rule:
         self.name = limit.name
         self.allowance = Allowance(**{name: getattr(limit, name) or None for name in _LIMITS})
         self._shared = limit.shared
-        self._principals, self._models, self._surfaces = map(_pattern, (limit.principals, limit.models, limit.surfaces))
+        self._principals, self._surfaces = map(_pattern, (limit.principals, limit.surfaces))
+        self._models = Globs(limit.models) if limit.models else None
 
     def matches(self, principal: str, model: str | None, surface: str) -> bool:
         """Whether it is about such a request. One that names no model is only meant where no model is named."""
         return (
             (self._principals is None or self._principals.match(principal) is not None)
-            and (self._models is None or (model is not None and self._models.match(model) is not None))
+            and (self._models is None or (model is not None and self._models.fit(model)))
             and (self._surfaces is None or self._surfaces.match(surface) is not None)
         )
 

@@ -9,13 +9,13 @@ must be allowed as well.
 
 from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Protocol
 
 from edge.errors import Forbidden, NotFound
 from edge.policy.auth import Principal
+from edge.policy.model_names import Globs
 from edge.policy.routing import printable
-
-_LATEST = ":latest"  # an Ollama's name means the same with it and without
 
 
 class Server(Protocol):
@@ -26,11 +26,16 @@ class Server(Protocol):
 
 
 def may_use(principal: Principal, model: str) -> bool:
-    """Whether the principal may use a model of this name."""
+    """Whether the principal may use a model of this name, as an upstream lists it.
+
+    A name with a tag is an Ollama's, which tells no cases apart and has defaults (see ``model_names``). Any other must
+    be spelled as the key has it; its ``:latest`` is what Ollama's clients make of it.
+    """
     if principal.models is None:
         return True
-    other = model.removesuffix(_LATEST) if model.endswith(_LATEST) else model + _LATEST if ":" not in model else model
-    return any(fnmatchcase(name, glob) for glob in principal.models for name in {model, other})
+    if ":" in model:
+        return _globs(principal.models).fit(model)
+    return any(fnmatchcase(name, glob) for glob in principal.models for name in (model, model + ":latest"))
 
 
 def check_model(principal: Principal, model: str | None, servers: Iterable[Server]) -> None:
@@ -57,6 +62,12 @@ def check_model(principal: Principal, model: str | None, servers: Iterable[Serve
     if len(every) > 1 and not any(model in server.models or server.any_model for server in every):
         # Routing would find the same, and name those that there are.
         raise NotFound(f"the model '{printable(model)}' does not exist", code="model_not_found", param="model")
+
+
+@lru_cache(maxsize=1024)
+def _globs(models: tuple[str, ...]) -> Globs:
+    """Compiled once for each list: a list of models asks for every entry."""
+    return Globs(models)
 
 
 def check_admin(principal: Principal) -> None:

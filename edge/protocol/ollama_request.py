@@ -88,7 +88,7 @@ def _rendered(ask: Ask, to: Target) -> Rendering:
     if ask.thinking is not None:
         effort = _EFFORTS.get(ask.thinking.effort or "")
         # Only gpt-oss takes words; every other thinking model wants true or false.
-        words = "gpt-oss" in (ask.model or "")
+        words = "gpt-oss" in (ask.model or "").lower()
         enabled = ask.thinking.enabled
         out.put("think", effort if words and effort and enabled is not False else enabled)
     out.put("keep_alive", ask.keep_alive)

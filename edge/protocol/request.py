@@ -66,7 +66,8 @@ class Prepared:
     """A request that is ready to go upstream.
 
     Attributes:
-        model: As the client wrote it, or None.
+        model: As the upstreams call it, as far as that is known; None if the client names none. ``body`` has it as the
+            client wrote it.
         stream: The client wants a stream.
         streamed: The upstream is asked for a stream.
         body: What is sent upstream.
@@ -101,19 +102,26 @@ class Prepared:
     tools: bool = False
 
 
-def prepare(surface: Surface, raw: bytes, most: Callable[[str | None], int | None] | None = None) -> Prepared:
+def prepare(
+    surface: Surface,
+    raw: bytes,
+    most: Callable[[str | None], int | None] | None = None,
+    name_of: Callable[[str], str] = str,
+) -> Prepared:
     """Check and rewrite a request body.
 
     Args:
         surface: Whose it is.
         raw: As it came.
         most: How many tokens an answer of a model may have; None is no limit.
+        name_of: What the upstreams call a model.
 
     Raises:
         BadRequest: not JSON, not an object, over a bound, or a field that Edge reads has the wrong type.
     """
     body = _one_spelling(parse_object(raw), _READ)
     model = _field(body, "model", str, "a string")
+    model = None if model is None else name_of(model)
     stream = _field(body, "stream", bool, "true or false")
     if stream is None:
         stream = surface in STREAMS_BY_DEFAULT

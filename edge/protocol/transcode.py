@@ -37,7 +37,7 @@ from edge.protocol.events import short
 from edge.protocol.halves import HALF
 from edge.protocol.history import settle
 from edge.protocol.request import Prepared, Translated, prepare
-from edge.protocol.surface import EMBEDS, Surface
+from edge.protocol.surface import EMBEDS, OLLAMA, Surface
 from edge.protocol.transcoding import Answering, Decoder, Encoder, Piece
 
 # How each surface's requests are read, and how a request is written for each surface that an upstream may speak.
@@ -114,8 +114,8 @@ def translate(prepared: Prepared, to: Target) -> Translated:
         BadRequest: a field is malformed, or cannot be expressed there and would be missed.
     """
     body = orjson.loads(prepared.body)
-    if prepared.model is not None:
-        body["model"] = prepared.model  # in the upstream's spelling
+    if prepared.model is not None and to.surface not in OLLAMA:  # an Ollama takes, and echoes, the client's spelling
+        body["model"] = prepared.model
     if prepared.surface in EMBEDS:
         asked, dropped, reshape = embeddings.translate(prepared.surface, body)
         return Translated(orjson.dumps(asked), dropped, reshape=reshape)
@@ -141,13 +141,14 @@ def prepare_crossed(
     raw: bytes,
     targets: tuple[Target, ...],
     most: Callable[[str | None], int | None] | None = None,
+    name_of: Callable[[str], str] = str,
 ) -> Prepared:
     """``prepare``, and the request written for each of the targets: all of it in the process that reads large bodies.
 
     Raises:
         BadRequest: see ``prepare``; what one target cannot be told is left out, and is found out when it is asked.
     """
-    prepared = prepare(surface, raw, most)
+    prepared = prepare(surface, raw, most, name_of)
     crossed = []
     for to in targets:
         try:

@@ -17,13 +17,14 @@ from edge.errors import LoopDetected
 from edge.policy.admission import Admission
 from edge.policy.hops import Hop, meet
 from edge.protocol.canonical import Target
-from edge.protocol.surface import Surface
+from edge.protocol.surface import OLLAMA, Surface
 from edge.settings import Settings
 from edge.settings import Upstream as UpstreamSettings
 from edge.upstream.base import Upstream
 from edge.upstream.catalogue import listed, merged
 from edge.upstream.discovery import Place, places
 from edge.upstream.health import MISSES_TO_BE_GONE, Member
+from edge.upstream.names import Names
 from edge.upstream.pool import Pool
 from edge.upstream.queues import MemberQueues, rules_of
 from edge.upstream.servers import MODEL_SERVERS, Card, Found, Kind
@@ -204,6 +205,12 @@ class Fleet:
     def model(self, name: str) -> Card | None:
         """One entry of that list."""
         return next((card for card in self.models() if card["id"] == name), None)
+
+    def names(self, surface: Surface) -> Names:
+        """Finds what the upstreams call the model that a request for ``surface`` names."""
+        members = self.members
+        alike = (m.spellings for m in members if m.reads_spellings or surface in OLLAMA)
+        return Names(tuple([member.models for member in members]), tuple(alike))
 
     def _reason(self) -> str:
         if self.members:

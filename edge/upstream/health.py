@@ -5,7 +5,7 @@ Must not: do I/O, or log: whoever changes it tells.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from yarl import URL
@@ -17,6 +17,7 @@ from edge.protocol.transcode import reachable, target
 from edge.settings import Upstream as UpstreamSettings
 from edge.upstream.base import Upstream
 from edge.upstream.edges import Ways
+from edge.upstream.names import spellings
 from edge.upstream.servers import CLOUDS, TRAITS, Card, Found, Kind
 
 MISSES_TO_BE_GONE = 2  # one late or failed answer is a restart or a hiccup
@@ -35,6 +36,7 @@ class Member:
         kind: What was recognised there, as a word for people.
         url: Where it is, without any secret; empty if it is in Edge itself.
         why: Why it is not up, as a phrase that follows its name; None while it is up.
+        spellings: The models by their canonical names, see ``names``.
         model_cards: The entries of its last model list, as they came; kept while it is down.
         ways: Of another Edge, how it reaches its models; None for a model server, and for an Edge that does not say.
         any_model: It answers whatever model is named.
@@ -58,6 +60,7 @@ class Member:
         self.any_model = False
         self.model_cards: list[Card] = []
         self.models: frozenset[str] = frozenset()
+        self.spellings: Mapping[str, str] = {}
         self.ways: Ways | None = None
         self.active = 0
         self.misses = 0
@@ -103,6 +106,11 @@ class Member:
         return self._settings
 
     @property
+    def reads_spellings(self) -> bool:
+        """It takes other spellings of a name for the same model, as an Ollama does, or an Edge in front of one."""
+        return self.kind in (Kind.OLLAMA, Kind.EDGE)
+
+    @property
     def slots_per_model(self) -> bool:
         """Its slots are not one number for all models, but each has so many."""
         return self.kind is Kind.OLLAMA
@@ -126,7 +134,9 @@ class Member:
         self.up, self.why = found.up, found.why
         if found.cards is not None:
             self.model_cards = list(found.cards)
-            self.models = frozenset(card["id"] for card in found.cards)
+            models = frozenset(card["id"] for card in found.cards)
+            if models != self.models:
+                self.models, self.spellings = models, spellings(models)
             self.ways = found.ways
             self.any_model = found.listless or (TRAITS[found.kind].answers_any and len(self.models) == 1)
 

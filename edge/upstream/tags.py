@@ -2,13 +2,9 @@
 
 In: entries of the merged model list. Out: entries of ``/api/tags`` and ``/api/ps``, and answers of ``/api/show``.
 Must not: claim what a card does not say; what is unknown is empty or 0.
-
-Ollama's names have a tag. A name without one stands for its ``:latest`` in both directions: clients add that to names
-(Open WebUI does), or leave it out.
 """
 
 import hashlib
-from collections.abc import Collection
 from typing import Any
 
 from edge.protocol.ollama import now_text
@@ -19,14 +15,6 @@ _FOREVER = "2318-01-01T00:00:00Z"  # as of an Ollama told to keep it; other serv
 _UNKNOWN_FAMILY = "unknown"
 # Nobody's card says whether a model takes tools; its server does when it gets some. Without the word, editors hide it.
 _CAPABILITIES = ["completion", "tools"]
-
-
-def known_as(name: str, models: Collection[str]) -> str:
-    """What ``models`` call what an Ollama client calls ``name``; that itself if they do not know it."""
-    for spelled in (name, name.removesuffix(_LATEST), name + _LATEST):
-        if spelled in models:
-            return spelled
-    return name
 
 
 def tag(card: Card) -> dict[str, Any]:
