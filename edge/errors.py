@@ -7,6 +7,7 @@ Must not: know any surface's JSON shape, log, or carry a secret in ``message``.
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Side(StrEnum):
@@ -15,6 +16,18 @@ class Side(StrEnum):
     CLIENT = "client"
     EDGE = "edge"
     UPSTREAM = "upstream"
+
+
+class TooLong(NamedTuple):
+    """By how much a prompt does not fit; None where nobody says so.
+
+    Attributes:
+        tokens: How many it has.
+        maximum: How many there may be.
+    """
+
+    tokens: int | None
+    maximum: int | None
 
 
 class EdgeError(Exception):
@@ -31,6 +44,7 @@ class EdgeError(Exception):
     type: str = "api_error"
     code: str | None = None
     retryable: bool = False
+    too_long: TooLong | None = None  # the prompt is; agents shorten theirs when they are told so
 
     def __init__(
         self,
@@ -130,6 +144,21 @@ class RequestTimeout(EdgeError):
     """The request body did not arrive in time."""
 
     side, status, type, code = Side.CLIENT, 408, "invalid_request_error", "request_timeout"
+
+
+class PromptTooLong(EdgeError):
+    """The prompt has more tokens than the model's context.
+
+    Args:
+        tokens: How many it has.
+        maximum: How many there may be.
+    """
+
+    side, status, type, code = Side.CLIENT, 400, "invalid_request_error", "context_length_exceeded"
+
+    def __init__(self, message: str, *, tokens: int, maximum: int, param: str | None = None) -> None:
+        super().__init__(message, param=param)
+        self.too_long = TooLong(tokens, maximum)
 
 
 class BodyTooLarge(EdgeError):

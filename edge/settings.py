@@ -346,10 +346,17 @@ class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = None
     num_ctx: Annotated[int, Meta(ge=0, description="Ollama: the context length to ask for; 0 = the server's own")] = 0
+    keep_alive: Annotated[
+        str,
+        Meta(description="Ollama: how long it keeps a model: 10m, seconds, -1 = for ever; empty = the server's own"),
+    ] = ""
     on_truncation: Annotated[
-        Literal["warn", "refuse"],
-        Meta(description="Ollama: a prompt that num_ctx cuts is told in log and metrics, or refused if it seems so"),
-    ] = "warn"
+        Literal["auto", "warn", "refuse"],
+        Meta(
+            description="Ollama: a prompt over its context is a 400 (refuse), or is cut and told in log and metrics "
+            "(warn); auto = refuse for requests with tools, warn for others"
+        ),
+    ] = "auto"
     allow_management: Annotated[
         bool, Meta(description="Ollama: pass on what changes its models (pull, push, create, copy, delete, blobs)")
     ] = False

@@ -24,6 +24,7 @@ _VISIBLE = re.compile(r"[!-~]+")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+")
+_DURATION = re.compile(r"[+-]?(\d+|0|((\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h))+)")  # as Go reads it, or whole seconds
 _RELAYED_KINDS = ("openai-compatible", "ollama")  # the others are spoken to in their own ways, not relayed
 _SURFACES = (*get_args(SURFACE_NAMES), "session", READS, *get_args(RELAY_PATHS))
 _SIMULATED = frozenset({"chat", "completions", "embeddings"})
@@ -94,6 +95,8 @@ def _upstreams(settings: Settings) -> Iterator[Conflict]:
             yield Conflict((f"{place}.name", f"upstream[{first}].name"), f"upstream[{first}] has the same name")
         if upstream.max_concurrency is not None and upstream.max_concurrency < 0:
             yield Conflict((f"{place}.max_concurrency",), "must be at least 0, which is no limit")
+        if upstream.keep_alive and not _DURATION.fullmatch(upstream.keep_alive):
+            yield Conflict((f"{place}.keep_alive",), 'must be seconds ("300", "-1" = for ever) or have units ("1h30m")')
         if upstream.kind in URLLESS:
             yield from _simulator(place, upstream)
             continue

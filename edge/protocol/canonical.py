@@ -183,13 +183,16 @@ class Target:
     Attributes:
         name: What to call it in messages (``Ollama``).
         cloud: A provider that refuses fields it does not know, where local servers have extensions or ignore them.
-        num_ctx: Ollama's context length to ask for; 0 leaves it to the server.
+        num_ctx, keep_alive: What to ask an Ollama for where the request names none; 0 and None leave it to the server.
+        refuses_cuts: When an Ollama is to refuse a prompt rather than cut it: ``auto`` is with tools.
     """
 
     surface: Surface
     name: str = "this upstream"
     cloud: bool = False
     num_ctx: int = 0
+    keep_alive: str | int | None = None
+    refuses_cuts: Literal["never", "auto", "always"] = "never"
 
 
 class Rendering:

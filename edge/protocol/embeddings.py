@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edge.errors import UpstreamBroken
+from edge.protocol.canonical import Target
 from edge.protocol.fields import Fields
 from edge.protocol.surface import Surface
 
@@ -16,28 +17,30 @@ Body = dict[str, Any]
 Reshape = Callable[[Body], Body]
 
 
-def translate(surface: Surface, body: Body) -> tuple[Body, tuple[str, ...], Reshape]:
+def translate(surface: Surface, body: Body, to: Target) -> tuple[Body, tuple[str, ...], Reshape]:
     """The request for the other API, what was dropped of it, and how its answer becomes the client's.
 
     Raises:
         BadRequest: a field is malformed, or cannot be expressed there.
     """
     if surface is Surface.EMBEDDINGS:
-        return _to_ollama(body)
+        return _to_ollama(body, to)
     return _to_openai(body) if surface is Surface.OLLAMA_EMBED else _one_to_openai(body)
 
 
-def _to_ollama(body: Body) -> tuple[Body, tuple[str, ...], Reshape]:
+def _to_ollama(body: Body, to: Target) -> tuple[Body, tuple[str, ...], Reshape]:
     fields = Fields(body)
     model, dimensions = fields.text("model"), fields.whole("dimensions", 1)
     as_base64 = fields.one_of("encoding_format", "float", "base64") == "base64"
     asked: Body = {"model": model, "input": _inputs(fields)}
     options = fields.object("options")
+    keep_alive, truncate = fields.any("keep_alive"), fields.flag("truncate")
+    given = {**({"num_ctx": to.num_ctx} if to.num_ctx else {}), **({} if options is None else options.body)}
     for name, value in (
         ("dimensions", dimensions),
-        ("keep_alive", fields.any("keep_alive")),
-        ("truncate", fields.flag("truncate")),
-        ("options", None if options is None else options.body),
+        ("keep_alive", to.keep_alive if keep_alive is None else keep_alive),
+        ("truncate", False if truncate is None and to.refuses_cuts == "always" else truncate),
+        ("options", given or None),
     ):
         if value is not None:
             asked[name] = value

@@ -91,7 +91,9 @@ def _rendered(ask: Ask, to: Target) -> Rendering:
         words = "gpt-oss" in (ask.model or "").lower()
         enabled = ask.thinking.enabled
         out.put("think", effort if words and effort and enabled is not False else enabled)
-    out.put("keep_alive", ask.keep_alive)
+    out.put("keep_alive", to.keep_alive if ask.keep_alive is None else ask.keep_alive)
+    if to.refuses_cuts == "always" or (to.refuses_cuts == "auto" and ask.tools):
+        out.body["truncate"] = False
     out.drop("parallel_tools", "user")
     out.drop_extra()
     return out

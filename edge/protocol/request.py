@@ -13,11 +13,12 @@ from typing import Any
 import orjson
 
 from edge.errors import BadRequest
-from edge.protocol import billing_line, cap
+from edge.protocol import billing_line, cap, ollama_defaults
 from edge.protocol.canonical import Target
 from edge.protocol.embeddings import Reshape
+from edge.protocol.ollama_defaults import Named
 from edge.protocol.prompt_size import prompt_tokens
-from edge.protocol.surface import GENERATING, STREAMS_BY_DEFAULT, Surface
+from edge.protocol.surface import GENERATING, OLLAMA, STREAMS_BY_DEFAULT, Surface
 
 MAX_DEPTH = 200  # orjson parses 1,024 levels but writes about 300
 MAX_ELEMENTS = 1_000_000  # about 70 ms and 240 MB of Python objects at the worst
@@ -38,6 +39,7 @@ _UNSTREAMABLE = ("prompt_logprobs", "best_of", "background")
 _READ = frozenset(
     {"model", "stream", "stream_options", "n", "messages", "prompt", "raw", "suffix", *_UNSTREAMABLE, *cap.NAMES}
 )
+_READ_OLLAMA = _READ | {"keep_alive", "truncate", "tools"}
 _READ_OPTIONS = frozenset({"include_usage"})
 # Without it Ollama only loads the model.
 _LOADING = {Surface.OLLAMA_CHAT: "messages", Surface.OLLAMA_GENERATE: "prompt"}
@@ -80,6 +82,7 @@ class Prepared:
         tokens: Estimate of what the prompt has.
         capped: Edge has set how many tokens the answer may have, as the client named nothing.
         changed: What was changed of the prompt, by the names that ``x-edge-changed`` has for it.
+        named: Ollama: which fields the client names that an upstream's settings are for.
         billed_system: The system prompt as it came, for Anthropic; only if ``body`` lacks its billing line.
         tools: The model may call some.
     """
@@ -98,6 +101,7 @@ class Prepared:
     tokens: int = 0
     capped: bool = False
     changed: tuple[str, ...] = ()
+    named: Named | None = None
     billed_system: Any = None
     tools: bool = False
 
@@ -119,7 +123,7 @@ def prepare(
     Raises:
         BadRequest: not JSON, not an object, over a bound, or a field that Edge reads has the wrong type.
     """
-    body = _one_spelling(parse_object(raw), _READ)
+    body = _one_spelling(parse_object(raw), _READ_OLLAMA if surface in OLLAMA else _READ)
     model = _field(body, "model", str, "a string")
     model = None if model is None else name_of(model)
     stream = _field(body, "stream", bool, "true or false")
@@ -131,13 +135,15 @@ def prepare(
         if stream:
             raise BadRequest(f"stream: {surface} answers cannot be streamed; leave it out", param="stream")
         tokens = prompt_tokens(surface, body, len(raw))
+        written, named = _written(surface, body)
         return Prepared(
-            surface, model, False, False, orjson.dumps(body), False, 1, len(raw),
-            tokens=tokens, changed=changed, billed_system=billed,
+            surface, model, False, False, written, False, 1, len(raw),
+            tokens=tokens, changed=changed, named=named, billed_system=billed,
         )  # fmt: skip
     _check_shape(surface, body)
     if surface in _LOADING and not body.get(_LOADING[surface]):
-        return Prepared(surface, model, False, False, orjson.dumps(body), False, 1, len(raw), loads=True)
+        written, named = _written(surface, body)
+        return Prepared(surface, model, False, False, written, False, 1, len(raw), loads=True, named=named)
     limit = None if most is None else most(model)
     capped = limit is not None and cap.cap(surface, body, limit)
     streamed = stream or not any(_asks(body, name) for name in _UNSTREAMABLE)
@@ -149,10 +155,16 @@ def prepare(
     continues = surface is Surface.OLLAMA_GENERATE and bool(body.get("raw") or body.get("suffix"))
     size, choices = len(raw), _choices(surface, body)
     tokens = prompt_tokens(surface, body, size)
+    written, named = _written(surface, body)
     return Prepared(
-        surface, model, stream, streamed, orjson.dumps(body), strip_usage, choices, size,
-        raw=continues, tokens=tokens, capped=capped, changed=changed, billed_system=billed, tools=_may_call(body),
+        surface, model, stream, streamed, written, strip_usage, choices, size,
+        raw=continues, tokens=tokens, capped=capped, changed=changed, named=named, billed_system=billed,
+        tools=_may_call(body),
     )  # fmt: skip
+
+
+def _written(surface: Surface, body: dict[str, Any]) -> tuple[bytes, Named | None]:
+    return ollama_defaults.write(body) if surface in OLLAMA else (orjson.dumps(body), None)
 
 
 def as_sent(prepared: Prepared) -> bytes:

@@ -117,7 +117,7 @@ def translate(prepared: Prepared, to: Target) -> Translated:
     if prepared.model is not None and to.surface not in OLLAMA:  # an Ollama takes, and echoes, the client's spelling
         body["model"] = prepared.model
     if prepared.surface in EMBEDS:
-        asked, dropped, reshape = embeddings.translate(prepared.surface, body)
+        asked, dropped, reshape = embeddings.translate(prepared.surface, body, to)
         return Translated(orjson.dumps(asked), dropped, reshape=reshape)
     ask = _PARSE[prepared.surface](body)
     if ask.prompt is not None and to.surface not in _CONTINUES:

@@ -7,12 +7,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from edge.errors import BadRequest
+from edge.errors import PromptTooLong
 from edge.protocol.canonical import Target
 from edge.protocol.cap import for_cloud
-from edge.protocol.context import context_of
+from edge.protocol.context import context_of, takes_truncate
 from edge.protocol.dialect import Codec, Dialect
 from edge.protocol.dialects import DIALECTS
+from edge.protocol.ollama_defaults import Defaults, Named, with_defaults
 from edge.protocol.request import Prepared, as_sent
 from edge.protocol.surface import KEPT, Surface
 from edge.protocol.transcode import transcoder, translate
@@ -51,16 +52,17 @@ def compose(prepared: Prepared, member: Member, terms: Terms) -> Call:
     """
     to = member.target(prepared.surface, raw=prepared.raw)
     call = _relayed(prepared, member, terms) if to is None else _translated(prepared, member, terms, to)
-    if call.surface not in _CUTS_PROMPTS:
+    if call.surface not in _CUTS_PROMPTS or prepared.loads:
         return call
     context = context_of(call.body)
-    if context.too_long and member.refuses_truncation:
+    if context.refused and not takes_truncate(member.version) and context.too_long:
         named = _PROMPTS.get(prepared.surface, "messages")
-        raise BadRequest(
+        raise PromptTooLong(
             f"{named}: about {context.estimate} tokens, but {member.name} is asked for a context of {context.limit} "
             "(num_ctx) and would cut the prompt silently; send less, or raise options.num_ctx",
+            tokens=context.estimate,
+            maximum=context.limit,
             param=named,
-            code="context_length_exceeded",
         )
     return replace(call, context=context)
 
@@ -100,8 +102,17 @@ def _relayed(prepared: Prepared, member: Member, terms: Terms) -> Call:
         body = for_cloud(body)
     if prepared.billed_system is not None and member.kind is Kind.ANTHROPIC:
         body, changed = as_sent(prepared), ()
+    if prepared.named is not None:
+        body = with_defaults(body, prepared.named, _defaults(prepared, prepared.named, member))
     return Call(
         prepared.surface, body, codec, terms.headers, most,
         takes_body=not prepared.stream, upload=terms.upload, changed=changed,
         buffers_calls=prepared.tools and member.buffers_calls,
     )  # fmt: skip
+
+
+def _defaults(prepared: Prepared, named: Named, member: Member) -> Defaults:
+    """What this request for an Ollama is to be sent with where it names nothing else."""
+    if prepared.loads or prepared.surface is Surface.OLLAMA_EMBEDDINGS or not member.refuses_cuts(tools=named.tools):
+        return member.defaults
+    return replace(member.defaults, truncate=False)

@@ -7,12 +7,14 @@ Must not: do I/O, or log: whoever changes it tells.
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Literal
 
 from yarl import URL
 
 from edge.policy.queue import Queue
 from edge.protocol.canonical import Target
-from edge.protocol.surface import Surface
+from edge.protocol.ollama_defaults import Defaults
+from edge.protocol.surface import OLLAMA, Surface
 from edge.protocol.transcode import reachable, target
 from edge.settings import Upstream as UpstreamSettings
 from edge.upstream.base import Upstream
@@ -20,6 +22,7 @@ from edge.upstream.edges import Ways
 from edge.upstream.names import spellings
 from edge.upstream.servers import CLOUDS, TRAITS, Card, Found, Kind
 
+_REFUSALS: Mapping[str, Literal["never", "auto", "always"]] = {"warn": "never", "auto": "auto", "refuse": "always"}
 MISSES_TO_BE_GONE = 2  # one late or failed answer is a restart or a hiccup
 
 
@@ -45,6 +48,8 @@ class Member:
         slots: Requests that it is given at once; None = any number.
         active: Requests of ours that it is working on; the exchange counts.
         misses: Failed looks in a row.
+        defaults: What an Ollama is asked for where a request names nothing else.
+        version: What it calls itself; empty if it does not tell.
         since: Unix time when it became known.
     """
 
@@ -66,6 +71,8 @@ class Member:
         self.misses = 0
         self.since = int(time.time())
         self._settings = settings
+        self.defaults = Defaults(settings.num_ctx, _keep_alive(settings.keep_alive))
+        self.version = ""
         self._configured = configured
         self._told_slots: int | None = None
         self._become(kind)
@@ -88,17 +95,23 @@ class Member:
         """Down at once, until a look finds it up."""
         self.up, self.why = False, why
 
-    @property
-    def refuses_truncation(self) -> bool:
-        """A prompt that would be cut is to be refused."""
-        return self._settings.on_truncation == "refuse"
-
     def target(self, surface: Surface, *, raw: bool = False) -> Target | None:
         """In whose words it is asked for ``surface``; None if it speaks that itself. See ``transcode.target``."""
         spoken = target(surface, self.native, raw=raw)
         if spoken is None or spoken is surface:
             return None
-        return Target(spoken, self.name, cloud=self.kind in CLOUDS, num_ctx=self._settings.num_ctx)
+        if spoken not in OLLAMA:
+            return Target(spoken, self.name, cloud=self.kind in CLOUDS)
+        return Target(
+            spoken, self.name, num_ctx=self.defaults.num_ctx, keep_alive=self.defaults.keep_alive,
+            refuses_cuts=_REFUSALS[self._settings.on_truncation],
+        )  # fmt: skip
+
+    def refuses_cuts(self, *, tools: bool) -> bool:
+        """Whether a prompt that is too long is to be refused, not cut; ``tools``: the request offers some."""
+        return self.kind is not Kind.EDGE and (
+            self._settings.on_truncation == "refuse" or (self._settings.on_truncation == "auto" and tools)
+        )
 
     @property
     def settings(self) -> UpstreamSettings:
@@ -130,6 +143,7 @@ class Member:
         self.misses = 0
         if found.slots is not None or found.kind is not self.kind:
             self._told_slots = found.slots  # a server too busy to tell has not lost its limit
+        self.version = found.version
         self._become(found.kind)
         self.up, self.why = found.up, found.why
         if found.cards is not None:
@@ -147,3 +161,10 @@ class Member:
         self.misses += 1
         if not late or self.misses >= MISSES_TO_BE_GONE:
             self.fail(found.why or "is gone")
+
+
+def _keep_alive(text: str) -> str | int | None:
+    """As Ollama takes it: a text without a unit is none to it, so seconds are sent as a number."""
+    if not text:
+        return None
+    return int(text) if text.lstrip("+-").isdecimal() else text

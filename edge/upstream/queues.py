@@ -92,7 +92,8 @@ class MemberQueues:
         member = self._member
         if model is None or not member.slots_per_model:
             return _ALL
-        return model if model in member.models else _ALL
+        name = model if ":" in model else f"{model}:latest"  # Ollama's own reading
+        return name if name in member.models else model if model in member.models else _ALL
 
     def _make(self, key: str) -> Queue:
         member = self._member

@@ -145,6 +145,7 @@ class Found:
         seems: For ``OTHER``, what it calls itself, if anything.
         slots: How many requests it works on at once, if it tells.
         ways: See ``Member``.
+        version: What an Ollama calls itself.
     """
 
     kind: Kind
@@ -156,6 +157,7 @@ class Found:
     mark: Mark | None = None
     slots: int | None = None
     ways: Ways | None = None
+    version: str = ""
 
 
 async def identify(pool: Pool, before: Found | None = None) -> Found:
@@ -179,7 +181,8 @@ async def identify(pool: Pool, before: Found | None = None) -> Found:
     else:
         kind, seems = await _recognise(pool, mark)
     if kind is Kind.OLLAMA and cards is not None:
-        return Found(kind, up=True, cards=_detailed(cards, await _peek(pool, "/api/tags")), mark=mark)
+        detailed = _detailed(cards, await _peek(pool, "/api/tags"))
+        return Found(kind, up=True, cards=detailed, mark=mark, version=await _version(pool, mark, before))
     if cards is not None:
         return Found(kind, up=True, cards=cards, mark=mark, slots=await _slots(pool, kind, mark, before))
     return Found(kind, why=why_not(kind, mark), listless=mark.status in LISTLESS, seems=seems, mark=mark)
@@ -225,6 +228,18 @@ async def _slots(pool: Pool, kind: Kind, mark: Mark, before: Found | None) -> in
         return before.slots
     told = total_slots(await _peek(pool, "/props"))
     return listed_slots(await _peek(pool, "/slots")) if told is None else told
+
+
+async def _version(pool: Pool, mark: Mark, before: Found | None) -> str:
+    """An Ollama's version. Asked after each start of it, of which a failed look tells."""
+    if before is not None and before.mark == mark and before.up and before.version:
+        return before.version
+    try:
+        told = orjson.loads(await _peek(pool, "/api/version") or b"{}")
+    except orjson.JSONDecodeError:
+        return ""
+    version = told.get("version") if isinstance(told, dict) else None
+    return printable(version) if isinstance(version, str) else ""
 
 
 async def _recognise(pool: Pool, mark: Mark) -> tuple[Kind, str]:

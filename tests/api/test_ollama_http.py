@@ -367,3 +367,40 @@ async def test_curl_alone_is_enough_but_a_page_may_not(serve: Serve, fake: FakeM
     answer = await ask(edge.port, CHAT, {"model": "m", "messages": [HI]}, headers)
     assert answer.status == (200 if sent_by == "curl" else 415)
     assert len(fake.requests) == (sent_by == "curl")
+
+
+RELAYED: dict[str, dict[str, Any]] = {
+    CHAT: {"messages": [HI]},
+    GENERATE: {"prompt": "hi"},
+    EMBED: {"input": "hi"},
+    EMBEDDINGS: {"prompt": "hi"},
+}
+
+
+@pytest.mark.parametrize("path", RELAYED)
+async def test_an_upstreams_settings_hold_for_what_is_relayed(serve: Serve, fake: FakeModel, path: str) -> None:
+    pass_for_ollama(fake)
+    edge = await serve(upstream={"num_ctx": 512, "keep_alive": "-1"})
+    await ask(edge.port, path, {"model": "llama3:8b", **RELAYED[path], "options": {"seed": 1}})
+    sent = fake.requests[-1].json
+    assert (sent["options"], sent["keep_alive"]) == ({"num_ctx": 512, "seed": 1}, -1)
+    await ask(edge.port, path, {"model": "llama3:8b", **RELAYED[path], "options": {"num_ctx": 9}, "keep_alive": "1m"})
+    sent = fake.requests[-1].json
+    assert (sent["options"], sent["keep_alive"]) == ({"num_ctx": 9}, "1m")
+
+
+async def test_they_hold_for_a_request_that_only_loads_the_model(serve: Serve, fake: FakeModel) -> None:
+    pass_for_ollama(fake)
+    edge = await serve(upstream={"num_ctx": 512, "keep_alive": "30m"})
+    await ask(edge.port, CHAT, {"model": "llama3:8b"})
+    sent = fake.requests[-1].json
+    assert (sent["options"], sent["keep_alive"]) == ({"num_ctx": 512}, "30m")
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/embeddings"])
+async def test_they_hold_for_what_is_translated(serve: Serve, fake: FakeModel, path: str) -> None:
+    pass_for_ollama(fake)
+    edge = await serve(upstream={"num_ctx": 512, "keep_alive": "30m"})
+    await ask(edge.port, path, {"model": "llama3:8b", "messages": [HI], "input": "hi"})
+    sent = fake.requests[-1].json
+    assert (sent["options"], sent["keep_alive"]) == ({"num_ctx": 512}, "30m")

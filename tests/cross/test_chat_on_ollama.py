@@ -265,8 +265,8 @@ async def test_a_prompt_that_fits_is_not(edge: Running) -> None:
     assert (await edge.record())["truncated"] is False
 
 
-async def test_a_prompt_that_would_be_cut_can_be_refused_before(serve: Serve, fake: FakeModel) -> None:
-    ollama.be_ollama(fake, "m")
+async def test_a_prompt_that_an_older_ollama_would_cut_can_be_refused_before(serve: Serve, fake: FakeModel) -> None:
+    ollama.be_ollama(fake, "m", version="0.12.5")
     edge = await serve(upstream={"kind": "ollama", "num_ctx": 2048, "on_truncation": "refuse"})
     answer = await ask(edge.port, CHAT, chat_body(messages=[{"role": "user", "content": "word " * 10_000}]))
     assert (answer.status, answer.json["error"]["code"]) == (400, "context_length_exceeded")

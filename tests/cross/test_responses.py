@@ -344,7 +344,7 @@ async def test_what_cannot_be_had_is_a_bad_request_that_names_it(
 
 
 async def test_an_input_that_would_be_cut_is_named(serve: Serve, fake: FakeModel) -> None:
-    ollama.be_ollama(fake, "m")
+    ollama.be_ollama(fake, "m", version="0.12.5")
     edge = await serve(upstream={"kind": "ollama", "num_ctx": 2048, "on_truncation": "refuse"})
     answer = await ask(edge.port, RESPONSES, asked(input="long " * 20_000))
     error = answer.json["error"]

@@ -75,14 +75,14 @@ def ollama_answer(lines: list[bytes]) -> list[Step]:
     return [lines_head(), *map(chunk, lines), end()]
 
 
-def be_ollama(fake: Any, *models: str) -> None:
+def be_ollama(fake: Any, *models: str, version: str = "0.13.0") -> None:
     """Make a fake model server known as an Ollama with these models."""
     cards = [{"id": name, "object": "model", "created": 1, "owned_by": "library"} for name in models]
     tags = [{"name": name, "model": name, "size": 9, "details": {"family": "llama"}} for name in models]
     for path, body in {
         "/v1/models": {"object": "list", "data": cards or None},
         "/api/tags": {"models": tags},
-        "/api/version": {"version": "0.13.0"},
+        "/api/version": {"version": version},
         "/api/ps": {"models": []},
     }.items():
         fake.get[path] = (200, {"Content-Type": "application/json"}, orjson.dumps(body))

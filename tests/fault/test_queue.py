@@ -398,7 +398,7 @@ async def test_a_slot_of_one_that_cannot_be_asked_this_is_given_on(
     serve: Serve, fake: FakeModel, second: FakeModel
 ) -> None:
     """A prompt that an Ollama would cut; whoever waits for others too waits on for those."""
-    be_ollama(second, "m")
+    be_ollama(second, "m", version="0.12.5")
     edge = await serve(fake.url, second.url, **PICKY, queue={"drain_s": 0})
     async with Clients(edge) as clients:
         fake.script(*held("first"))
