@@ -156,7 +156,9 @@ class PromptTooLong(EdgeError):
 
     side, status, type, code = Side.CLIENT, 400, "invalid_request_error", "context_length_exceeded"
 
-    def __init__(self, message: str, *, tokens: int, maximum: int, param: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, tokens: int | None = None, maximum: int | None = None, param: str | None = None
+    ) -> None:
         super().__init__(message, param=param)
         self.too_long = TooLong(tokens, maximum)
 

@@ -15,7 +15,7 @@ from edge.api.answer import json_answer
 from edge.api.body import Bodies
 from edge.api.context import caller
 from edge.api.hops import hops_of
-from edge.errors import NotFound
+from edge.errors import NotFound, UpstreamCut, UpstreamTimeout, UpstreamUnreachable
 from edge.policy.permission import may_use
 from edge.policy.routing import printable, route
 from edge.protocol.fields import Fields
@@ -27,7 +27,7 @@ from edge.upstream.connection import Ended, Malformed
 from edge.upstream.fetch import Answer, Unreachable, get, post
 from edge.upstream.fleet import Fleet, Member
 from edge.upstream.pool import Pool
-from edge.upstream.relay import Relay
+from edge.upstream.relay import Relay, reason
 from edge.upstream.tags import running, shown, tag
 
 # The version whose API is spoken here; clients refuse old ones, or leave features out for them.
@@ -39,13 +39,7 @@ _UNLOADS = (0, "0", "0s", "0m", "0h")
 
 
 def routes(fleet: Fleet, bodies: Bodies) -> list[web.RouteDef]:
-    """``/ /api/version /api/tags /api/ps /api/show``."""
-
-    async def home(_request: web.Request) -> web.Response:
-        return web.Response(text="Ollama is running")
-
-    async def version(_request: web.Request) -> web.Response:
-        return json_answer({"version": VERSION})
+    """``/ /api/version /api/tags /api/ps /api/show``, and what Ollama's command line asks of its cloud."""
 
     async def tags(request: web.Request) -> web.Response:
         principal = caller(request)
@@ -77,12 +71,34 @@ def routes(fleet: Fleet, bodies: Bodies) -> list[web.RouteDef]:
         return await _shown_by(fleet, name, asked, hops_of(request, fleet)) or json_answer(shown(card))
 
     return [
-        web.get("/", home),
-        web.get("/api/version", version),
+        web.get("/", _home),
+        web.get("/api/version", _version),
+        web.get("/api/status", _status),
+        web.post("/api/me", _me),
         web.get("/api/tags", tags),
         web.get("/api/ps", loaded_now),
         web.post("/api/show", show),
     ]
+
+
+async def _home(_request: web.Request) -> web.Response:
+    """What an Ollama is known by."""
+    return web.Response(text="Ollama is running")
+
+
+async def _version(_request: web.Request) -> web.Response:
+    """Whose API is spoken."""
+    return json_answer({"version": VERSION})
+
+
+async def _status(_request: web.Request) -> web.Response:
+    """Whether the cloud of Ollama can be used through here: Edge asks nobody there."""
+    return json_answer({"cloud": {"disabled": True, "source": "none"}})
+
+
+async def _me(_request: web.Request) -> web.Response:
+    """Who is signed in to that cloud."""
+    return json_answer({"error": "unauthorized: Edge has no account at ollama.com"}, 401)
 
 
 def loaded(prepared: Prepared, fleet: Fleet) -> web.Response | None:
@@ -130,16 +146,24 @@ async def _running_at(member: Member, hops: Mapping[str, str]) -> list[dict[str,
 
 
 async def _shown_by(fleet: Fleet, name: str, asked: dict[str, Any], hops: Mapping[str, str]) -> web.Response | None:
-    """What the Ollama that has the model says of it."""
+    """What the Ollama that has the model says of it; None if no Ollama has it, or it says nothing of it.
+
+    Raises:
+        EdgeError: it does not answer.
+    """
     member = next((member for member in fleet.members if member.up and name in member.models), None)
     pool = None if member is None else _pool(member)
-    if pool is None:
+    if member is None or pool is None:
         return None
     try:
         async with asyncio.timeout(_ASK_S):
             answer = await post(pool, "/api/show", orjson.dumps({**asked, "model": name}), _MOST_BYTES, hops)
-    except _NO_ANSWER:
-        return None
+    except TimeoutError:
+        raise UpstreamTimeout(f"upstream {member.name} did not answer within {_ASK_S:g} s") from None
+    except Unreachable as error:
+        raise UpstreamUnreachable(f"upstream {member.name} cannot be reached: {reason(error.__cause__)}") from None
+    except _NO_ANSWER as error:
+        raise UpstreamCut(f"upstream {member.name} gave no answer: {reason(error)}") from None
     told = _decoded(answer)
     return json_answer(told) if told else None
 

@@ -38,6 +38,7 @@ from edge.telemetry import log
 from edge.upstream.fleet import Fleet, Member
 from edge.upstream.jwks import KeySet
 from edge.upstream.relay import Relay
+from edge.upstream.servers import Kind
 
 _SHOWN_MODELS = 8
 _TAKEN = os.strerror(errno.EADDRINUSE)
@@ -279,12 +280,14 @@ def _member_row(member: Member) -> Row:
     models = [printable(name) for name in sorted(member.models)]
     more = len(models) - _SHOWN_MODELS
     shown = ", ".join(models[:_SHOWN_MODELS]) + (f" and {more} more" if more > 0 else "")
+    # An Ollama is asked in its own API alone, which says little of what can be asked of it through Edge.
+    spoken = member.surfaces if member.kind is Kind.OLLAMA else member.native
     return (
         member.name,
         str(member.kind),
         member.url or "in Edge",
         "up" if member.up else f"{member.why}",
         shown or ("any" if member.any_model else "none"),
-        ", ".join(sorted(member.native)) or "none",
+        ", ".join(sorted(spoken)) or "none",
         ", ".join(sorted(member.repairs)) or "none",
     )

@@ -15,6 +15,7 @@ from edge.protocol.events import (
     Annotation,
     Event,
     Finish,
+    Logprobs,
     Reasoning,
     Refusal,
     Start,
@@ -232,12 +233,16 @@ class ChatEncoder(ChunkEncoder):
         self._id = answering.id
         self._ends: tuple[bytes, bytes] | None = None
         self._called: set[int] = set()  # choices with tool calls
+        self._logprobs: dict[int, list[dict[str, Any]]] = {}  # of each choice: those of the text that comes next
 
     def add(self, event: Event) -> list[Piece]:  # noqa: PLR0911 - one case per kind of event
         """See ``transcoding.Encoder``."""
         match event:
             case Text(text, index):
-                return [self._delta(index, {"content": text})]
+                return [self._delta(index, {"content": text}, self._logprobs.pop(index, None))]
+            case Logprobs(tokens, index):
+                self._logprobs[index] = tokens
+                return []
             case Reasoning(text, _, index):
                 return [self._delta(index, {"reasoning_content": text, "reasoning": text})] if text else []
             case ToolCallArguments(call, json, index):
@@ -268,8 +273,11 @@ class ChatEncoder(ChunkEncoder):
             self._ends = before, after
         return self._ends
 
-    def _delta(self, index: int, delta: dict[str, object]) -> Piece:
-        return self._choice({"index": index, "delta": delta, "finish_reason": None})
+    def _delta(self, index: int, delta: dict[str, object], logprobs: list[dict[str, Any]] | None = None) -> Piece:
+        choice: dict[str, object] = {"index": index, "delta": delta, "finish_reason": None}
+        if logprobs is not None:
+            choice["logprobs"] = {"content": logprobs, "refusal": None}
+        return self._choice(choice)
 
     def _choice(self, choice: dict[str, object]) -> Piece:
         return None, {**self._head, "choices": [choice]}

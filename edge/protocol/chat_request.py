@@ -41,8 +41,9 @@ SHAPING = frozenset(
     }
 )  # fmt: skip
 _DATA_URL = re.compile(r"data:([a-zA-Z0-9.+-]+/[a-zA-Z0-9.+-]+)?(?:;[^,]*)?;base64,", re.ASCII)
-_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
-_LOCAL_EFFORTS = {"minimal": "low", "xhigh": "high"}  # templates of open models know three words
+# Templates of open models know three words, OpenAI none above xhigh.
+_LOCAL_EFFORTS = {"minimal": "low", "xhigh": "high", "max": "high", "ultra": "high"}
+_CLOUD_EFFORTS = {"max": "xhigh", "ultra": "xhigh"}
 _ROLES: dict[str, Role] = {
     "system": "system",
     "developer": "system",
@@ -71,7 +72,7 @@ def parse(body: dict[str, Any]) -> Ask:
         parallel_tools=fields.flag("parallel_tool_calls"),
         format=_format(fields),
         thinking=_thinking(fields),
-        max_tokens=fields.whole(most, 1),
+        max_tokens=_most_tokens(fields, most),
         logprobs=fields.flag("logprobs"),
         top_logprobs=fields.whole("top_logprobs", 0),
         n=fields.whole("n", 1),
@@ -89,6 +90,11 @@ def parse(body: dict[str, Any]) -> Ask:
             raise fields.wrong(name, "has no equivalent at the upstream that has this model")
     ask.extra = fields.rest()
     return ask
+
+
+def _most_tokens(fields: Fields, name: str) -> int | None:
+    """How long the answer may be; -1 is no limit to llama.cpp, LM Studio and Ollama, whose clients send it."""
+    return None if fields.any(name) == -1 else fields.whole(name, 1)
 
 
 def read_sampling(fields: Fields, ask: Ask) -> None:
@@ -237,11 +243,11 @@ def _format(fields: Fields) -> Format | None:
 def _thinking(fields: Fields) -> Thinking | None:
     """OpenAI's effort, or Ollama's ``think`` beside it, which is more direct."""
     think = fields.any("think")
-    effort = fields.one_of("reasoning_effort", *_EFFORTS)
+    effort = fields.text("reasoning_effort")  # a word that is not known here is the server's business
     if isinstance(think, bool):
         return Thinking(think, effort)
     if isinstance(think, str):
-        return Thinking(True, fields.one_of("think", "low", "medium", "high"))
+        return Thinking(True, think)
     return None if effort is None else Thinking(effort != "none", effort)
 
 
@@ -267,7 +273,8 @@ def render(ask: Ask, to: Target) -> Rendering:
         out.put("response_format", _rendered_format(ask.format))
     if ask.thinking is not None:
         effort = ask.thinking.effort or _effort(ask.thinking)
-        out.put("reasoning_effort", effort if to.cloud or effort is None else _LOCAL_EFFORTS.get(effort, effort))
+        known = _CLOUD_EFFORTS if to.cloud else _LOCAL_EFFORTS
+        out.put("reasoning_effort", None if effort is None else known.get(effort, effort))
     out.put("max_completion_tokens" if to.cloud else "max_tokens", ask.max_tokens)
     for name in ("temperature", "top_p", "seed", "stop", "presence_penalty", "frequency_penalty"):
         out.put(name, getattr(ask, name))

@@ -103,6 +103,7 @@ class SseCodec:
         self.usage: Usage | None = None
         self.measured: Measured | None = None
         self.unknown_finish: str | None = None
+        self.note: str | None = None
         self._splitter = splitter or SseSplitter(max_event_bytes)
         self._parse = parse
         self._held = self._splitter.held

@@ -16,6 +16,7 @@ class OllamaCollector:
         self._last: dict[str, Any] = {}
         self._texts: dict[str, list[str]] = {}
         self._calls: list[object] = []
+        self._logprobs: list[object] = []
         self._message: dict[str, Any] | None = None
 
     def add(self, event: dict[str, object]) -> None:
@@ -31,6 +32,9 @@ class OllamaCollector:
             text = held.get(name)
             if isinstance(text, str) and text:
                 self._texts.setdefault(name, []).append(text)
+        logprobs = event.get("logprobs")
+        if isinstance(logprobs, list):
+            self._logprobs += logprobs
         calls = held.get("tool_calls")
         if isinstance(calls, list):
             self._calls += calls
@@ -40,6 +44,7 @@ class OllamaCollector:
         told: dict[str, object] = {name: "".join(pieces) for name, pieces in self._texts.items()}
         if self._calls:
             told["tool_calls"] = self._calls
+        last = {**self._last, "logprobs": self._logprobs} if self._logprobs else self._last
         if self._message is None:
-            return {**self._last, **told}
-        return {**self._last, "message": {**self._message, "content": "", **told}}
+            return {**last, **told}
+        return {**last, "message": {**self._message, "content": "", **told}}

@@ -37,6 +37,10 @@ class Codec(Protocol):
     def unknown_finish(self) -> str | None:
         """The finish reason that the upstream gave, if nobody here knows what it means."""
 
+    @property
+    def note(self) -> str | None:
+        """What is odd about how the answer ended, for the record."""
+
     def plain(self, data: bytes) -> int:
         """How many events a network read brought, if it is whole events of generated content and nothing else.
 

@@ -103,6 +103,10 @@ def _one_to_openai(body: Body) -> tuple[Body, tuple[str, ...], Reshape]:
 
 def _inputs(fields: Fields) -> Any:
     given = fields.any("input")
+    if given in ("", []):
+        raise fields.wrong("input", "must not be empty")
+    if isinstance(given, list) and "" in given:
+        raise fields.wrong(f"input.{given.index('')}", "must not be empty")
     if isinstance(given, str) or (isinstance(given, list) and all(isinstance(item, str) for item in given)):
         return given
     if given is None:

@@ -26,6 +26,13 @@ class Text(NamedTuple):
     choice: int = 0
 
 
+class Logprobs(NamedTuple):
+    """How likely the tokens of the next piece of text were, in the form of OpenAI's chat completions."""
+
+    tokens: list[dict[str, Any]]
+    choice: int = 0
+
+
 class Reasoning(NamedTuple):
     """A piece of what the model thinks; or, with no text, the signature of what it has thought."""
 
@@ -73,7 +80,7 @@ class Finish(NamedTuple):
     choice: int = 0
 
 
-Event = Start | Text | Reasoning | ToolCallStart | ToolCallArguments | Refusal | Annotation | Finish
+Event = Start | Text | Logprobs | Reasoning | ToolCallStart | ToolCallArguments | Refusal | Annotation | Finish
 
 # A line of 48 KiB is the most that all clients take (aiohttp's readers of lines fail at 128): in the worst script or
 # escaping a character takes six bytes.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import orjson
 
-from edge.protocol.sse import Event, EventTooLarge
+from edge.protocol.sse import Event, EventTooLarge, one_line
 
 
 class LineSplitter:
@@ -70,4 +70,4 @@ def lines(whole: bytes, start: int = 0) -> Iterator[Event]:
 
 def encode_line(payload: object) -> bytes:
     """One line, whatever the text in it."""
-    return orjson.dumps(payload) + b"\n"
+    return one_line(orjson.dumps(payload)) + b"\n"

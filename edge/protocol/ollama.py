@@ -6,13 +6,14 @@ Format: https://github.com/ollama/ollama/blob/main/docs/api.md. An error is a st
 
 import re
 import time
+from collections import deque
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
 from edge.errors import EdgeError
-from edge.protocol.batch import Measured
+from edge.protocol.batch import Batch, Measured
 from edge.protocol.codec import Seen, SeenError, SseCodec
 from edge.protocol.collect_ollama import OllamaCollector
 from edge.protocol.dialect import Collector
@@ -32,6 +33,9 @@ _TEXT_LINE = re.compile(
     rb'"done":false\}\n'
 )
 _NS = 1e9
+_REPEATS = 30  # Ollama stops at the thirty-first equal token
+_RECENT_BYTES = 1024
+_TIME = re.compile(rb'"created_at":"[^"]*"')
 
 
 class OllamaCodec(SseCodec):
@@ -42,11 +46,29 @@ class OllamaCodec(SseCodec):
         self._surface = prepared.surface
         self._model = prepared.model or ""
         self._done = False
-        self._count = _plain_lines
+        # The end of the latest reads, of which the last lines tell whether the model repeats itself. To keep them costs
+        # 0.05 µs a read; what an Ollama sends is small, and its answers are not the fastest.
+        self._recent: deque[bytes] = deque(maxlen=_REPEATS)
+        self._count = self._plain_lines
 
     def finished(self, *, clean_eof: bool) -> bool:  # noqa: ARG002 - the last line is finish and terminator in one
         """The line that says ``done`` has come."""
         return self._done
+
+    def eof(self) -> Batch:
+        """See ``dialect.Codec.eof``.
+
+        An Ollama stops a model that says one thing over and over, and then ends cleanly without a last line. The text
+        is good as far as it goes, as if a limit had cut it.
+        """
+        batch = super().eof()
+        if self._done or batch.error is not None or not self._repeats():
+            return batch
+        self._done, self.note = True, "repetition"
+        last = {**_empty(self._surface, self._model), "done": True, "done_reason": "length"}
+        if self._collector is not None:
+            self._collector.add(last)
+        return Batch(batch.data + encode_line(last), batch.events + 1, batch.tokens, terminated=True)
 
     def heartbeat(self, *, handed_over: bool) -> bytes:  # noqa: ARG002 - a line fits anywhere
         """A line without content; the format has no comments."""
@@ -64,7 +86,21 @@ class OllamaCodec(SseCodec):
     def text(self, data: bytes) -> tuple[bytes, int]:
         """See ``dialect.Codec.text``."""
         match = None if self._held else _TEXT_LINE.fullmatch(data)
-        return (match[1], 1) if match else (b"", 0)
+        if match is None:
+            return b"", 0
+        self._recent.append(data[-_RECENT_BYTES:])
+        return match[1], 1
+
+    def _plain_lines(self, run: bytes) -> int:
+        count = _plain_lines(run)
+        if count:
+            self._recent.append(run[-_RECENT_BYTES:])
+        return count
+
+    def _repeats(self) -> bool:
+        """Whether the last lines that came all say the same."""
+        told = b"".join(self._recent).splitlines()[-_REPEATS:]
+        return len(told) == _REPEATS and len({_without_time(line) for line in told}) == 1
 
     def _is_text(self, token: bytes) -> bool:  # noqa: ARG002
         return False
@@ -80,13 +116,20 @@ class OllamaCodec(SseCodec):
             self.usage = read_usage(line)
             self.measured = read_measured(line)
             return Seen.END
-        return Seen.TOKEN if _content(line) else Seen.PRELUDE
+        if not _content(line):
+            return Seen.PRELUDE
+        self._recent.append(event.raw[-_RECENT_BYTES:])
+        return Seen.TOKEN
 
 
 def _content(line: dict[str, Any]) -> bool:
     message = line.get("message")
     held = message if isinstance(message, dict) else line
     return any(held.get(name) for name in ("content", "response", "thinking", "tool_calls"))
+
+
+def _without_time(line: bytes) -> bytes:
+    return _TIME.sub(b"", line, count=1)
 
 
 def _none(run: bytes) -> int:  # noqa: ARG001
@@ -118,10 +161,14 @@ def now_text(seconds: float | None = None) -> str:
 
 def heartbeat_line(surface: Surface, model: str) -> bytes:
     """A line that adds nothing to the answer."""
+    return encode_line(_empty(surface, model))
+
+
+def _empty(surface: Surface, model: str) -> dict[str, object]:
     head: dict[str, object] = {"model": model, "created_at": now_text()}
     if surface is Surface.OLLAMA_GENERATE:
-        return encode_line({**head, "response": "", "done": False})
-    return encode_line({**head, "message": {"role": "assistant", "content": ""}, "done": False})
+        return {**head, "response": "", "done": False}
+    return {**head, "message": {"role": "assistant", "content": ""}, "done": False}
 
 
 def error_line(error: EdgeError) -> bytes:

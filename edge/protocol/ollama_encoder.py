@@ -19,6 +19,7 @@ from edge.protocol.events import (
     Annotation,
     Event,
     Finish,
+    Logprobs,
     Reasoning,
     Refusal,
     Start,
@@ -74,7 +75,7 @@ class OllamaEncoder:
             case Start(model):
                 self._model = model or self._model
                 return []
-            case Annotation():
+            case Annotation() | Logprobs():
                 return []
 
     def text_ends(self) -> tuple[bytes, bytes] | None:

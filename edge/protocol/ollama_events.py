@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from edge.protocol.batch import Usage
-from edge.protocol.events import Event, Finish, Reasoning, Start, Text, ToolCallArguments, ToolCallStart
+from edge.protocol.events import Event, Finish, Logprobs, Reasoning, Start, Text, ToolCallArguments, ToolCallStart
 from edge.protocol.tool_calls import no_arguments
 
 
@@ -30,10 +30,8 @@ class OllamaDecoder:
             model = event.get("model")
             self.events.append(Start(model if isinstance(model, str) else ""))
         message = event.get("message")
-        if isinstance(message, dict):
-            self._message(message.get("thinking"), message.get("content"), message.get("tool_calls"))
-        else:
-            self._message(event.get("thinking"), event.get("response"), event.get("tool_calls"))
+        held, text = (message, "content") if isinstance(message, dict) else (event, "response")
+        self._message(held.get("thinking"), held.get(text), held.get("tool_calls"), read_logprobs(event))
         if event.get("done") is True:
             self.events.append(Finish("length" if event.get("done_reason") == "length" else "stop"))
 
@@ -45,13 +43,16 @@ class OllamaDecoder:
         """See ``transcoding.Decoder``: a whole answer is one line."""
         if "message" not in answer and "response" not in answer:
             return None
-        self.add(answer)
+        # Ollama stops a model that repeats itself, and says neither done nor why.
+        self.add(answer if answer.get("done") is True else {**answer, "done": True, "done_reason": "length"})
         return read_usage(answer)
 
-    def _message(self, thought: object, content: object, calls: object) -> None:
+    def _message(self, thought: object, content: object, calls: object, logprobs: list[dict[str, Any]] | None) -> None:
         if thought and isinstance(thought, str):
             self.events.append(Reasoning(thought))
-        if content and isinstance(content, str):
+        if isinstance(content, str) and (content or (logprobs and not thought and not calls)):
+            if logprobs:
+                self.events.append(Logprobs(logprobs))
             self.events.append(Text(content))
         for call in calls if isinstance(calls, list) else ():
             if isinstance(call, dict):
@@ -73,6 +74,14 @@ class OllamaDecoder:
         json = "{}" if no_arguments(json) else json
         self.events.append(ToolCallArguments(self._calls, json))
         self._calls += 1
+
+
+def read_logprobs(line: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """What a line tells of its tokens; OpenAI's clients need the alternatives to be there, be it as an empty list."""
+    told = line.get("logprobs")
+    if not isinstance(told, list) or not told:
+        return None
+    return [{"top_logprobs": [], **entry} for entry in told if isinstance(entry, dict)]
 
 
 def read_usage(line: dict[str, Any]) -> Usage:

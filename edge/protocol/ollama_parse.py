@@ -29,6 +29,7 @@ from edge.protocol.history import written_arguments
 _ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 # How the base64 text of an image begins: Ollama's clients do not say what kind it is.
 _IMAGES = {"iVBORw0KGgo": "image/png", "/9j/": "image/jpeg", "R0lGOD": "image/gif", "UklGR": "image/webp"}
+_LINE_ENDS = str.maketrans("", "", "\r\n")
 _NAMES = {
     "max_tokens": "options.num_predict",
     "thinking": "think",
@@ -135,9 +136,9 @@ def _thinking(fields: Fields) -> Thinking | None:
     think = fields.any("think")
     if think is None or isinstance(think, bool):
         return None if think is None else Thinking(think)
-    if think in ("low", "medium", "high"):
-        return Thinking(True, think)
-    raise fields.wrong("think", "must be true, false, low, medium or high")
+    if isinstance(think, str) and think:
+        return Thinking(True, think)  # a word that is not known here is the server's business
+    raise fields.wrong("think", "must be true, false or a word such as low, medium, high or max")
 
 
 @dataclass(slots=True)
@@ -196,7 +197,8 @@ def _call(fields: Fields, calls: _Calls) -> ToolUsePart:
 
 def _images(fields: Fields) -> list[ImagePart]:
     found = []
-    for number, data in enumerate(fields.texts("images")):
+    for number, given in enumerate(fields.texts("images")):
+        data = given.translate(_LINE_ENDS)  # Ollama, like all of Go, leaves them out
         try:
             binascii.a2b_base64(data, strict_mode=True)
         except ValueError:

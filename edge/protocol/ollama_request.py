@@ -15,6 +15,7 @@ from edge.protocol.canonical import (
     Part,
     Rendering,
     Target,
+    Thinking,
     ThinkingPart,
     Tool,
     ToolResultPart,
@@ -32,6 +33,7 @@ _OPTIONS = {
     "frequency_penalty": "frequency_penalty",
     "max_tokens": "num_predict",
 }
+# Only gpt-oss takes these words; every other thinking model wants true or false.
 _EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high"}
 
 
@@ -46,6 +48,8 @@ def render_chat(ask: Ask, to: Target) -> Rendering:
         raise out.refuse("messages", f"{to.name} needs at least one")
     names = {part.id: part.name for message in ask.messages for part in message.parts if isinstance(part, ToolUsePart)}
     out.body["messages"] = [_message(message, names) for message in ask.messages]
+    out.put("logprobs", ask.logprobs)
+    out.put("top_logprobs", ask.top_logprobs)
     choice = ask.tool_choice
     if choice is not None and choice.mode in ("required", "tool") and ask.tools:
         raise out.refuse("tool_choice", f"{to.name} cannot be made to call a tool; use auto")
@@ -61,6 +65,8 @@ def render_generate(ask: Ask, to: Target) -> Rendering:
         BadRequest: it cannot be said there, and would be missed.
     """
     out = _rendered(ask, to)
+    if ask.logprobs or ask.top_logprobs:
+        raise out.refuse("logprobs", f"{to.name} does not tell them in the form of completions; leave it out")
     out.body["prompt"] = ask.prompt or ""
     out.put("suffix", ask.suffix)
     if not ask.suffix:
@@ -72,8 +78,6 @@ def _rendered(ask: Ask, to: Target) -> Rendering:
     out = Rendering(ask, to)
     if ask.n is not None and ask.n > 1:
         raise out.refuse("n", f"{to.name} gives one answer at a time; ask {ask.n} times")
-    if ask.logprobs or ask.top_logprobs:
-        raise out.refuse("logprobs", f"{to.name} is not asked for them by Edge; leave it out")
     out.put("model", ask.model)
     out.body["stream"] = True
     options: dict[str, Any] = {} if not to.num_ctx else {"num_ctx": to.num_ctx}
@@ -86,17 +90,21 @@ def _rendered(ask: Ask, to: Target) -> Rendering:
     if ask.format is not None:
         out.body["format"] = "json" if ask.format.schema is None else ask.format.schema
     if ask.thinking is not None:
-        effort = _EFFORTS.get(ask.thinking.effort or "")
-        # Only gpt-oss takes words; every other thinking model wants true or false.
-        words = "gpt-oss" in (ask.model or "").lower()
-        enabled = ask.thinking.enabled
-        out.put("think", effort if words and effort and enabled is not False else enabled)
+        out.put("think", _think(ask, ask.thinking))
     out.put("keep_alive", to.keep_alive if ask.keep_alive is None else ask.keep_alive)
     if to.refuses_cuts == "always" or (to.refuses_cuts == "auto" and ask.tools):
         out.body["truncate"] = False
     out.drop("parallel_tools", "user")
     out.drop_extra()
     return out
+
+
+def _think(ask: Ask, thinking: Thinking) -> bool | str | None:
+    if thinking.enabled is False or not thinking.effort:
+        return thinking.enabled
+    if thinking.effort not in _EFFORTS:
+        return "max" if thinking.effort == "ultra" else thinking.effort  # max, and whatever Ollama may come to know
+    return _EFFORTS[thinking.effort] if "gpt-oss" in (ask.model or "").lower() else thinking.enabled
 
 
 def _message(message: Message, names: dict[str, str]) -> dict[str, Any]:

@@ -83,6 +83,7 @@ class Prepared:
         capped: Edge has set how many tokens the answer may have, as the client named nothing.
         changed: What was changed of the prompt, by the names that ``x-edge-changed`` has for it.
         named: Ollama: which fields the client names that an upstream's settings are for.
+        thoughtless: The model cannot think, so it is not asked to.
         billed_system: The system prompt as it came, for Anthropic; only if ``body`` lacks its billing line.
         tools: The model may call some.
     """
@@ -102,6 +103,7 @@ class Prepared:
     capped: bool = False
     changed: tuple[str, ...] = ()
     named: Named | None = None
+    thoughtless: bool = False
     billed_system: Any = None
     tools: bool = False
 

@@ -168,10 +168,20 @@ def _block(block: bytes, separator: bytes, end: int) -> Event | None:
     return Event(name, b"\n".join(data), raw, end)
 
 
+def one_line(json: bytes) -> bytes:
+    """JSON without the further characters at which ``str.splitlines`` ends a line, as ollama-python and httpx do.
+
+    They can only be inside of strings, where their escapes mean the same.
+    """
+    if b"\xe2\x80" in json:
+        json = json.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
+    return json.replace(b"\xc2\x85", b"\\u0085") if b"\xc2\x85" in json else json
+
+
 def encode(payload: object, event: str | None = None) -> bytes:
     """One event with ``payload`` as one line of JSON, whatever the text in it."""
     head = b"" if event is None else b"event: " + event.encode() + b"\n"
-    return head + b"data: " + orjson.dumps(payload) + b"\n\n"
+    return head + b"data: " + one_line(orjson.dumps(payload)) + b"\n\n"
 
 
 SSE_TYPE = "text/event-stream; charset=utf-8"

@@ -37,6 +37,7 @@ from edge.protocol.events import short
 from edge.protocol.halves import HALF
 from edge.protocol.history import settle
 from edge.protocol.request import Prepared, Translated, prepare
+from edge.protocol.sse import one_line
 from edge.protocol.surface import EMBEDS, OLLAMA, Surface
 from edge.protocol.transcoding import Answering, Decoder, Encoder, Piece
 
@@ -122,10 +123,13 @@ def translate(prepared: Prepared, to: Target) -> Translated:
     ask = _PARSE[prepared.surface](body)
     if ask.prompt is not None and to.surface not in _CONTINUES:
         raise Rendering(ask, to).refuse("prompt", f"{to.name} cannot continue a prompt as it stands")
+    unthought = () if ask.thinking is None or not prepared.thoughtless else (ask.names.get("thinking", "thinking"),)
+    if unthought:
+        ask.thinking = None
     settled = settle(ask.messages, to)
     ask.messages = settled.messages
     rendering = _RENDER[to.surface](ask, to)
-    dropped = tuple(dict.fromkeys([*rendering.dropped, *settled.dropped]))
+    dropped = tuple(dict.fromkeys([*rendering.dropped, *settled.dropped, *unthought]))
     return Translated(_written(rendering), dropped, (*prepared.changed, *settled.changed), echo=ask.echo)
 
 
@@ -193,6 +197,11 @@ class Transcoder:
         """See ``dialect.Codec``."""
         return self._source.unknown_finish
 
+    @property
+    def note(self) -> str | None:
+        """See ``dialect.Codec.note``."""
+        return self._source.note
+
     def plain(self, data: bytes) -> int:  # noqa: ARG002 - the bytes are not the client's
         """Never."""
         return 0
@@ -212,7 +221,7 @@ class Transcoder:
             # A half character needs its other half, which comes in another event.
             if count and len(escaped) <= _LONGEST_BYTES and not (b"\\u" in escaped and HALF.search(escaped)):
                 before, after = self._ends
-                return Batch(before + escaped + after, 1, count)
+                return Batch(before + one_line(escaped) + after, 1, count)
         try:
             batch = self._source.feed(data)
         except BadStream as bad:

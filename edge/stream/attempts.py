@@ -5,6 +5,7 @@ want of an upstream, book time, or have more than one attempt at once.
 """
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edge.errors import EdgeError, UpstreamSaid, UpstreamUnreachable
@@ -12,7 +13,7 @@ from edge.policy.lifecycle import Happened
 from edge.policy.refusal import Place, Refusal, Why
 from edge.policy.routing import route
 from edge.protocol.context import Context
-from edge.protocol.request import unstreamed
+from edge.protocol.request import Prepared, unstreamed
 from edge.protocol.surface import Surface
 from edge.stream.calling import Terms, compose
 from edge.stream.turn import Turn, claim_of
@@ -23,6 +24,9 @@ if TYPE_CHECKING:  # the exchange makes them
     from edge.stream.exchange import Exchange
 
 _NAMES_STREAMING = re.compile(r"\bstream", re.IGNORECASE)  # but not "upstream", which our own messages name
+_CANNOT_THINK = "does not support thinking"  # Ollama, as a 400 before any work
+# Their clients ask any model to think, and Ollama's own routes for them take it where /api/chat does not.
+_THINK_ANYWAY = frozenset({Surface.MESSAGES, Surface.RESPONSES})
 _SLOTLESS = frozenset({Surface.COUNT_TOKENS, Surface.TOKENIZE, Surface.DETOKENIZE})  # servers need none for these
 
 
@@ -152,8 +156,11 @@ class Attempts:
         exchange = self._exchange
         asked = exchange.asked
         headers = {**asked.headers, "x-request-id": asked.request_id, **exchange.house.fleet.hop.onward(asked.passed)}
+        prepared = exchange.prepared
+        if prepared.model in member.thoughtless and prepared.surface in _THINK_ANYWAY:
+            prepared = replace(prepared, thoughtless=True, crossed=())
         terms = Terms(asked.dialect, exchange.settings.stream, headers, exchange.stream_id, asked.upload)
-        return compose(exchange.prepared, member, terms)
+        return compose(prepared, member, terms)
 
     # --- turn.Taker -----------------------------------------------------------------------------------------------
 
@@ -192,8 +199,9 @@ class Attempts:
         if exchange.asked.upload is not None and exchange.asked.upload.touched:
             return False
         try:
-            if member is not None and self._refuses_streaming(error):
-                exchange.prepared = unstreamed(exchange.prepared)
+            again = None if member is None else self._eased(error, member)
+            if member is not None and again is not None:
+                exchange.prepared = again
                 call = self._compose(member)
                 exchange.generation.retrying()
                 self._open(member, call)  # in the slot that it has
@@ -218,6 +226,17 @@ class Attempts:
         if answer is not None:
             self.admitted(answer)
         return True
+
+    def _eased(self, error: EdgeError, member: Member) -> Prepared | None:
+        """The request without what this server has just refused, if the answer is as good; None if there is no such."""
+        prepared = self._exchange.prepared
+        if self._refuses_streaming(error):
+            return unstreamed(prepared)
+        if prepared.surface in _THINK_ANYWAY and not prepared.thoughtless and _CANNOT_THINK in error.message:
+            if prepared.model is not None:
+                member.thoughtless.add(prepared.model)
+            return replace(prepared, thoughtless=True, crossed=())
+        return None
 
     def _refuses_streaming(self, error: EdgeError) -> bool:
         """The client wants no stream, Edge asked for one, and the server says that it cannot stream this."""

@@ -76,6 +76,7 @@ def summarise(exchange: "Exchange") -> StreamRecord:
         dropped=", ".join(map(printable, exchange.attempts.dropped)) or None,
         unknown_finish=None if generation.codec is None else generation.codec.unknown_finish,
         changed=", ".join(exchange.attempts.changed) or None,
+        note=generation.codec.note if generation.codec is not None else None,
         stalls=int(generation.outcome in _STALLS),
         http10=reader.http10,
         session=asked.session,

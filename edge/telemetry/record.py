@@ -62,6 +62,7 @@ class StreamRecord:
     reconnections: int  # readers that came back to it while it ran
     request_text: str | None = None  # only if log.content_bytes asks for it
     answer_text: str | None = None
+    note: str | None = None  # what is odd about the end: repetition (Ollama stopped a model that repeats itself)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

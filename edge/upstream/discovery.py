@@ -19,7 +19,8 @@ from edge.upstream.health import Member
 from edge.upstream.pool import Pool
 from edge.upstream.servers import CLOUDS, Found, Kind, identify
 
-_KINDS = {**CLOUD_KINDS, "simulator": Kind.SIMULATOR}  # that are not to be recognised, by the name in the settings
+# That are not to be recognised, by the name in the settings.
+_KINDS = {**CLOUD_KINDS, "simulator": Kind.SIMULATOR, "ollama": Kind.OLLAMA}
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -41,6 +42,7 @@ class Place:
         self.member: Member | None = None
         self.found: Found | None = None
         self.kind = _KINDS.get(settings.kind, Kind.GENERIC)
+        self._settled = Kind.OLLAMA if self.kind is Kind.OLLAMA else None  # what is configured holds
         self._cloud = CloudLook(self.kind) if self.kind in CLOUDS else None
 
     def same(self, other: "Place") -> bool:
@@ -52,7 +54,7 @@ class Place:
         if self.kind is Kind.SIMULATOR:
             return simulator.found(self.settings)
         if self._cloud is None:
-            return await identify(self.pool, self.found)
+            return await identify(self.pool, self.found, self._settled)
         return await self._cloud.look(self.pool, time.monotonic(), up=self.member is not None and self.member.up)
 
     def renew_pool(self) -> Pool:

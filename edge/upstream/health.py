@@ -50,6 +50,7 @@ class Member:
         misses: Failed looks in a row.
         defaults: What an Ollama is asked for where a request names nothing else.
         version: What it calls itself; empty if it does not tell.
+        thoughtless: Models that it has said cannot think, since it last listed others.
         since: Unix time when it became known.
     """
 
@@ -73,6 +74,7 @@ class Member:
         self._settings = settings
         self.defaults = Defaults(settings.num_ctx, _keep_alive(settings.keep_alive))
         self.version = ""
+        self.thoughtless: set[str] = set()
         self._configured = configured
         self._told_slots: int | None = None
         self._become(kind)
@@ -151,6 +153,7 @@ class Member:
             models = frozenset(card["id"] for card in found.cards)
             if models != self.models:
                 self.models, self.spellings = models, spellings(models)
+                self.thoughtless = set()
             self.ways = found.ways
             self.any_model = found.listless or (TRAITS[found.kind].answers_any and len(self.models) == 1)
 

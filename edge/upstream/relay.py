@@ -278,7 +278,7 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def reason(error: BaseException) -> str:
+def reason(error: BaseException | None) -> str:
     """A short cause for a person, without addresses or library names."""
     for kinds, cause in _REASONS:
         if isinstance(error, kinds):

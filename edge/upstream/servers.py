@@ -160,24 +160,29 @@ class Found:
     version: str = ""
 
 
-async def identify(pool: Pool, before: Found | None = None) -> Found:
+async def identify(pool: Pool, before: Found | None = None, settled: Kind | None = None) -> Found:
     """Look at what answers; at most three requests of ``PROBE_S`` each, one if it answers like last time.
 
     Args:
         pool: Of the URL that is looked at.
         before: What the last look saw.
+        settled: What it is, whatever it seems to be; but for an Edge, which must be known as one.
     """
     answer = await ask(pool, "/v1/models", PROBE_S)
     if isinstance(answer, Found):
         return answer
     status = answer.head.status
     cards = cards_in(answer.body) if status == 200 else None
+    if cards is None and settled is Kind.OLLAMA:  # a proxy may pass /api alone
+        cards = _tagged(await _peek(pool, "/api/tags"))
     mark = Mark(status, printable(answer.head.headers.get("server", "")), cards is not None, _owners(cards))
     told = None if cards is None or pool.hop is None else read(answer.body, cards, pool.hop.id)
     if told is not None:
         return _edge(*told, mark)
     if before is not None and before.mark == mark:
         kind, seems = before.kind, before.seems
+    elif settled is not None and _declared(mark) is not Kind.EDGE:
+        kind, seems = settled, ""
     else:
         kind, seems = await _recognise(pool, mark)
     if kind is Kind.OLLAMA and cards is not None:
@@ -289,6 +294,20 @@ def _detailed(cards: tuple[Card, ...], tags: bytes) -> tuple[Card, ...]:
         return cards
     known = {model.get("name"): model for model in listed if isinstance(model, dict)}
     return tuple({**known.get(card["id"], {}), **card} for card in cards)
+
+
+def _tagged(tags: bytes) -> tuple[Card, ...] | None:
+    """Ollama's own list of models as entries of a model list; None if it is none."""
+    try:
+        listed = orjson.loads(tags).get("models")
+    except (orjson.JSONDecodeError, AttributeError):
+        return None
+    if listed is None:
+        listed = []
+    if not isinstance(listed, list):
+        return None
+    names = [model.get("name") for model in listed if isinstance(model, dict)]
+    return tuple({"id": name, "object": "model", "owned_by": "library"} for name in names if isinstance(name, str))
 
 
 def _is_card(card: object) -> bool:

@@ -26,18 +26,19 @@ def tag(card: Card) -> dict[str, Any]:
     return {
         "name": name,
         "model": name,
-        "modified_at": modified if isinstance(modified, str) else now_text(card["created"]),
+        "modified_at": modified if isinstance(modified, str) else now_text(_number(card, "created") or None),
         "size": _number(card, "size"),
         # ``ollama list`` shows the first digits of it, and falls over without any.
         "digest": digest if isinstance(digest, str) and digest else hashlib.sha256(identity.encode()).hexdigest(),
         "details": _details(card),
+        "capabilities": _capabilities(card),
     }
 
 
 def running(card: Card) -> dict[str, Any]:
     """An entry of ``/api/ps``."""
     entry = tag(card)
-    del entry["modified_at"]
+    del entry["modified_at"], entry["capabilities"]
     return {**entry, "expires_at": _FOREVER, "size_vram": 0, "context_length": _context(card)}
 
 
@@ -51,16 +52,20 @@ def shown(card: Card) -> dict[str, Any]:
         f"{family}.context_length": _context(card),
         f"{family}.embedding_length": _number(card, "n_embd"),
     }
-    told = card.get("capabilities")
     return {
         "modelfile": "",
         "parameters": "",
         "template": "",
         "details": entry["details"],
         "model_info": {name: value for name, value in facts.items() if value},
-        "capabilities": told if isinstance(told, list) else _CAPABILITIES,
+        "capabilities": entry["capabilities"],
         "modified_at": entry["modified_at"],
     }
+
+
+def _capabilities(card: Card) -> list[Any]:
+    told = card.get("capabilities")
+    return told if isinstance(told, list) else _CAPABILITIES
 
 
 def _details(card: Card) -> dict[str, Any]:

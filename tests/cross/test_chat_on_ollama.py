@@ -148,7 +148,6 @@ def call_with(arguments: str) -> dict[str, Any]:
     ("extra", "param"),
     [
         ({"n": 2}, "n"),
-        ({"logprobs": True}, "logprobs"),
         ({"tools": [{"type": "function", "function": {"name": "a"}}], "tool_choice": "required"}, "tool_choice"),
         ({"messages": [{"role": "user", "content": [image("https://x/y.png")]}]}, "messages.0"),
         ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "messages.0.content.0.type"),
@@ -173,7 +172,6 @@ def call_with(arguments: str) -> dict[str, Any]:
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
         ({"functions": []}, "functions"),
         ({"options": 1}, "options"),
-        ({"reasoning_effort": "much"}, "reasoning_effort"),
     ],
 )
 async def test_what_cannot_be_said_is_refused_by_name(

@@ -33,7 +33,7 @@ event: content_block_delta
 data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"a"}}
 
 event: content_block_delta
-data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"b\u2028\\n"}}
+data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"b\\u2028\\n"}}
 
 event: content_block_stop
 data: {"type":"content_block_stop","index":0}

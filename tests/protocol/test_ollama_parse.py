@@ -67,7 +67,6 @@ def as_chat(body: dict[str, Any]) -> dict[str, Any]:
         ({"options": {"num_predict": "all"}}, "options.num_predict"),
         ({"options": {"presence_penalty": True}}, "options.presence_penalty"),
         ({"options": {"frequency_penalty": []}}, "options.frequency_penalty"),
-        ({"think": "hard"}, "think"),
         ({"think": 1}, "think"),
         ({"keep_alive": []}, "keep_alive"),
         ({"keep_alive": True}, "keep_alive"),

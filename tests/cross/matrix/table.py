@@ -119,7 +119,7 @@ CANNOT = (
     Cannot("completions", "ollama", 400, "it gives one answer", _TWO, "n"),
     Cannot("completions", "ollama", 400, "it continues one prompt", {"prompt": ["a", "b"]}, "prompt"),
     Cannot("completions", "ollama", 400, "it does not repeat the prompt", {"echo": True}, "echo"),
-    Cannot("chat", f"ollama {_CLAUDE}", 400, "they report none", {"logprobs": True}, "logprobs"),
+    Cannot("chat", _CLAUDE, 400, "it reports none", {"logprobs": True}, "logprobs"),
     Cannot("completions", "ollama", 400, "it is not asked for them", {"logprobs": 3}, "logprobs"),
     Cannot("chat", _CLAUDE, 400, "structured output takes a schema there", _ANY_JSON, "response_format"),
     Cannot("ollama-chat ollama-generate", _CLAUDE, 400, "likewise", {"format": "json"}, "format"),
