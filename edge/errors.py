@@ -160,7 +160,7 @@ class PromptTooLong(EdgeError):
         self, message: str, *, tokens: int | None = None, maximum: int | None = None, param: str | None = None
     ) -> None:
         super().__init__(message, param=param)
-        self.too_long = TooLong(tokens, maximum)
+        self.too_long = None if tokens is None else TooLong(tokens, maximum)
 
 
 class BodyTooLarge(EdgeError):

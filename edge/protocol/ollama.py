@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from edge.errors import EdgeError
+from edge.errors import EdgeError, UpstreamSaid
 from edge.protocol.batch import Batch, Measured
 from edge.protocol.codec import Seen, SeenError, SseCodec
 from edge.protocol.collect_ollama import OllamaCollector
@@ -202,4 +202,6 @@ class OllamaDialect:
 
     def error_body(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - it is in the header
         """A string under ``error``."""
-        return orjson.dumps({"error": error.message})
+        body = error.body if isinstance(error, UpstreamSaid) else None
+        own = None if body is None else body.get("error")
+        return orjson.dumps({"error": own if isinstance(own, str) else error.message})

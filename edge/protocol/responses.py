@@ -6,6 +6,7 @@ so that the heartbeat is an event as soon as ``response.created`` is out; before
 """
 
 import re
+import time
 from typing import Any
 
 import orjson
@@ -109,6 +110,31 @@ def error_event(error: EdgeError, number: int) -> bytes:
     inner = openai_body(error)["error"]
     flat = {key: inner.get(key) for key in ("code", "message", "param")}
     return encode({"type": "error", **flat, "sequence_number": number}, "error")
+
+
+def failed_at_once(error: EdgeError, model: str, request_id: str) -> bytes:
+    """A stream that is nothing but a failure: the events ``error`` and ``response.failed``, its regular end."""
+    inner = openai_body(error)["error"]
+    response = {
+        "id": f"resp_{request_id}",
+        "object": "response",
+        "created_at": int(time.time()),
+        "status": "failed",
+        "model": model,
+        "output": [],
+        "error": {"code": inner.get("code"), "message": inner.get("message")},
+        "incomplete_details": None,
+        "instructions": None,
+        "metadata": {},
+        "parallel_tool_calls": True,
+        "temperature": None,
+        "tool_choice": "auto",
+        "tools": [],
+        "top_p": None,
+        "usage": None,
+    }
+    failed = encode({"type": "response.failed", "sequence_number": 1, "response": response}, "response.failed")
+    return error_event(error, 0) + failed
 
 
 def _deltas(whole: bytes) -> int:

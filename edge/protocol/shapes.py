@@ -7,7 +7,10 @@ Must not: encode (the dialects do), or invent a message: what the upstream said 
 from collections.abc import Mapping
 from typing import Any
 
-from edge.errors import EdgeError, UpstreamSaid
+import orjson
+
+from edge.errors import EdgeError, TooLong, UpstreamSaid
+from edge.protocol.too_long import too_long
 
 # Anthropic's error types by status: https://docs.anthropic.com/en/api/errors
 _ANTHROPIC_TYPES = {
@@ -31,6 +34,8 @@ _ANTHROPIC_TYPES = {
 # what is better than nothing.
 _SAYS = ("message", "detail", "msg", "error", "code", "type")
 _DEEPEST = 4
+_TOO_LONG_STATUS = (400, 413, 422, 500, 502)  # llama.cpp's older versions fail with 500; 502 is one inside a 200
+_ANTHROPIC_TOO_LONG = "prompt is too long"
 _WHOLE_LEVELS = 100  # a body that is deeper is not kept: orjson reads 1,024 levels but writes about 300
 
 
@@ -41,6 +46,9 @@ def openai_body(error: EdgeError) -> dict[str, Any]:
     """
     body = error.body if isinstance(error, UpstreamSaid) else None
     if body is not None and is_openai(body) and not is_anthropic(body):
+        inner = body["error"]
+        if error.too_long is not None and isinstance(inner, dict):
+            return {**body, "error": {**inner, "code": error.code}}  # agents look for that
         return dict(body)
     return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
 
@@ -48,9 +56,21 @@ def openai_body(error: EdgeError) -> dict[str, Any]:
 def anthropic_body(error: EdgeError, request_id: str) -> dict[str, Any]:
     """``{"type": "error", "error": {"type", "message"}, "request_id"}``; an upstream's own envelope is kept whole."""
     if isinstance(error, UpstreamSaid) and error.body is not None and is_anthropic(error.body):
-        return {**error.body, "request_id": error.body.get("request_id") or request_id}
+        if error.too_long is None:
+            return {**error.body, "request_id": error.body.get("request_id") or request_id}
+        request_id = str(error.body.get("request_id") or request_id)
     kind = _ANTHROPIC_TYPES.get(error.status, "api_error")
-    return {"type": "error", "error": {"type": kind, "message": error.message}, "request_id": request_id}
+    message = error.message
+    if error.too_long is not None:
+        kind, message = "invalid_request_error", _anthropics_words(error.too_long, message)
+    return {"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id}
+
+
+def _anthropics_words(by: TooLong, message: str) -> str:
+    """By which Claude Code knows that it is to compact, and by how much."""
+    if by.tokens is None or by.maximum is None:
+        return message if message.startswith(_ANTHROPIC_TOO_LONG) else f"{_ANTHROPIC_TOO_LONG}: {message}"
+    return f"{_ANTHROPIC_TOO_LONG}: {by.tokens} tokens > {by.maximum} maximum"
 
 
 def is_openai(body: Mapping[str, object]) -> bool:
@@ -78,13 +98,28 @@ def upstream_said(body: Mapping[str, Any], status: int, headers: Mapping[str, st
         status: The HTTP status it came with; inside a 200, what to make of it where the object does not tell.
         headers: Response headers to pass on.
     """
-    inner = body.get("error", body)
+    inner = _unwrapped(body.get("error", body))
     if isinstance(inner, dict):
         code = inner.get("code") or inner.get("status")
         if status == 502 and isinstance(code, int) and 400 <= code <= 599:
             status = code
     text = _text(inner) or "the upstream failed: no reason given"
-    return UpstreamSaid(text, status=status, body=body if _shallow(body) else None, headers=headers)
+    said = UpstreamSaid(text, status=status, body=body if _shallow(body) else None, headers=headers)
+    if status in _TOO_LONG_STATUS and (by := too_long(inner, text)) is not None:
+        said.too_long, said.type, said.code = by, "invalid_request_error", "context_length_exceeded"
+        said.status, said.retryable = status if status < 500 else 400, False
+    return said
+
+
+def _unwrapped(inner: Any) -> Any:
+    """An Ollama passes on its runner's error as a text that is JSON."""
+    if isinstance(inner, str) and inner.startswith("{"):
+        try:
+            told = orjson.loads(inner)
+        except orjson.JSONDecodeError:
+            return inner
+        return told.get("error", told) if isinstance(told, dict) else inner
+    return inner
 
 
 def _shallow(value: object, levels: int = _WHOLE_LEVELS) -> bool:

@@ -350,6 +350,8 @@ class Generation(Audience):
                 self._held = None
                 self.told = False  # the error was held too: it becomes the HTTP status, or Edge tells it in-band
             self.terminated &= self.told  # an end that is the error itself; any other was no regular one
+            if error is not None and not self.handed_over:
+                self._fail_in_stream(error)
         self.error = error
         self.clients_turn = False
         self._left_at = None
@@ -378,6 +380,13 @@ class Generation(Audience):
         self.outcome = outcome
         self._owner.changed()
         self.conclude()
+
+    def _fail_in_stream(self, error: EdgeError) -> None:
+        """Tell an early failure as a stream with a regular end, where the surface's clients need that."""
+        words = self._voice.failure(error)
+        if words and any(reader.wants_events and not reader.committed for reader in self._readers):
+            self.begun = self.terminated = True
+            self.publish(words, 2)
 
     def _last_words(self, outcome: Outcome | None) -> None:
         """The one terminal event, unless it is there: the surface's regular end, or the error."""

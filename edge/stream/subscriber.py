@@ -148,7 +148,7 @@ class Subscriber(BaseReader):
 
     def _failed_early(self) -> EdgeError | None:
         audience = self._audience
-        if audience.handed_over or audience.outcome in (None, Outcome.COMPLETE):
+        if audience.handed_over or audience.begun or audience.outcome in (None, Outcome.COMPLETE):
             return None
         return audience.error or InternalError(f"the stream ended as {audience.outcome}")
 

@@ -5,6 +5,8 @@ In: errors, silences. Out: events in the surface's shape. Must not: end a stream
 
 from edge.errors import EdgeError
 from edge.protocol.dialect import Dialect
+from edge.protocol.responses import failed_at_once
+from edge.protocol.surface import Surface
 
 
 class Voice:
@@ -28,6 +30,15 @@ class Voice:
     def heartbeat(self, *, handed_over: bool) -> bytes:  # noqa: ARG002 - what it says fits anywhere
         """A keep-alive."""
         return self._dialect.heartbeat(self._model)
+
+    def failure(self, error: EdgeError) -> bytes:
+        """The whole stream of an answer that fails before it begins, where its client acts on that alone; or nothing.
+
+        Codex shortens its conversation on a ``response.failed`` that says that it is too long, and not on a 400.
+        """
+        if self._dialect.surface is Surface.RESPONSES and error.too_long is not None:
+            return failed_at_once(error, self._model, self.request_id)
+        return b""
 
     def error_event(self, error: EdgeError, request_id: str) -> bytes:
         """The in-band error."""

@@ -9,8 +9,9 @@ from typing import Protocol
 
 import orjson
 
-from edge.errors import EdgeError, InternalError, UpstreamBroken, UpstreamCut, UpstreamSaid
+from edge.errors import EdgeError, InternalError, TooLong, UpstreamBroken, UpstreamCut, UpstreamSaid
 from edge.policy.lifecycle import Happened
+from edge.protocol.context import Context
 from edge.protocol.dialect import BadStream, Codec
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.shapes import upstream_said
@@ -46,7 +47,7 @@ class Body(Protocol):
 def body_for(head: Head, name: str, call: Call, sink: Sink, end: End) -> Body | None:
     """Begin the answer to ``call``, whose upstream is called ``name``; None if it is of no use, and has been ended."""
     if 400 <= head.status < 600:
-        return Refusal(head, name, end)
+        return Refusal(head, name, end, call.context)
     if head.status != 200:
         redirect = "a redirect; Edge follows none, so set the final url"
         what = redirect if 300 <= head.status < 400 else f"status {head.status}"  # 600 and more: HTTP has none
@@ -192,9 +193,10 @@ class Text(Answer):
 class Refusal:
     """A 4xx or 5xx, whose body says why, as far as it comes."""
 
-    __slots__ = ("_data", "_end", "_head", "_name")
+    __slots__ = ("_context", "_data", "_end", "_head", "_name")
 
-    def __init__(self, head: Head, name: str, end: End) -> None:
+    def __init__(self, head: Head, name: str, end: End, context: Context | None = None) -> None:
+        self._context = context
         self._head = head
         self._name = name
         self._end = end
@@ -215,7 +217,10 @@ class Refusal:
         except orjson.JSONDecodeError:
             decoded = None
         if isinstance(decoded, dict):
-            self._end(Happened.ERROR, upstream_said(decoded, head.status, headers))
+            said, context = upstream_said(decoded, head.status, headers), self._context
+            if said.too_long == (None, None) and context is not None and context.too_long:
+                said.too_long = TooLong(context.estimate, context.limit)
+            self._end(Happened.ERROR, said)
             return
         message = f"upstream {self._name} answered with status {head.status} {head.reason}".rstrip()
         self._end(Happened.ERROR, UpstreamSaid(message, status=head.status, headers=headers))

@@ -1,0 +1,52 @@
+"""Whether a server's error says that the prompt is too long for the model, and by how much.
+
+In: the error's object and its text. Out: figures, as far as there are any. Must not: take an answer that was asked to
+be too long (``max_tokens``) for a prompt that is.
+
+Agents shorten their conversation and go on, if they are told so in the words of the API that they speak. Each server
+has words of its own.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from edge.errors import TooLong
+
+_FIGURES = tuple(
+    re.compile(pattern, re.IGNORECASE | re.DOTALL)
+    for pattern in (
+        # vLLM and OpenAI; where the messages' own part is told, that counts, not what the answer would add to it
+        r"maximum context length is (?P<maximum>\d+) tokens.*?\((?P<tokens>\d+) in the (?:messages|prompt)",
+        r"maximum context length is (?P<maximum>\d+) tokens.*?(?:resulted in|has|contains|at least) (?P<tokens>\d+)",
+        # llama.cpp, and Ollama by it
+        r"request \((?P<tokens>\d+) tokens\) exceeds the available context size \((?P<maximum>\d+) tokens\)",
+        # Anthropic
+        r"prompt is too long: (?P<tokens>\d+) tokens > (?P<maximum>\d+)",
+        # SGLang
+        r"input \((?P<tokens>\d+) tokens\) is longer than the model's context length \((?P<maximum>\d+)",
+    )
+)
+_BARE = re.compile(
+    r"(?:input|prompt)\S* (?:length )?(?:exceeds|is longer than) (?:the |maximum |model's )*context|prompt is too long",
+    re.IGNORECASE,
+)
+_CODE = "context_length_exceeded"
+
+
+def too_long(said: object, text: str) -> TooLong | None:
+    """By how much the prompt is too long; None if that is not what the error says.
+
+    Args:
+        said: The error's object, or its text.
+        text: What it says.
+    """
+    told: Mapping[str, Any] = said if isinstance(said, Mapping) else {}
+    tokens, maximum = told.get("n_prompt_tokens"), told.get("n_ctx")
+    if isinstance(tokens, int) and isinstance(maximum, int):
+        return TooLong(tokens, maximum)
+    for pattern in _FIGURES:
+        if found := pattern.search(text):
+            tokens, maximum = int(found["tokens"]), int(found["maximum"])
+            return TooLong(tokens, maximum) if tokens >= maximum else None
+    return TooLong(None, None) if told.get("code") == _CODE or _BARE.search(text) else None
