@@ -358,8 +358,12 @@ class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = "auto"
     allow_management: Annotated[
-        bool, Meta(description="Ollama: pass on what changes its models (pull, push, create, copy, delete, blobs)")
-    ] = False
+        bool | None,
+        Meta(
+            description="Ollama: pass on what changes its models (pull, push, create, copy, delete, blobs) for admins; "
+            "unset = only an Ollama on loopback, while Edge has no keys and listens on loopback alone"
+        ),
+    ] = None
     pace_s: Annotated[Seconds, Meta(description="simulator: from one word to the next; 0 = as fast as it can")] = 0.05
     script: Annotated[str, Meta(description="simulator: a file with what its model script says")] = ""
     repairs: Annotated[

@@ -38,7 +38,7 @@ def test_the_blocks_of_the_example_work_once_they_are_uncommented(tmp_path):
     file = tmp_path / "edge.toml"
     file.write_text(with_blocks())
     settings = load(file, {}).settings
-    shown = {"max_concurrency": 4, "repairs": ["drop-null-events"]}
+    shown = {"max_concurrency": 4, "allow_management": True, "repairs": ["drop-null-events"]}
     assert [Upstream(name="local", url="http://127.0.0.1:8000", **shown)] == settings.upstream
     assert [Limit(name="everybody")] == settings.limit
 

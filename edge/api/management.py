@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 from aiohttp import web
+from yarl import URL
 
 from edge.api.body import Bodies
 from edge.api.context import CONTEXT, caller
@@ -18,6 +19,7 @@ from edge.api.face import Handler
 from edge.api.hops import hops_of
 from edge.api.surfaces import refuse_if_draining
 from edge.api.upload import read_piece
+from edge.config.listen import is_loopback, parse_listen
 from edge.errors import Forbidden, NoUpstream, Unsupported
 from edge.policy.permission import check_admin
 from edge.protocol.request import parse_object
@@ -25,12 +27,14 @@ from edge.protocol.surface import OLLAMA
 from edge.stream.exchange import House
 from edge.stream.transfer import Transfer, TransferRequest
 from edge.upstream.base import JSON_TYPE
-from edge.upstream.fleet import Fleet, Member
+from edge.upstream.fleet import Member
 from edge.upstream.pool import Pool
 from edge.upstream.relay import Relay
+from edge.upstream.servers import Kind
 
 _BLOB = "/api/blobs/{digest:sha256[:-][0-9a-f]{64}}"
 _BLOB_TYPE = "application/octet-stream"
+_PASSED_ON = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
 _JSON_ROUTES = (
     ("POST", "/api/pull"),
     ("POST", "/api/push"),
@@ -64,7 +68,7 @@ def routes(house: House, bodies: Bodies) -> list[web.RouteDef]:
     def json(path: str) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
             check_admin(caller(request))
-            member, pool = _manageable(house.fleet)
+            member, pool = _manageable(house, request)
             refuse_if_draining(house)
             share = bodies.share(request)
             try:
@@ -80,7 +84,7 @@ def routes(house: House, bodies: Bodies) -> list[web.RouteDef]:
 
     async def blob(request: web.Request) -> web.StreamResponse:
         check_admin(caller(request))
-        member, pool = _manageable(house.fleet)
+        member, pool = _manageable(house, request)
         if "Origin" in request.headers:  # a page could send one without asking first, as its type may be anything
             raise Forbidden("blobs are not taken from browsers")
         refuse_if_draining(house)
@@ -126,13 +130,32 @@ def _model(asked: dict[str, Any]) -> str | None:
     return next((name for name in found if isinstance(name, str)), None)
 
 
-def _manageable(fleet: Fleet) -> tuple[Member, Pool]:
+def _is_next_door(house: House, request: web.Request) -> bool:
+    """Whether the caller, who needed no key, can reach an Ollama on this host without Edge as well.
+
+    Edge must listen on this host alone, and nobody may have passed the request on: that proxy may be open to the world.
+    """
+    passed_on = any(name in request.headers for name in _PASSED_ON)
+    server = house.settings.server
+    local = all(parse_listen(text).loopback for text in (*server.listen, *server.admin_listen))
+    return caller(request).anonymous and local and not server.trusted_proxies and not passed_on
+
+
+def _is_local(member: Member) -> bool:
+    host = URL(member.url).host if member.url else None
+    return member.kind is Kind.OLLAMA and host is not None and is_loopback(host)
+
+
+def _manageable(house: House, request: web.Request) -> tuple[Member, Pool]:
     """The one upstream whose models may be changed, and its connections.
 
     Raises:
         EdgeError: there is none, or more than one could be meant.
     """
-    allowed = [member for member in fleet.members if member.settings.allow_management]
+    members = house.fleet.members
+    allowed = [member for member in members if member.settings.allow_management]
+    if not allowed and _is_next_door(house, request):
+        allowed = [member for member in members if member.settings.allow_management is None and _is_local(member)]
     if not allowed:
         raise Forbidden("models cannot be changed through Edge unless an upstream has allow_management = true")
     if len(allowed) > 1:

@@ -31,6 +31,7 @@ _EXAMPLES = {
     ("upstream", "name"): '"local"',
     ("upstream", "url"): '"http://127.0.0.1:8000"',
     ("upstream", "max_concurrency"): "4",
+    ("upstream", "allow_management"): "true",
     ("upstream", "repairs"): '["drop-null-events"]',
     ("limit", "name"): '"everybody"',
 }

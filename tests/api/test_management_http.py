@@ -15,6 +15,7 @@ from support.ollama import NDJSON, lines_of, pass_for_ollama
 from support.raw import Answer, RawClient, ask
 from support.running import LIMIT_S, Running, Serve
 
+KEY = "a-key-of-thirty-two-characters-xx"
 ALLOWED = {"allow_management": True}
 BLOB = f"/api/blobs/sha256:{hashlib.sha256(b'x').hexdigest()}"
 ROUTES = [
@@ -49,7 +50,7 @@ async def test_nothing_is_changed_unless_the_setting_allows_it(
     serve: Serve, fake: FakeModel, method: str, path: str
 ) -> None:
     pass_for_ollama(fake)
-    answer = await send(await serve(), method, path, b'{"model":"a"}')
+    answer = await send(await serve(upstream={"allow_management": False}), method, path, b'{"model":"a"}')
     assert answer.status == 403
     assert list(answer.json) == ["error"]
     assert "allow_management" in answer.json["error"]
@@ -294,3 +295,37 @@ async def test_a_client_that_takes_nothing_is_cut_and_the_ollama_is_paused_until
         assert line["outcome"] == "client_stall"
         assert await client.ending() == "reset"
     assert await fake.requests[0].left() in ("fin", "reset")
+
+
+async def test_without_keys_the_ollama_next_door_may_be_managed(serve: Serve, fake: FakeModel) -> None:
+    """Whoever can reach Edge there can reach the Ollama as well."""
+    pass_for_ollama(fake)
+    fake.script(*json_answer({"status": "success"}))
+    answer = await send(await serve(), "POST", "/api/pull", b'{"model":"a"}')
+    assert (answer.status, answer.json) == (200, {"status": "success"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "headers"),
+    [
+        ({}, {"X-Forwarded-For": "203.0.113.9"}),
+        ({}, {"Forwarded": "for=203.0.113.9"}),
+        ({"server": {"trusted_proxies": ["127.0.0.1"]}}, {}),
+        ({"server": {"listen": ["0.0.0.0:0"]}, "auth": {"allow_anonymous": True}}, {}),
+        (
+            {"auth": {"keys": ["a-key-of-thirty-two-characters-xx"]}},
+            {"Authorization": "Bearer a-key-of-thirty-two-characters-xx"},
+        ),
+    ],
+)
+async def test_but_not_by_others(
+    serve: Serve, fake: FakeModel, settings: dict[str, Any], headers: dict[str, str]
+) -> None:
+    pass_for_ollama(fake)
+    answer = await send(await serve(**settings), "POST", "/api/pull", b'{"model":"a"}', headers)
+    assert (answer.status, "allow_management" in answer.json["error"]) == (403, True)
+    assert fake.requests == []
+
+
+async def test_nor_a_server_that_is_no_ollama(serve: Serve, fake: FakeModel) -> None:
+    assert (await send(await serve(), "POST", "/api/pull", b'{"model":"a"}')).status == 403

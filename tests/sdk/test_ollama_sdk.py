@@ -186,7 +186,7 @@ async def test_leaving_in_the_middle_stops_the_model(serve: Serve, fake: FakeMod
 
 
 async def test_management_is_refused_by_name(serve: Serve, ollama_to: OllamaTo) -> None:
-    client = ollama_to(await serve())
+    client = ollama_to(await serve(upstream={"allow_management": False}))
     for call in (client.pull("x"), client.delete("x"), client.copy("a", "b")):
         with pytest.raises(ollama.ResponseError, match="allow_management") as caught:
             await call
