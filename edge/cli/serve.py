@@ -73,9 +73,10 @@ async def _served(first: Loaded, load_again: Callable[[], Loaded], predecessor: 
     asyncio.get_running_loop().set_default_executor(Threads(thread_name_prefix="edge"))
     status = await _serve(first, load_again, predecessor)
     atexit._run_exitfuncs()  # noqa: SLF001 - what os._exit leaves out, but for the wait for threads
-    with suppress(OSError, ValueError):
-        sys.stdout.flush()
-        sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            if stream is not None:  # as it is where the descriptor was closed from the start
+                stream.flush()
     os._exit(status)
 
 

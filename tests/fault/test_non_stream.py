@@ -64,7 +64,7 @@ async def test_it_is_streamed_from_upstream_and_collected(serve: Serve, fake: Fa
 async def test_a_server_that_answers_in_json_all_the_same_is_passed_on(
     serve: Serve, fake: FakeModel, spoken: Spoken
 ) -> None:
-    body = b'{ "id" : "kept as it is", "unknown":[1.0, 1e3] }'
+    body = b'{ "id" : "kept as it is", "choices":[{}], "content":[], "output":[], "unknown":[1.0, 1e3] }'
     fake.script(head(200, {"Content-Type": "application/json", "Content-Length": str(len(body))}), send(body))
     edge = await serve(upstream=SURFACES)
     answer = await ask(edge.port, spoken.path, spoken.asked(stream=False))
