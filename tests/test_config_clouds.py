@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from edge.config import ConfigError, load
+from edge.policy.hops import Hop
 from edge.settings import Settings, Upstream
 from edge.upstream.discovery import places
 
@@ -30,7 +31,7 @@ KEY = 'api_key = "sk-long-enough"'
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_cloud_needs_a_name_and_a_key_only(tmp_path: Path, kind: str) -> None:
     settings = loaded(tmp_path, cloud(kind, KEY))
-    (place,) = places(settings, frozenset())
+    (place,) = places(settings, frozenset(), Hop())
     assert place.settings.url == WHERE[kind]
     await place.pool.close()
 

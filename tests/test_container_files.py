@@ -46,7 +46,11 @@ def test_the_compose_file_gives_edge_settings_that_it_takes() -> None:
     """And what it runs as is what the image allows: no root file system to write, no capabilities."""
     services = yaml.safe_load((REPOSITORY / "config/compose.yaml").read_text())["services"]
     edge = services["edge"]
-    given = {**edge["environment"], "EDGE_AUTH_KEYS": "from-the-user", "EDGE_SERVER_LISTEN": "0.0.0.0:11435"}
+    given = {
+        **edge["environment"],
+        "EDGE_AUTH_KEYS": "made-by-the-user",
+        "EDGE_SERVER_LISTEN": "0.0.0.0:11435",
+    }
     loaded = load(None, given)
     assert loaded.warnings == []
     (upstream,) = loaded.settings.upstream

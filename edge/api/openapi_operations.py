@@ -123,8 +123,11 @@ def _ollama() -> Iterator[Operation]:
         ("/api/version", "ollamaVersion", "The version of the API.", "OllamaVersion"),
         ("/api/tags", "ollamaModels", "All models there are now.", "OllamaModels"),
         ("/api/ps", "ollamaLoaded", "Those that are loaded.", "OllamaModels"),
+        ("/api/status", "ollamaStatus", "Whether Ollama's cloud can be used: never through Edge.", "OllamaAnswer"),
     ):
         yield Operation("get", path, name, about, "Ollama", {JSON: answer})
+    who = "Who is signed in to Ollama's cloud: nobody."
+    yield Operation("post", "/api/me", "ollamaMe", who, "Ollama", {}, fails=(401,))
     yield Operation(
         "post", "/api/show", "ollamaShow", "What is known of a model.", "Ollama", {JSON: "OllamaShow"},
         "OllamaShowRequest", fails=(*_BODY, 404, 503),
@@ -157,7 +160,7 @@ def _management() -> Iterator[Operation]:
         yield Operation(
             method, f"/api/{word}", f"ollama{word.capitalize()}", f"Ollama {word}, where the operator allows it.",
             "Ollama", lines, "OllamaManagementRequest",
-            fails=(*_BODY, 501, 502, 503), passes=True, headers=("x-stream-id", "x-edge-upstream"),
+            fails=(*_BODY, 404, 501, 502, 503), passes=True, headers=("x-stream-id", "x-edge-upstream"),
         )  # fmt: skip
     blob = Operation(
         "head", "/api/blobs/{digest}", "ollamaHasBlob", "Whether an Ollama has a blob.", "Ollama", {},

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from aiohttp import web
 
 from edge.errors import EdgeError, InternalError
-from edge.policy.lifecycle import Outcome, ReaderHappened, ReaderState
+from edge.policy.lifecycle import ReaderHappened, ReaderState
 from edge.protocol.numbering import Numbering
 from edge.settings import Stream as StreamSettings
 from edge.stream.audience import Audience
@@ -148,7 +148,7 @@ class Subscriber(BaseReader):
 
     def _failed_early(self) -> EdgeError | None:
         audience = self._audience
-        if audience.handed_over or audience.begun or audience.outcome in (None, Outcome.COMPLETE):
+        if audience.handed_over or audience.clean or audience.outcome is None:
             return None
         return audience.error or InternalError(f"the stream ended as {audience.outcome}")
 

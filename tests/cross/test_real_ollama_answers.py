@@ -11,7 +11,7 @@ from support.raw import CHAT, MESSAGES, RESPONSES, ask, chat_body
 from support.running import Running, Serve
 from support.shapes import valid_body
 
-RECORDED = Path(__file__).parent.parent / "golden" / "ollama"
+RECORDED = Path(__file__).parent.parent / "captures" / "ollama"
 SSE = {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"}
 HI = [{"role": "user", "content": "hi"}]
 

@@ -66,7 +66,8 @@ def test_the_first_rule_that_matches_holds_and_no_other() -> None:
     [
         ({"models": ["m*"]}, {"model": None}, False),
         ({}, {"model": None}, True),
-        ({"models": ["M"]}, {"model": "m"}, False),
+        ({"models": ["M"]}, {"model": "m"}, True),  # one model to an Ollama
+        ({"models": ["M"]}, {"model": "m2"}, False),
         ({"models": ["a", "m"]}, {"model": "m\n"}, False),
         ({"surfaces": ["ollama_*"]}, {"surface": "ollama_chat"}, True),
         ({"surfaces": ["ollama_*"]}, {"surface": "chat"}, False),

@@ -114,7 +114,9 @@ async def test_a_prompt_that_is_too_long_is_refused_in_the_servers_words(
     body |= {"prompt": text} if path == COMPLETIONS else {"messages": [{"role": "user", "content": text}]}
     answer = await ask((await serve(llama.url)).port, path, body)
     assert answer.status == 400
-    assert "exceeds the available context size (2048 tokens)" in answer.json["error"]["message"]
+    words = "prompt is too long: " if path == MESSAGES else "exceeds the available context"
+    assert words in answer.json["error"]["message"]
+    assert "2048" in answer.json["error"]["message"]
 
 
 # --- nobody listens ------------------------------------------------------------------------------------------------

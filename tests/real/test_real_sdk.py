@@ -174,7 +174,7 @@ async def test_tokens_are_counted(claude: AsyncAnthropic) -> None:
 
 async def test_a_prompt_that_is_too_long_is_a_bad_request_for_claude_too(claude: AsyncAnthropic) -> None:
     asked = {**ASK, "messages": [{"role": "user", "content": "one two three " * 800}]}
-    with pytest.raises(anthropic.BadRequestError, match="exceeds the available context size") as told:
+    with pytest.raises(anthropic.BadRequestError, match="prompt is too long") as told:
         await claude.messages.create(**asked)
     assert told.value.type == "invalid_request_error"
 
