@@ -122,6 +122,12 @@ class MethodNotAllowed(EdgeError):
     side, status, type, code = Side.CLIENT, 405, "invalid_request_error", "method_not_allowed"
 
 
+class UpgradeRequired(EdgeError):
+    """A WebSocket is asked for, and Edge has none."""
+
+    side, status, type, code = Side.CLIENT, 426, "invalid_request_error", "websocket_not_supported"
+
+
 class Conflict(EdgeError):
     """Something else is being done with it at this moment."""
 
@@ -173,6 +179,9 @@ class UnsupportedMedia(EdgeError):
     """Not JSON, or in an encoding Edge does not take."""
 
     side, status, type, code = Side.CLIENT, 415, "invalid_request_error", "unsupported_media_type"
+
+
+PLAIN_ONLY = {"Accept-Encoding": "identity"}  # a 415 has this if the encoding is at fault, and only then (RFC 9110)
 
 
 class RateLimited(EdgeError):

@@ -17,7 +17,7 @@ from edge.api.arrivals import Arrivals
 from edge.api.context import CONTEXT
 from edge.api.memory import give_back_large
 from edge.api.parsing import Parser
-from edge.errors import BadRequest, BodyTooLarge, Busy, UnsupportedMedia
+from edge.errors import PLAIN_ONLY, BadRequest, BodyTooLarge, Busy, UnsupportedMedia
 from edge.policy.budget import Budget, Share
 from edge.policy.client import holder_of
 from edge.protocol.canonical import Target
@@ -134,7 +134,7 @@ class Bodies:
     def _check_type(self, request: web.BaseRequest) -> None:
         encoding = request.headers.get("Content-Encoding", "identity").lower()
         if encoding != "identity":
-            raise UnsupportedMedia("send the request body without Content-Encoding")
+            raise UnsupportedMedia("send the request body without Content-Encoding", headers=PLAIN_ONLY)
         kind = request.content_type.lower()
         # Ollama's own examples are ``curl -d`` without a type, which is as good as declaring nothing.
         by_curl = kind == _CURLS and request.path.startswith("/api/")

@@ -15,7 +15,8 @@ from multidict import CIMultiDict
 from edge import __version__
 from edge.api.callers import WhoCalls
 from edge.api.context import CONTEXT, Context, make_context, surface_path
-from edge.errors import Busy, EdgeError, Forbidden, InternalError, MethodNotAllowed, NotFound, ShuttingDown
+from edge.api.wrong_route import explained, refuse_websocket
+from edge.errors import Busy, EdgeError, Forbidden, InternalError, ShuttingDown
 from edge.policy.client import UNIX, Proxies
 from edge.policy.hops import HEADER, Hop
 from edge.policy.hosts import Hosts, Origins
@@ -89,11 +90,12 @@ class Face:
     ) -> web.StreamResponse:
         try:
             preflight = await self._admit(request, context, over_unix=over_unix)
+            refuse_websocket(request)
             return preflight or await handler(request)
         except EdgeError as told:
             return self._answer(request, context, told)
         except web.HTTPException as known:
-            return self._answer(request, context, _translate(request, known))
+            return self._answer(request, context, explained(request, known))
         except ConnectionError:
             raise
         except MemoryError:  # it passes, or it does not: either way no bug
@@ -186,19 +188,3 @@ def _over_unix(request: web.BaseRequest) -> bool:
     # By the socket's family: the peer's name is also missing once a TCP peer has gone.
     sock = None if request.transport is None else request.transport.get_extra_info("socket")
     return sock is not None and sock.family == socket.AF_UNIX
-
-
-def _translate(request: web.BaseRequest, known: web.HTTPException) -> EdgeError:
-    if known.status == 404:
-        return NotFound(f"no such route: {request.method} {_short(request.path)}", code="unknown_route")
-    if known.status == 405:
-        allow = known.headers.get("Allow", "")
-        headers = {"Allow": allow} if allow else {}
-        return MethodNotAllowed(f"{request.method} is not allowed here; use {allow}", headers=headers)
-    error = EdgeError(known.reason or "the request was refused")
-    error.status = known.status
-    return error
-
-
-def _short(path: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in path[:100])

@@ -9,7 +9,7 @@ import asyncio
 from aiohttp import web
 
 from edge.api.arrivals import Arrivals
-from edge.errors import BadRequest, BodyTooLarge, Busy, Forbidden, RequestTimeout, UnsupportedMedia
+from edge.errors import PLAIN_ONLY, BadRequest, BodyTooLarge, Busy, Forbidden, RequestTimeout, UnsupportedMedia
 from edge.policy.budget import Share
 from edge.policy.hosts import Origins
 from edge.protocol.multipart import Finder, Once, boundary_of, content_type_of
@@ -83,7 +83,7 @@ class Upload:
     def _boundary(self) -> str:
         headers = self._request.headers
         if headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise UnsupportedMedia("send the request body without Content-Encoding")
+            raise UnsupportedMedia("send the request body without Content-Encoding", headers=PLAIN_ONLY)
         return boundary_of(headers.get("Content-Type", ""))
 
     async def _next(self) -> bytes:

@@ -18,7 +18,7 @@ from edge.protocol.dialect import Collector
 from edge.protocol.finish_reasons import broke, broke_message, known
 from edge.protocol.repairs import MENDED, SPLIT_LONG, Mended, Mender
 from edge.protocol.request import Prepared
-from edge.protocol.shapes import is_openai, openai_body, upstream_said
+from edge.protocol.shapes import is_openai, openai_body, tells_error, upstream_said
 from edge.protocol.split import LONG_LINE, long_line
 from edge.protocol.sse import COMMENT_HEARTBEAT, DONE, SSE_TYPE, Event, encode
 from edge.protocol.surface import Surface
@@ -93,6 +93,8 @@ class ChatCodec(SseCodec):
             return Seen.END
         chunk = self._decoded(event)
         if not isinstance(chunk, dict):
+            if tells_error(chunk):
+                raise SeenError(upstream_said(chunk, 502), relay=False)
             return Seen.DROP if chunk is None and self._drop_null else Seen.PRELUDE
         if chunk.get("error") or event.event == "error":
             raise SeenError(upstream_said(chunk, 502), relay=is_openai(chunk))

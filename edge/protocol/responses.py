@@ -17,7 +17,7 @@ from edge.protocol.codec import Seen, SeenError, SseCodec
 from edge.protocol.collect_responses import ResponsesCollector
 from edge.protocol.dialect import Collector
 from edge.protocol.request import Prepared
-from edge.protocol.shapes import openai_body, upstream_said
+from edge.protocol.shapes import is_responses_error, openai_body, responses_error, upstream_said
 from edge.protocol.sse import COMMENT_HEARTBEAT, SSE_TYPE, Event, encode
 from edge.protocol.surface import Surface
 
@@ -77,8 +77,8 @@ class ResponsesCodec(SseCodec):
             return Seen.PRELUDE
         kind = str(event.event or payload.get("type"))
         if kind == "error" or (payload.get("error") and not kind.startswith("response.")):
-            flat = isinstance(payload.get("message"), str)
-            raise SeenError(upstream_said(payload, 502), relay=event.event == "error" and flat)
+            relay = event.event == "error" and is_responses_error(payload)
+            raise SeenError(upstream_said(payload, 502), relay=relay)
         number = payload.get("sequence_number")
         if isinstance(number, int):
             self._sequence = b"%d" % number
@@ -107,9 +107,7 @@ def keepalive(number: int) -> bytes:
 
 def error_event(error: EdgeError, number: int) -> bytes:
     """The surface's error is flat."""
-    inner = openai_body(error)["error"]
-    flat = {key: inner.get(key) for key in ("code", "message", "param")}
-    return encode({"type": "error", **flat, "sequence_number": number}, "error")
+    return encode({"type": "error", **responses_error(error), "sequence_number": number}, "error")
 
 
 def failed_at_once(error: EdgeError, model: str, request_id: str) -> bytes:

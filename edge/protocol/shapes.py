@@ -12,16 +12,15 @@ import orjson
 from edge.errors import EdgeError, TooLong, UpstreamSaid
 from edge.protocol.too_long import too_long
 
-# Anthropic's error types by status: https://docs.anthropic.com/en/api/errors
+# Anthropic's error types by status, where they are no invalid_request_error (4xx) or api_error (5xx):
+# https://docs.anthropic.com/en/api/errors
 _ANTHROPIC_TYPES = {
-    400: "invalid_request_error",
     401: "authentication_error",
+    402: "billing_error",
     403: "permission_error",
     404: "not_found_error",
-    405: "invalid_request_error",
     408: "timeout_error",
     413: "request_too_large",
-    415: "invalid_request_error",
     429: "rate_limit_error",
     501: "invalid_request_error",
     503: "overloaded_error",
@@ -53,13 +52,40 @@ def openai_body(error: EdgeError) -> dict[str, Any]:
     return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
 
 
+def responses_error(error: EdgeError) -> dict[str, Any]:
+    """``code``, ``message`` and ``param`` of a Responses ``error`` event: text, or null but for the message.
+
+    Servers also write numbers there (vLLM the status), which typed clients cannot read.
+    """
+    inner = openai_body(error)["error"]
+    return {
+        "code": _as_text(inner.get("code")),
+        "message": _as_text(inner.get("message")) or error.message,
+        "param": _as_text(inner.get("param")),
+    }
+
+
+def is_responses_error(event: Mapping[str, object]) -> bool:
+    """Whether a server's ``error`` event of Responses is one that typed clients can read."""
+    return isinstance(event.get("message"), str) and all(
+        isinstance(event.get(name), str | None) for name in ("code", "param")
+    )
+
+
+def _as_text(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
 def anthropic_body(error: EdgeError, request_id: str) -> dict[str, Any]:
     """``{"type": "error", "error": {"type", "message"}, "request_id"}``; an upstream's own envelope is kept whole."""
     if isinstance(error, UpstreamSaid) and error.body is not None and is_anthropic(error.body):
         if error.too_long is None:
             return {**error.body, "request_id": error.body.get("request_id") or request_id}
         request_id = str(error.body.get("request_id") or request_id)
-    kind = _ANTHROPIC_TYPES.get(error.status, "api_error")
+    rest = "invalid_request_error" if 400 <= error.status < 500 else "api_error"
+    kind = _ANTHROPIC_TYPES.get(error.status, rest)
     message = error.message
     if error.too_long is not None:
         kind, message = "invalid_request_error", _anthropics_words(error.too_long, message)
@@ -90,25 +116,29 @@ def is_anthropic(body: Mapping[str, object]) -> bool:
     )
 
 
-def upstream_said(body: Mapping[str, Any], status: int, headers: Mapping[str, str] | None = None) -> UpstreamSaid:
-    """Read an upstream's error object, in any of the shapes that servers use.
+def upstream_said(said: object, status: int, headers: Mapping[str, str] | None = None) -> UpstreamSaid:
+    """Read an upstream's error, in any of the shapes that servers use.
 
     Args:
-        body: The decoded JSON object.
+        said: The decoded JSON: mostly an object, from Google a list with one in it.
         status: The HTTP status it came with; inside a 200, what to make of it where the object does not tell.
         headers: Response headers to pass on.
     """
-    inner = _unwrapped(body.get("error", body))
+    if isinstance(said, list) and len(said) == 1:
+        said = said[0]
+    body = said if isinstance(said, Mapping) else None
+    inner = _unwrapped(said if body is None else body.get("error", body))
     if isinstance(inner, dict):
         code = inner.get("code") or inner.get("status")
         if status == 502 and isinstance(code, int) and 400 <= code <= 599:
             status = code
     text = _text(inner) or "the upstream failed: no reason given"
-    said = UpstreamSaid(text, status=status, body=body if _shallow(body) else None, headers=headers)
+    kept = body if body is not None and _shallow(body) else None
+    error = UpstreamSaid(text, status=status, body=kept, headers=headers)
     if status in _TOO_LONG_STATUS and (by := too_long(inner, text)) is not None:
-        said.too_long, said.type, said.code = by, "invalid_request_error", "context_length_exceeded"
-        said.status, said.retryable = status if status < 500 else 400, False
-    return said
+        error.too_long, error.type, error.code = by, "invalid_request_error", "context_length_exceeded"
+        error.status, error.retryable = status if status < 500 else 400, False
+    return error
 
 
 def _unwrapped(inner: Any) -> Any:
@@ -120,6 +150,13 @@ def _unwrapped(inner: Any) -> Any:
             return inner
         return told.get("error", told) if isinstance(told, dict) else inner
     return inner
+
+
+def tells_error(answer: object) -> bool:
+    """Whether a whole answer with status 200 is an error all the same; a failed Responses answer is an answer."""
+    if isinstance(answer, list) and len(answer) == 1:
+        answer = answer[0]
+    return isinstance(answer, dict) and bool(answer.get("error")) and "output" not in answer
 
 
 def _shallow(value: object, levels: int = _WHOLE_LEVELS) -> bool:

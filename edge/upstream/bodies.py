@@ -14,7 +14,7 @@ from edge.policy.lifecycle import Happened
 from edge.protocol.context import Context
 from edge.protocol.dialect import BadStream, Codec
 from edge.protocol.dialects import DIALECTS
-from edge.protocol.shapes import upstream_said
+from edge.protocol.shapes import tells_error, upstream_said
 from edge.protocol.whole_answer import flaw
 from edge.upstream.base import JSON_TYPE, Call, Sink
 from edge.upstream.connection import Head
@@ -150,7 +150,7 @@ class Answer:
         except orjson.JSONDecodeError:
             self._end(Happened.ERROR, UpstreamBroken(f"upstream {self._name} sent a malformed JSON answer"))
             return
-        if isinstance(decoded, dict) and decoded.get("error") and "output" not in decoded:
+        if tells_error(decoded):
             self._end(Happened.ERROR, upstream_said(decoded, 502))
         elif not self._wanted:
             message = f"upstream {self._name} answered with JSON instead of a stream"
@@ -216,7 +216,7 @@ class Refusal:
             decoded = orjson.loads(self._data)
         except orjson.JSONDecodeError:
             decoded = None
-        if isinstance(decoded, dict):
+        if decoded and isinstance(decoded, dict | list | str):
             said, context = upstream_said(decoded, head.status, headers), self._context
             if said.too_long == (None, None) and context is not None and context.too_long:
                 said.too_long = TooLong(context.estimate, context.limit)

@@ -11,6 +11,7 @@ from support.running import Running, Serve
 from support.shapes import COUNT_TOKENS, EVERY_SURFACE, assert_told, get, say, valid_body
 
 KEY = "a-key-that-is-long-enough"
+TRANSCRIPTIONS = "/v1/audio/transcriptions"
 FAMILIES = [CHAT, RESPONSES, MESSAGES]
 each_family = pytest.mark.parametrize("path", FAMILIES)
 
@@ -252,6 +253,18 @@ async def test_a_body_is_json_or_undeclared_by_a_client_that_is_no_browser(
     answer = await say(edge.port, f"POST {CHAT} HTTP/1.1\r\n{lines}\r\n\r\n".encode() + raw)
     assert answer.status == status
     assert len(fake.requests) == (status == 200)
+
+
+@pytest.mark.parametrize("path", [CHAT, MESSAGES, TRANSCRIPTIONS])
+async def test_a_415_says_which_encoding_is_taken_if_that_is_at_fault(serve: Serve, path: str) -> None:
+    """And only then, as RFC 9110 demands."""
+    edge = await serve(upstream={"relay": [TRANSCRIPTIONS]})
+    for headers, accepted in (({"Content-Encoding": "gzip"}, "identity"), ({"Content-Type": "text/plain"}, None)):
+        async with RawClient(edge.port) as client:
+            await client.post(path, b"{}", headers)
+            answer = await client.answer()
+        assert_told(answer, 415, path, "unsupported_media_type")
+        assert answer.headers.get("accept-encoding") == accepted
 
 
 @pytest.mark.parametrize("framing", ["declared", "chunked"])

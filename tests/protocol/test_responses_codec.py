@@ -208,3 +208,17 @@ def test_a_last_event_without_its_blank_line_counts_only_when_whole(last: bytes)
             assert (seen.data, seen.ending, seen.tokens) == (whole.data, whole.ending, whole.tokens)
         else:
             assert (seen.data, seen.ending) == (TOKEN, "cut")
+
+
+@pytest.mark.parametrize("odd", [{"code": 500}, {"code": "c", "param": 7}])
+def test_an_error_that_typed_clients_cannot_read_is_told_anew(odd: dict[str, Any]) -> None:
+    """With the number that follows; one that they can read keeps its bytes."""
+    fields = {"message": "m", "param": None, **odd}
+    codec = codec_for(RESPONSES)
+    batch = codec.feed(CREATED + TOKEN + event("error", 2, **fields))
+    assert batch.data == CREATED + TOKEN
+    assert batch.error is not None
+    assert not batch.told
+    told = orjson.loads(codec.error_event(batch.error, "r").partition(b"data: ")[2])
+    assert (told["message"], told["sequence_number"]) == ("m", 2)
+    assert all(told[name] is None or isinstance(told[name], str) for name in ("code", "param"))

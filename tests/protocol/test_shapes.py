@@ -8,12 +8,12 @@ import pytest
 
 from edge.errors import EdgeError, Side, UpstreamSaid
 from edge.protocol.dialects import DIALECTS
-from edge.protocol.shapes import anthropic_body, is_anthropic, is_openai, openai_body, upstream_said
+from edge.protocol.shapes import anthropic_body, is_anthropic, is_openai, openai_body, responses_error, upstream_said
 from edge.protocol.surface import OLLAMA, Surface
 
 ANTHROPIC_TYPES = {
     "invalid_request_error", "authentication_error", "permission_error", "not_found_error", "request_too_large",
-    "rate_limit_error", "timeout_error", "api_error", "overloaded_error",
+    "rate_limit_error", "timeout_error", "billing_error", "api_error", "overloaded_error",
 }  # fmt: skip
 MESSAGE = 'it "broke"\nhere: é🎈\u2028'
 
@@ -27,7 +27,7 @@ def kinds(of: type[EdgeError] = EdgeError) -> Iterator[type[EdgeError]]:
 def every_error() -> list[EdgeError]:
     """One of each class, and the upstream's own with each status that means something."""
     errors = [kind(MESSAGE, param="x") for kind in kinds() if kind is not UpstreamSaid]
-    statuses = (400, 401, 403, 404, 408, 413, 418, 422, 429, 500, 501, 502, 503, 504, 529)
+    statuses = (400, 401, 402, 403, 404, 408, 413, 418, 422, 429, 500, 501, 502, 503, 504, 529)
     return [*errors, *(UpstreamSaid(MESSAGE, status=status) for status in statuses)]
 
 
@@ -72,7 +72,7 @@ def test_every_error_in_every_surface_is_one_line_in_its_shape(error: EdgeError,
     ("status", "kind"),
     [(400, "invalid_request_error"), (401, "authentication_error"), (403, "permission_error"), (404, "not_found_error"),
      (413, "request_too_large"), (429, "rate_limit_error"), (500, "api_error"), (502, "api_error"),
-     (503, "overloaded_error"), (504, "timeout_error"), (529, "overloaded_error"), (418, "api_error")],
+     (503, "overloaded_error"), (504, "timeout_error"), (529, "overloaded_error"), (418, "invalid_request_error")],
 )  # fmt: skip
 def test_anthropics_error_type_follows_the_status(status: int, kind: str) -> None:
     assert anthropic_body(UpstreamSaid("m", status=status), "r")["error"]["type"] == kind
@@ -126,6 +126,40 @@ def test_what_an_upstream_said(body: dict[str, Any], message: str, inside: int) 
     assert (told.message, told.status, told.body) == (message, inside, body)
     outside = upstream_said(body, 422, {"retry-after": "1"})
     assert (outside.message, outside.status, outside.headers) == (message, 422, {"retry-after": "1"})
+
+
+@pytest.mark.parametrize(
+    ("said", "message", "status"),
+    [
+        ([{"error": {"code": 400, "message": "m", "status": "INVALID_ARGUMENT"}}], "m", 400),  # Google
+        ([{"error": {"message": "m"}}, {"error": {"message": "n"}}], "m; n", 502),
+        ([{"msg": "m", "loc": ["body", "x"]}], "body.x: m", 502),
+        (["m"], "m", 502),
+        ("m", "m", 502),
+        ([], "the upstream failed: no reason given", 502),
+    ],
+)
+def test_an_error_that_is_no_object_keeps_its_message(said: object, message: str, status: int) -> None:
+    """In every surface."""
+    told = upstream_said(said, 502)
+    assert (told.message, told.status) == (message, status)
+    for dialect in DIALECTS.values():
+        assert message in dialect.error_body(told, "r").decode()
+
+
+@pytest.mark.parametrize("status", [402, 405, 409, 415, 418, 422, 426, 431])
+def test_a_4xx_is_the_clients_fault_to_messages_clients(status: int) -> None:
+    kind = anthropic_body(UpstreamSaid("m", status=status), "r")["error"]["type"]
+    assert kind == ("billing_error" if status == 402 else "invalid_request_error")
+
+
+@pytest.mark.parametrize(
+    ("code", "told"), [(500, "500"), (1.5, "1.5"), ("c", "c"), (None, None), (True, None), ({"a": 1}, None)]
+)
+def test_the_code_of_a_responses_error_is_text_or_null(code: object, told: str | None) -> None:
+    """And so is the field at fault; typed clients cannot read anything else."""
+    error = upstream_said({"error": {"message": "m", "type": "t", "param": code, "code": code}}, 502)
+    assert responses_error(error) == {"code": told, "message": "m", "param": told}
 
 
 def test_a_hostile_error_is_survived() -> None:
