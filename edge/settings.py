@@ -70,6 +70,7 @@ JWT_ALGORITHM_NAMES = Literal[
 REPAIR_NAMES = Literal[
     "drop-null-events",
     "role-first",
+    "message-start",
     "stable-id",
     "finish-null",
     "tool-index",

@@ -185,6 +185,7 @@ class Target:
         cloud: A provider that refuses fields it does not know, where local servers have extensions or ignore them.
         num_ctx, keep_alive: What to ask an Ollama for where the request names none; 0 and None leave it to the server.
         refuses_cuts: When an Ollama is to refuse a prompt rather than cut it: ``auto`` is with tools.
+        needed_for: See ``Prepared.format_field``: only requests with one of these are written for it; empty is all.
     """
 
     surface: Surface
@@ -193,6 +194,7 @@ class Target:
     num_ctx: int = 0
     keep_alive: str | int | None = None
     refuses_cuts: Literal["never", "auto", "always"] = "never"
+    needed_for: frozenset[str] = frozenset()
 
 
 class Rendering:

@@ -1,17 +1,19 @@
 """Anthropic Messages, streamed and not, and its token counting.
 
-In: the upstream's bytes. Out: batches; heartbeats and errors in the surface's shape. Must not: change an event's bytes.
+In: the upstream's bytes. Out: batches; heartbeats and errors in the surface's shape. Must not: change an event's bytes,
+or make one up but for those that a stream cannot begin without.
 Format: https://docs.anthropic.com/en/api/messages-streaming. The Python SDK dispatches on the ``event:`` line alone.
 """
 
 import re
+import secrets
 from typing import Any
 
 import orjson
 
 from edge.errors import EdgeError
 from edge.protocol.batch import Usage
-from edge.protocol.codec import Seen, SeenError, SseCodec
+from edge.protocol.codec import Kept, Seen, SeenError, SseCodec
 from edge.protocol.collect_messages import MessagesCollector
 from edge.protocol.dialect import Collector
 from edge.protocol.request import Prepared
@@ -24,16 +26,29 @@ _TEXT = re.compile(rb'"(?:text|thinking|partial_json)": ?"')
 # Blocks that begin empty and are filled by deltas; any other block (a tool call's name, a server tool's result) is
 # generated content by itself.
 _EMPTY_BLOCKS = frozenset({"text", "thinking"})
+MESSAGE_START = "message-start"
+# By the type of a delta, the empty block that it can be of.
+_BLOCKS: dict[object, dict[str, Any]] = {
+    "text_delta": {"type": "text", "text": ""},
+    "thinking_delta": {"type": "thinking", "thinking": "", "signature": ""},
+}
 
 
 class MessagesCodec(SseCodec):
-    """Reads a Messages stream."""
+    """Reads a Messages stream.
+
+    Args:
+        model: As the client wrote it.
+        max_event_bytes: See ``SseCodec``.
+        repairs: With ``message-start``, what a stream lacks at its beginning is made up.
+    """
 
     terminator = encode({"type": "message_stop"}, "message_stop")
 
-    def __init__(self, max_event_bytes: int) -> None:
+    def __init__(self, model: str | None, max_event_bytes: int, repairs: frozenset[str]) -> None:
         super().__init__(max_event_bytes, _TEXT)
         self._stop_reason = False
+        self._beginning = _Beginning(model or "") if MESSAGE_START in repairs else None
 
     def finished(self, *, clean_eof: bool) -> bool:  # noqa: ARG002 - one choice: a stop reason is enough
         """A stop reason has come."""
@@ -56,7 +71,18 @@ class MessagesCodec(SseCodec):
         kind = event.event or payload.get("type")
         if kind == "error" or (payload.get("error") and "type" not in payload):
             raise SeenError(upstream_said(payload, 502), relay=event.event == "error" and is_anthropic(payload))
+        if self._beginning is not None and self._beginning.repeated(str(kind), payload):
+            self._event(str(kind), payload)
+            return Seen.DROP
         return self._event(str(kind), payload)
+
+    def _keep(self, event: Event, kept: Kept, tokens: int = 0) -> None:
+        if self._beginning is not None:
+            for payload in self._beginning.taken():
+                kept.add(encode(payload, payload["type"]))
+                if self._collector is not None:
+                    self._collector.add(payload)
+        super()._keep(event, kept, tokens)
 
     def _event(self, kind: str, payload: dict[str, Any]) -> Seen:
         match kind:
@@ -92,6 +118,60 @@ def _adds(delta: dict[str, Any]) -> bool:
     return any(value for key, value in delta.items() if key != "type")
 
 
+class _Beginning:
+    """What a stream has left out before the event at hand: its ``message_start``, or that of a block.
+
+    llama.cpp holds back a token that is a part of a character, and the ``message_start`` that belongs to it for ever.
+    """
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._started = False
+        self._made = False  # the message_start is ours
+        self._blocks: frozenset[object] = frozenset()  # that have been started
+        self._missing: list[dict[str, Any]] = []
+
+    def repeated(self, kind: str, payload: dict[str, Any]) -> bool:
+        """Note an event, and what has to come before it; whether it has been told by us, and must not come again."""
+        if kind == "ping":
+            return False
+        if kind == "message_start":
+            self._started = True
+            return self._made
+        if not self._started:
+            self._started = self._made = True
+            self._missing.append({"type": "message_start", "message": _empty_message(self._model)})
+        number = payload.get("index")
+        if kind == "content_block_start":
+            self._blocks |= {number}
+        elif kind == "content_block_delta" and number not in self._blocks:
+            self._blocks |= {number}
+            delta = payload.get("delta")
+            block = _BLOCKS.get(delta.get("type")) if isinstance(delta, dict) else None
+            if block is not None:
+                self._missing.append({"type": "content_block_start", "index": number, "content_block": block})
+        return False
+
+    def taken(self) -> list[dict[str, Any]]:
+        """The events to tell before the one at hand; they are not told again."""
+        missing, self._missing = self._missing, []
+        return missing
+
+
+def _empty_message(model: str) -> dict[str, Any]:
+    """Of which nothing is known yet; how many tokens the prompt had is told by the ``message_delta``."""
+    return {
+        "id": f"msg_{secrets.token_hex(12)}",
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": {"input_tokens": 0, "output_tokens": 0},
+    }
+
+
 def read_usage(usage: dict[str, Any]) -> Usage:
     """Anthropic's usage: ``input_tokens`` leaves out what was read from or written to the cache."""
     parts = [usage.get(name) for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")]
@@ -117,9 +197,9 @@ class MessagesDialect:
     def __init__(self, surface: Surface) -> None:
         self.surface = surface
 
-    def codec(self, prepared: Prepared, max_event_bytes: int, repairs: frozenset[str]) -> MessagesCodec:  # noqa: ARG002
-        """See ``dialect.Dialect``; neither the request nor a repair changes how Messages streams are read."""
-        return MessagesCodec(max_event_bytes)
+    def codec(self, prepared: Prepared, max_event_bytes: int, repairs: frozenset[str]) -> MessagesCodec:
+        """See ``dialect.Dialect``."""
+        return MessagesCodec(prepared.model, max_event_bytes, repairs)
 
     def collector(self, prepared: Prepared) -> Collector:  # noqa: ARG002 - the stream tells all
         """See ``dialect.Dialect``."""

@@ -86,6 +86,7 @@ class Prepared:
         thoughtless: The model cannot think, so it is not asked to.
         billed_system: The system prompt as it came, for Anthropic; only if ``body`` lacks its billing line.
         tools: The model may call some.
+        format_field: Messages: the field that asks for an answer after a schema; empty if none does.
     """
 
     surface: Surface
@@ -106,6 +107,7 @@ class Prepared:
     thoughtless: bool = False
     billed_system: Any = None
     tools: bool = False
+    format_field: str = ""
 
 
 def prepare(
@@ -162,6 +164,7 @@ def prepare(
         surface, model, stream, streamed, written, strip_usage, choices, size,
         raw=continues, tokens=tokens, capped=capped, changed=changed, named=named, billed_system=billed,
         tools=_may_call(body),
+        format_field=_format_field(body) if surface is Surface.MESSAGES else "",
     )  # fmt: skip
 
 
@@ -255,6 +258,14 @@ def _check_shape(surface: Surface, body: dict[str, Any]) -> None:
         return  # it asks for the model to be loaded
     if surface in (Surface.CHAT, Surface.MESSAGES, Surface.OLLAMA_CHAT) and not isinstance(messages, list):
         raise BadRequest("messages: required, a list of messages", param="messages")
+
+
+def _format_field(body: dict[str, Any]) -> str:
+    """See ``Prepared.format_field``."""
+    config = body.get("output_config")
+    if isinstance(config, dict) and config.get("format"):
+        return "output_config"
+    return "output_format" if body.get("output_format") else ""
 
 
 def _asks(body: dict[str, Any], name: str) -> bool:

@@ -155,6 +155,8 @@ def prepare_crossed(
     prepared = prepare(surface, raw, most, name_of)
     crossed = []
     for to in targets:
+        if to.needed_for and prepared.format_field not in to.needed_for:
+            continue
         try:
             crossed.append((to, translate(prepared, to)))
         except BadRequest:

@@ -50,7 +50,7 @@ def compose(prepared: Prepared, member: Member, terms: Terms) -> Call:
     Raises:
         BadRequest: the request cannot be said in any surface that the member speaks, or would be cut there.
     """
-    to = member.target(prepared.surface, raw=prepared.raw)
+    to = member.target(prepared.surface, raw=prepared.raw, format_field=prepared.format_field)
     call = _relayed(prepared, member, terms) if to is None else _translated(prepared, member, terms, to)
     if call.surface not in _CUTS_PROMPTS or prepared.loads:
         return call

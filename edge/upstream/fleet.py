@@ -158,8 +158,8 @@ class Fleet:
 
     def targets(self, surface: Surface) -> tuple[Target, ...]:
         """In whose words ``surface`` may have to be asked for, of those that are up."""
-        found = (member.target(surface) for member in self.members if member.up)
-        return tuple(dict.fromkeys(target for target in found if target is not None))
+        found = (target for member in self.members if member.up for target in member.targets(surface))
+        return tuple(dict.fromkeys(found))
 
     @property
     def known_models(self) -> frozenset[str]:

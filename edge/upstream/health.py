@@ -97,17 +97,32 @@ class Member:
         """Down at once, until a look finds it up."""
         self.up, self.why = False, why
 
-    def target(self, surface: Surface, *, raw: bool = False) -> Target | None:
-        """In whose words it is asked for ``surface``; None if it speaks that itself. See ``transcode.target``."""
-        spoken = target(surface, self.native, raw=raw)
+    def target(self, surface: Surface, *, raw: bool = False, format_field: str = "") -> Target | None:
+        """In whose words it is asked for ``surface``; None if it speaks that itself. See ``transcode.target``.
+
+        Args:
+            surface: The client's.
+            raw: See ``Prepared``.
+            format_field: See ``Prepared``. A server that would pass over it is asked in other words.
+        """
+        ignored = TRAITS[self.kind].ignored_formats if format_field else frozenset[str]()
+        native = self.native - {Surface.MESSAGES} if format_field in ignored else self.native
+        spoken = target(surface, native, raw=raw)
         if spoken is None or spoken is surface:
             return None
+        needed_for = frozenset[str]() if native is self.native else ignored
         if spoken not in OLLAMA:
-            return Target(spoken, self.name, cloud=self.kind in CLOUDS)
+            return Target(spoken, self.name, cloud=self.kind in CLOUDS, needed_for=needed_for)
         return Target(
             spoken, self.name, num_ctx=self.defaults.num_ctx, keep_alive=self.defaults.keep_alive,
-            refuses_cuts=_REFUSALS[self._settings.on_truncation],
+            refuses_cuts=_REFUSALS[self._settings.on_truncation], needed_for=needed_for,
         )  # fmt: skip
+
+    def targets(self, surface: Surface) -> list[Target]:
+        """All that ``target`` may answer, as far as that depends on what is in a request."""
+        formats = sorted(TRAITS[self.kind].ignored_formats) if surface is Surface.MESSAGES else []
+        found = (self.target(surface, format_field=field) for field in ("", *formats))
+        return [target for target in found if target is not None]
 
     def refuses_cuts(self, *, tools: bool) -> bool:
         """Whether a prompt that is too long is to be refused, not cut; ``tools``: the request offers some."""

@@ -65,6 +65,7 @@ class Traits:
         answers_any: With a single model it answers whatever name it is asked for.
         buffers_calls: It parses a tool call when that is whole, and may send nothing at all while the model writes it.
         slots: How many requests it works on at once if it does not tell; None = any number.
+        ignored_formats: Fields of a Messages request that ask for a schema, and that it takes without following it.
     """
 
     surfaces: frozenset[Surface]
@@ -72,6 +73,7 @@ class Traits:
     answers_any: bool = False
     buffers_calls: bool = False
     slots: int | None = None
+    ignored_formats: frozenset[str] = frozenset()
 
 
 _BASIC = frozenset({Surface.CHAT, Surface.COMPLETIONS, Surface.EMBEDDINGS})
@@ -80,11 +82,22 @@ _ANTHROPIC = frozenset({Surface.MESSAGES, Surface.COUNT_TOKENS})
 TRAITS: Mapping[Kind, Traits] = {
     # llama.cpp has /v1/responses too, but its stream lacks what the SDKs' stream helpers need.
     # A list of prompts is answered with a null event first; reasoning is told as reasoning_content alone. Its created
-    # moves on each second, which no client is known to mind, so stable-id is not worth decoding every token.
-    Kind.LLAMA_CPP: Traits(_BASIC | _ANTHROPIC, _HARMLESS | {"drop-null-events", "both-reasoning"}, answers_any=True),
-    # Its reasoning_content has become reasoning, and many clients read only the former: vllm#33402, litellm#20246.
-    # Several of its tool parsers wait for the whole call.
-    Kind.VLLM: Traits(_BASIC | _ANTHROPIC | {Surface.RESPONSES}, _HARMLESS | {"both-reasoning"}, buffers_calls=True),
+    # moves on each second, which no client is known to mind, so stable-id is not worth decoding every token. A first
+    # token that is a part of a character is held back, and with it the role chunk or the message_start.
+    Kind.LLAMA_CPP: Traits(
+        _BASIC | _ANTHROPIC,
+        _HARMLESS | {"drop-null-events", "both-reasoning", "role-first", "message-start"},
+        answers_any=True,
+        ignored_formats=frozenset({"output_config", "output_format"}),
+    ),
+    # Its reasoning_content has become reasoning, and many clients read only the former: vllm#33402, litellm#20246. Its
+    # Messages know output_config alone. Several of its tool parsers wait for the whole call.
+    Kind.VLLM: Traits(
+        _BASIC | _ANTHROPIC | {Surface.RESPONSES},
+        _HARMLESS | {"both-reasoning"},
+        buffers_calls=True,
+        ignored_formats=frozenset({"output_format"}),
+    ),
     # finish_reason "" in 0.4 (sglang#3912), tool calls without index (#5661), no role until a reasoning model answers
     # (#18335), another id for each of several choices and created moving on (#39864), reasoning_content alone.
     Kind.SGLANG: Traits(_BASIC, _HARMLESS | {"role-first", "stable-id", "finish-null", "tool-index", "both-reasoning"}),

@@ -12,6 +12,7 @@ from support.streams import FORGERIES, all_cuts, codec_for, cut, cuts, goldens, 
 
 from edge.protocol.chat import DROP_NULL_EVENTS
 from edge.protocol.collect_chat import ChatCollector
+from edge.protocol.messages import MESSAGE_START
 from edge.protocol.repairs import (
     BOTH_REASONING,
     FINISH_NULL,
@@ -310,5 +311,6 @@ def test_what_is_collected_is_what_would_have_been_relayed(case: tuple[int, list
 
 
 def test_every_repair_has_its_name_in_the_settings_and_every_kind_of_server_only_such() -> None:
-    assert set(get_args(REPAIR_NAMES)) == ALL
-    assert all(traits.repairs <= ALL for traits in TRAITS.values())
+    named = ALL | {MESSAGE_START}
+    assert set(get_args(REPAIR_NAMES)) == named
+    assert all(traits.repairs <= named for traits in TRAITS.values())

@@ -208,7 +208,7 @@ async def test_a_model_server_on_a_usual_port_is_found_and_told_about_once():
         (member,) = fleet.members
     assert (f"llama.cpp-{server.port}", True, {"tiny"}) == (member.name, member.up, member.models)
     assert member.any_model
-    assert member.repairs == {"drop-null-events", "both-reasoning", "split-long"}
+    assert member.repairs == {"drop-null-events", "both-reasoning", "role-first", "message-start", "split-long"}
     (told,) = log.entries
     assert ("upstream found", "info", server.url, ["tiny"]) == (
         told["event"],
