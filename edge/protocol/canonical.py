@@ -205,6 +205,7 @@ class Rendering:
         self.target = target
         self.body: dict[str, Any] = {}
         self.dropped: list[str] = list(ask.ignored)
+        self.changed: list[str] = []  # by the names that ``x-edge-changed`` has for it
 
     def put(self, name: str, value: Any) -> None:
         """Set a field of the body, unless there is nothing to set."""

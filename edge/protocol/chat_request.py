@@ -30,6 +30,7 @@ from edge.protocol.canonical import (
 )
 from edge.protocol.fields import Fields
 from edge.protocol.history import unsupported, written_arguments
+from edge.protocol.image_types import image_type
 
 # Of no meaning across surfaces, or dealt with before.
 _SETTLED = ("stream", "stream_options", "store", "metadata", "service_tier", "safety_identifier", "prompt_cache_key")
@@ -193,7 +194,10 @@ def _part(fields: Fields) -> Part:
 def image_of(url: str) -> ImagePart:
     """An image by its URL; what a data URL holds is taken out of it."""
     match = _DATA_URL.match(url)
-    return ImagePart(match[1] or "image/png", url[match.end() :]) if match else ImagePart(url=url)
+    if match is None:
+        return ImagePart(url=url)
+    data = url[match.end() :]
+    return ImagePart(match[1] or image_type(data) or "image/png", data)
 
 
 def url_of(image: ImagePart) -> str:

@@ -1,7 +1,8 @@
 """Anthropic Messages requests, out of the canonical request.
 
-In: an ``Ask``. Out: the body for ``/v1/messages``. Must not: lose a field without counting it, or write what Anthropic
-is known to refuse.
+In: an ``Ask``. Out: the body for ``/v1/messages``. Must not: lose a field without counting it, change a prompt without
+naming that, or write what Anthropic is known to refuse: blank text, a last message of the assistant's that ends in
+blanks, blank stop sequences, an image under another media type than its own.
 Format: https://docs.anthropic.com/en/api/messages
 """
 
@@ -13,7 +14,6 @@ import orjson
 from edge.protocol.canonical import (
     Ask,
     ImagePart,
-    Message,
     Part,
     Rendering,
     Target,
@@ -24,6 +24,7 @@ from edge.protocol.canonical import (
     ToolUsePart,
     UnsupportedPart,
 )
+from edge.protocol.image_types import image_type
 
 DEFAULT_MAX_TOKENS = 4096  # the field is required; every model can answer this long
 _LEAST_BUDGET = 1024
@@ -32,6 +33,14 @@ _BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh"
 _NOT_OF_AN_ID = re.compile(r"[^a-zA-Z0-9_-]")
 _CHOICES = {"auto": "auto", "none": "none", "required": "any", "tool": "tool"}
 _LEAST_TOP_P_THINKING = 0.95
+
+# What ``x-edge-changed`` calls the changes.
+BLANK_TEXT = "blank-text"
+BLANK_STOP = "blank-stop"
+PREFILL_END = "prefill-end"
+IMAGE_TYPE = "image-type"
+
+_NOTHING_SAID = "(blank)"  # in place of a message of the user's: without it, the answer before would be continued
 
 
 def render(ask: Ask, to: Target) -> Rendering:
@@ -47,8 +56,8 @@ def render(ask: Ask, to: Target) -> Rendering:
         raise out.refuse("logprobs", f"{to.name} has none; leave it out")
     out.put("model", ask.model)
     system = [message.text() for message in ask.messages if message.role == "system"]
-    out.put("system", "\n\n".join(filter(None, system)) or None)
-    turns = out.body["messages"] = _turns(ask.messages)
+    out.put("system", "\n\n".join(text for text in system if not _is_blank(text, out)) or None)
+    turns = out.body["messages"] = _turns(out)
     if not turns:
         raise out.refuse("messages", "there is nothing in them but the system prompt")
     _tools(out)
@@ -57,7 +66,10 @@ def render(ask: Ask, to: Target) -> Rendering:
             raise out.refuse("format", f"{to.name} has no JSON mode without a schema; use json_schema")
         out.body["output_config"] = {"format": {"type": "json_schema", "schema": ask.format.schema}}
     _sampling(out, thinks=_budget(out))
-    out.put("stop_sequences", ask.stop)
+    stops = [stop for stop in ask.stop if stop.strip()]
+    if len(stops) < len(ask.stop):
+        out.changed.append(BLANK_STOP)
+    out.put("stop_sequences", stops)
     out.put("metadata", None if ask.user is None else {"user_id": ask.user})
     out.body["stream"] = True
     out.drop("seed", "presence_penalty", "frequency_penalty", "min_p", "keep_alive", "options")
@@ -65,28 +77,54 @@ def render(ask: Ask, to: Target) -> Rendering:
     return out
 
 
-def _turns(messages: list[Message]) -> list[dict[str, Any]]:
-    """User and assistant by turns; what tools gave is said by the user."""
+def _turns(out: Rendering) -> list[dict[str, Any]]:
+    """User and assistant by turns; what tools gave is said by the user. None if nobody says anything."""
     turns: list[dict[str, Any]] = []
-    for message in messages:
-        blocks = [block for part in message.parts for block in _blocks(part)]
-        if message.role == "system" or not blocks:
+    anything = False
+    for message in out.ask.messages:
+        if message.role == "system":
+            continue
+        blocks = [block for part in message.parts for block in _blocks(part, out)]
+        anything = anything or bool(blocks)
+        if not blocks and message.role == "user":
+            out.changed.append(BLANK_TEXT)
+            blocks = [{"type": "text", "text": _NOTHING_SAID}]
+        if not blocks:
             continue
         role = "assistant" if message.role == "assistant" else "user"
         if turns and turns[-1]["role"] == role:
             turns[-1]["content"] += blocks
         else:
             turns.append({"role": role, "content": blocks})
-    return turns
+    if turns and turns[-1]["role"] == "assistant":
+        _end_prefill(turns[-1]["content"][-1], out)
+    return turns if anything else []
 
 
-def _blocks(part: Part) -> list[dict[str, Any]]:  # noqa: PLR0911 - one case per kind of part
-    """None for what Anthropic would not take: empty text, and thought that it did not sign."""
+def _end_prefill(block: dict[str, Any], out: Rendering) -> None:
+    """Take the blanks from the end of what the model is to continue."""
+    text = block.get("text", "")
+    if text != text.rstrip():
+        block["text"] = text.rstrip()
+        out.changed.append(PREFILL_END)
+
+
+def _is_blank(text: str, out: Rendering) -> bool:
+    """Whether there is nothing to read in a text, which is then to be left out."""
+    if text and text.strip():
+        return False
+    if text:
+        out.changed.append(BLANK_TEXT)
+    return True
+
+
+def _blocks(part: Part, out: Rendering) -> list[dict[str, Any]]:  # noqa: PLR0911 - one case per kind of part
+    """None for what Anthropic would not take: blank text, and thought that it did not sign."""
     match part:
         case TextPart(text):
-            return [{"type": "text", "text": text}] if text else []
+            return [] if _is_blank(text, out) else [{"type": "text", "text": text}]
         case ImagePart():
-            return [_image(part)]
+            return [_image(part, out)]
         case ThinkingPart(text, signature, redacted):
             if redacted:
                 return [{"type": "redacted_thinking", "data": redacted}]
@@ -96,7 +134,7 @@ def _blocks(part: Part) -> list[dict[str, Any]]:  # noqa: PLR0911 - one case per
             return [{"type": "tool_use", "id": _id(identity), "name": name, "input": given}]
         case ToolResultPart(identity, parts, is_error):
             result: dict[str, Any] = {"type": "tool_result", "tool_use_id": _id(identity)}
-            content = [block for held in parts for block in _blocks(held)]
+            content = [block for held in parts for block in _blocks(held, out)]
             if content:
                 result["content"] = content
             return [{**result, "is_error": True} if is_error else result]
@@ -104,10 +142,13 @@ def _blocks(part: Part) -> list[dict[str, Any]]:  # noqa: PLR0911 - one case per
             return []  # ``history`` has left none
 
 
-def _image(image: ImagePart) -> dict[str, Any]:
+def _image(image: ImagePart, out: Rendering) -> dict[str, Any]:
     if image.url:
         return {"type": "image", "source": {"type": "url", "url": image.url}}
-    return {"type": "image", "source": {"type": "base64", "media_type": image.media_type, "data": image.data}}
+    kind = image_type(image.data) or image.media_type
+    if kind != image.media_type:
+        out.changed.append(IMAGE_TYPE)
+    return {"type": "image", "source": {"type": "base64", "media_type": kind, "data": image.data}}
 
 
 def _id(identity: str) -> str:

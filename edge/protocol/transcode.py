@@ -130,7 +130,8 @@ def translate(prepared: Prepared, to: Target) -> Translated:
     ask.messages = settled.messages
     rendering = _RENDER[to.surface](ask, to)
     dropped = tuple(dict.fromkeys([*rendering.dropped, *settled.dropped, *unthought]))
-    return Translated(_written(rendering), dropped, (*prepared.changed, *settled.changed), echo=ask.echo)
+    changed = tuple(dict.fromkeys([*prepared.changed, *settled.changed, *rendering.changed]))
+    return Translated(_written(rendering), dropped, changed, echo=ask.echo)
 
 
 def _written(rendering: Rendering) -> bytes:

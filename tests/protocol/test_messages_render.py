@@ -1,5 +1,6 @@
 """What an Anthropic upstream is told of a chat request: all of it, in the shape that it insists on, or why not."""
 
+import base64
 from typing import Any
 
 import orjson
@@ -216,9 +217,111 @@ def test_the_rest() -> None:
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"messages": [{"role": "system", "content": "be brief"}]}, "messages"),
         ({"messages": [{"role": "user", "content": ""}]}, "messages"),
+        ({"messages": [{"role": "user", "content": " "}]}, "messages"),
     ],
 )
 def test_what_cannot_be_said_is_refused_by_name(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(BadRequest) as refused:
         translated(**fields)
     assert refused.value.param == param
+
+
+def says(*content: tuple[str, Any]) -> list[dict[str, Any]]:
+    return [{"role": role, "content": said} for role, said in content]
+
+
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize(
+    ("messages", "expected", "changed"),
+    [
+        # Blank text, wherever it is.
+        (says(("user", [text("a"), text(" \n"), text("b")])), [user(text("a"), text("b"))], "blank-text"),
+        (says(("system", " "), ("user", "a")), [user(text("a"))], "blank-text"),
+        (
+            [
+                *HI,
+                {"role": "assistant", "content": "\n\n", "tool_calls": [CALL]},
+                {"role": "tool", "tool_call_id": "c", "content": " "},
+            ],
+            [
+                user(text("hi")),
+                {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name": "f", "input": {}}]},
+                user({"type": "tool_result", "tool_use_id": "c"}),
+            ],
+            "blank-text",
+        ),
+        (says(("user", "a"), ("assistant", " "), ("user", "b")), [user(text("a"), text("b"))], "blank-text"),
+        # A message of the user's is never left out: the answer before it would be continued.
+        (
+            says(("user", "a"), ("assistant", "b"), ("user", "")),
+            [user(text("a")), {"role": "assistant", "content": [text("b")]}, user(text("(blank)"))],
+            "blank-text",
+        ),
+        # Text that is not there is no loss.
+        (
+            says(("user", "a"), ("assistant", ""), ("user", [text("b"), text("")])),
+            [user(text("a"), text("b"))],
+            None,
+        ),
+        # What the model is to continue; the same text in the middle stays.
+        (
+            says(("user", "a"), ("assistant", "The answer is: \n")),
+            [user(text("a")), {"role": "assistant", "content": [text("The answer is:")]}],
+            "prefill-end",
+        ),
+        (
+            says(("user", "a"), ("assistant", "b "), ("user", "c ")),
+            [user(text("a")), {"role": "assistant", "content": [text("b ")]}, user(text("c "))],
+            None,
+        ),
+    ],
+)  # fmt: skip
+def test_what_anthropic_refuses_for_its_blanks_is_mended_and_named(
+    messages: Any, expected: Any, changed: str | None
+) -> None:
+    done = translated(messages=messages)
+    body = orjson.loads(done.body)
+    assert (body["messages"], done.changed) == (expected, (changed,) if changed else ())
+    assert "system" not in body
+
+
+@pytest.mark.parametrize(
+    ("stop", "kept", "changed"),
+    [
+        (["\n", "END", " "], ["END"], ("blank-stop",)),
+        (["\n\n"], None, ("blank-stop",)),
+        (["END ", "\nUser:"], ["END ", "\nUser:"], ()),
+    ],
+)
+def test_blank_stop_sequences_are_left_out_and_named(stop: Any, kept: Any, changed: tuple[str, ...]) -> None:
+    done = translated(stop=stop)
+    assert (orjson.loads(done.body).get("stop_sequences"), done.changed) == (kept, changed)
+
+
+IMAGES = {
+    "image/png": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
+    "image/jpeg": b"\xff\xd8\xff\xe0\0\x10JFIF",
+    "image/gif": b"GIF89a\x01\0",
+    "image/webp": b"RIFF\x24\0\0\0WEBPVP8 ",
+}
+
+
+@pytest.mark.parametrize("claimed", ["image/png", "image/jpg", "", "application/octet-stream"])
+@pytest.mark.parametrize("kind", IMAGES)
+def test_an_image_has_the_media_type_of_its_first_bytes(kind: str, claimed: str) -> None:
+    """Anthropic refuses an image under another one. A change is named where something else was claimed."""
+    data = base64.b64encode(IMAGES[kind]).decode()
+    done = translated(messages=[user({"type": "image_url", "image_url": {"url": f"data:{claimed};base64,{data}"}})])
+    (block,) = orjson.loads(done.body)["messages"][0]["content"]
+    assert block["source"] == {"type": "base64", "media_type": kind, "data": data}
+    assert done.changed == (("image-type",) if claimed not in ("", kind) else ())
+
+
+@pytest.mark.parametrize("data", [b"RIFF\x24\0\0\0WAVEfmt ", b"BM", b"\x89PNG", b"", b"ABC"])
+def test_an_image_that_is_not_known_keeps_what_was_claimed(data: bytes) -> None:
+    url = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+    done = translated(messages=[user(text("x"), {"type": "image_url", "image_url": {"url": url}})])
+    assert orjson.loads(done.body)["messages"][0]["content"][1]["source"]["media_type"] == "image/jpeg"
+    assert done.changed == ()
