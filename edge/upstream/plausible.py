@@ -5,11 +5,12 @@ ever. Patterns, conditions and the like are not looked at: what comes out is pla
 """
 
 import math
+import re
 from typing import Any
 
 _MOST_NODES = 1000  # of the schema, visited: one that refers to itself has no end
 _MOST_DEPTH = 40
-_MOST_CHARS = 1000  # that a minLength is granted
+_MOST_CHARS = 1000  # that a minLength is granted, and of a description that are read
 _MOST_WHOLE = 2**53  # what any JSON parser can hold
 _NAMED = ("const", "default")
 _LISTED = ("enum", "examples")
@@ -23,6 +24,21 @@ _TEXTS = {
     "uuid": "12345678-1234-4234-8234-123456789abc",
     "ipv4": "192.0.2.1",
 }
+# Words of the name of a property whose number is a whole one, whatever its type allows.
+_COUNTED = frozenset(
+    {
+        "index", "idx", "indexes", "indices", "id", "ids", "count", "number", "num", "page", "pages", "line", "lines",
+        "row", "rows", "column", "columns", "col", "limit", "offset", "position", "step", "steps", "rank", "level",
+        "depth", "tab", "slot", "seed", "port", "year", "month", "day", "quantity",
+    }
+)  # fmt: skip
+_COUNTED_IN_WORDS = re.compile(
+    r"\b(?:index|indices|integer|whole number|number of|(?:0|1|zero|one)-based)\b", re.IGNORECASE
+)
+_FROM_ZERO = re.compile(
+    r"\b(?:0|zero)[- ](?:based|indexed)\b|\b(?:starts?|starting|counted) (?:at|from|with) (?:0|zero)\b", re.IGNORECASE
+)
+_NAME_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 
 def plausible(schema: dict[str, Any] | None) -> Any:
@@ -66,9 +82,9 @@ class _Maker:
             case "array":
                 return self._array(schema, name, depth)
             case "integer":
-                return max(-_MOST_WHOLE, min(_MOST_WHOLE, math.ceil(_number(schema, 1))))
+                return _whole(schema, _first(schema))
             case "number":
-                return _number(schema, 1.5)
+                return _whole(schema, _first(schema)) if _counts(schema, name) else _number(schema, 1.5)
             case "boolean":
                 return True
             case "null":
@@ -143,6 +159,42 @@ def _number(schema: dict[str, Any], usual: float) -> float:
     if most is not None and usual > most:
         usual = most
     return least if least is not None and usual < least else usual
+
+
+def _whole(schema: dict[str, Any], usual: int) -> int:
+    least = math.ceil(_within_reach(_number(schema, usual)))
+    step = schema.get("multipleOf")
+    return -(-least // step) * step if isinstance(step, int) and step > 0 else least
+
+
+def _within_reach(number: float) -> float:
+    return max(-_MOST_WHOLE, min(_MOST_WHOLE, number))
+
+
+def _counts(schema: dict[str, Any], name: str) -> bool:
+    """Whether a ``number`` can only be meant as a whole one: an index, a page, a count, as its name or words tell."""
+    step = schema.get("multipleOf")
+    if isinstance(step, int | float) and not isinstance(step, bool):
+        return step == int(step) if math.isfinite(step) else False
+    if _has_fraction(schema):
+        return False
+    words = {word.lower() for word in _NAME_WORD.findall(name)}
+    return bool(words & _COUNTED) or _COUNTED_IN_WORDS.search(_words_of(schema)) is not None
+
+
+def _has_fraction(schema: dict[str, Any]) -> bool:
+    """Whether a bound of it has: from 0 to 0.5 there is no index."""
+    bounds = (_bound(schema, name) for name in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"))
+    return any(bound is not None and bound % 1 for bound in bounds)
+
+
+def _first(schema: dict[str, Any]) -> int:
+    """What is counted from: 1, unless the words say 0."""
+    return 0 if _FROM_ZERO.search(_words_of(schema)) else 1
+
+
+def _words_of(schema: dict[str, Any]) -> str:
+    return " ".join(str(schema.get(name, ""))[:_MOST_CHARS] for name in ("title", "description"))
 
 
 def _bound(schema: dict[str, Any], name: str) -> float | None:

@@ -16,6 +16,7 @@ from edge.errors import BadRequest
 from edge.protocol.canonical import Ask, ImagePart, Message, TextPart, Tool, ToolResultPart
 from edge.protocol.events import Event, Finish, Reasoning, Text, ToolCallArguments, ToolCallStart
 from edge.upstream.plausible import plausible
+from edge.upstream.prompted_schema import schema_in
 
 SCRIPT = "script"
 MODELS = ("echo", "lorem", "tools", "think", "error", "error-mid", "cut", "stall")
@@ -76,7 +77,7 @@ def _answer(model: str, ask: Ask, script: str | None, choice: int) -> Iterator[E
     if model == SCRIPT:
         text = script or ""
     elif ask.format is not None:
-        schema = ask.format.schema
+        schema = ask.format.schema or schema_in(map(_text, ask.messages))
         text = orjson.dumps({"text": _heard(ask)} if schema is None else plausible(schema)).decode()
     elif model == "lorem":
         text = _lorem(ask.max_tokens, choice)

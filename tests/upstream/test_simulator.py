@@ -194,6 +194,12 @@ class TestStructuredOutput:
         answer = await chat(edge, "echo", response_format={"type": "json_object"})
         assert orjson.loads(text(answer)) == {"text": "hello there"}
 
+    async def test_json_mode_follows_the_schema_in_the_prompt(self, edge: Running) -> None:
+        said = f"hello there. Answer after this schema:\n```{orjson.dumps(PARAMETERS).decode()}```"
+        answer = await chat(edge, "echo", said, response_format={"type": "json_object"})
+        assert orjson.loads(text(answer)) == {"city": "some city", "days": 2}
+        assert text(await chat(edge, "echo", said)) == said
+
 
 class TestScript:
     async def test_its_text_is_the_answer_and_it_is_the_first_model(self, serve: Serve, tmp_path: Path) -> None:
