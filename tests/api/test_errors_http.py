@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 from fakes.model_server import FakeModel, Step, chunk, end, head, json_answer, sse_error, stall, whole
-from support.raw import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES, Answer, RawClient
+from support.raw import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES, Answer, RawClient, ask
 from support.running import Running, Serve
 from support.shapes import COUNT_TOKENS, EVERY_SURFACE, assert_told, get, say, valid_body
 
@@ -253,6 +253,18 @@ async def test_a_body_is_json_or_undeclared_by_a_client_that_is_no_browser(
     answer = await say(edge.port, f"POST {CHAT} HTTP/1.1\r\n{lines}\r\n\r\n".encode() + raw)
     assert answer.status == status
     assert len(fake.requests) == (status == 200)
+
+
+@each_family
+async def test_an_upstreams_error_in_a_list_keeps_its_message_and_a_422_is_the_clients_fault(
+    serve: Serve, fake: FakeModel, path: str
+) -> None:
+    edge = await serve(upstream={"surfaces": ["chat"]})
+    fake.script(*json_answer([{"error": {"message": "no such field", "status": "INVALID_ARGUMENT"}}], 422))
+    answer = await ask(edge.port, path, valid_body(path))
+    if path == MESSAGES:
+        assert_told(answer, 422, path, kind="invalid_request_error")
+    assert (answer.status, answer.json["error"]["message"]) == (422, "no such field")
 
 
 @pytest.mark.parametrize("path", [CHAT, MESSAGES, TRANSCRIPTIONS])

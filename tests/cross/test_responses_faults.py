@@ -20,6 +20,8 @@ from fakes.model_server import (
     messages_error,
     messages_start,
     messages_token,
+    responses_events,
+    sse,
     sse_error,
     stall,
 )
@@ -94,6 +96,18 @@ async def test_an_error_in_the_middle_is_a_status_for_who_wants_no_stream(
     answer = await ask((await serve(upstream=SERVERS[server])).port, RESPONSES, asked())
     assert answer.status >= 500
     assert answer.json["error"]["message"] == "the model broke"
+
+
+@pytest.mark.parametrize("surface", ["chat", "responses"])
+async def test_a_number_as_code_of_an_error_is_told_as_text(serve: Serve, fake: FakeModel, surface: str) -> None:
+    """As vLLM has it; relayed or translated, typed clients could not read it."""
+    edge = await serve(upstream={"surfaces": [surface]})
+    begun = b"".join(chat_events()[:2] if surface == "chat" else responses_events(["Hel"])[:5])
+    fault = sse({"error": {"message": "it broke", "type": "InternalServerError", "param": None, "code": 500}})
+    fake.script(head(), chunk(begun + fault + DONE), end())
+    answer = await ask(edge.port, RESPONSES, asked(stream=True))
+    (told,) = [event for event in events_of(answer) if event["type"] == "error"]
+    assert (told["message"], told["code"], told["param"]) == ("it broke", "500", None)
 
 
 @every_server
