@@ -139,6 +139,10 @@ class Stream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     inter_token_s: Annotated[PositiveSeconds, Meta(description="a silence of the upstream after the first content")] = (
         60.0
     )
+    whole_s: Annotated[
+        Seconds,
+        Meta(description="instead of those two, an answer that the server sends in one piece; 0 = no limit"),
+    ] = 0.0
     total_s: Annotated[Seconds, Meta(description="a whole exchange; 0 = no limit")] = 0.0
     heartbeat_s: Annotated[PositiveSeconds, Meta(description="a silence towards the client before a heartbeat")] = 10.0
     commit_after_s: Annotated[

@@ -11,7 +11,7 @@ from edge.protocol.message_content import read_content
 from edge.protocol.tool_calls import CallNumbers, no_arguments
 
 # What a message may hold in place of content.
-_INSTEAD = ("tool_calls", "function_call", "refusal", "audio")
+_INSTEAD = ("tool_calls", "function_call", "refusal", "audio", "reasoning")
 
 
 class ChatCollector(ChoicesCollector):

@@ -30,17 +30,31 @@ _PIECE = re.compile(rb'(?:[^"]*+"(?:[^"\\]++|\\.)*+"?){1,4096}+|[^"]++', re.DOTA
 _NO_MEMORY = "Not enough memory"  # how orjson begins to say so, in an error that is otherwise the text's fault
 _BRACKET = re.compile(rb"[\[\]{}]")
 
-# Parameters that no server can stream: such a request goes upstream as it is, and its connection is closed if the
-# client leaves.
-_UNSTREAMABLE = ("prompt_logprobs", "best_of", "background")
+# A stream lacks what these ask for, or no server streams it. Such a request goes upstream as it is, and its connection
+# is closed if the client leaves. vLLM 0.32 tells kv_transfer_params, prompt_logprobs (chat's echo means them too) and
+# routed_experts in whole answers only; SGLang likewise what return_routed_experts asks for.
+_UNSTREAMABLE = (
+    "prompt_logprobs",
+    "echo",
+    "best_of",
+    "kv_transfer_params",
+    "ec_transfer_params",
+    "return_routed_experts",
+    "routed_experts_prompt_start",
+)
+_ASKED_BY_ANY_NUMBER = frozenset({"prompt_logprobs", "routed_experts_prompt_start"})  # 0 asks too
 
 # What is read or set here. Servers in Go take keys in any case (even a long s for an s), and the last one wins: such a
 # second spelling would undo what was checked.
 _READ = frozenset(
-    {"model", "stream", "stream_options", "n", "messages", "prompt", "raw", "suffix", *_UNSTREAMABLE, *cap.NAMES}
-)
+    {
+        "model", "stream", "stream_options", "n", "messages", "prompt", "raw", "suffix", "background",
+        *_UNSTREAMABLE, *cap.NAMES,
+    }
+)  # fmt: skip
 _READ_OLLAMA = _READ | {"keep_alive", "truncate", "tools"}
 _READ_OPTIONS = frozenset({"include_usage"})
+NOT_STORED = "no responses are stored here, so that this one could not be fetched later; leave it out"
 # Without it Ollama only loads the model.
 _LOADING = {Surface.OLLAMA_CHAT: "messages", Surface.OLLAMA_GENERATE: "prompt"}
 
@@ -87,6 +101,7 @@ class Prepared:
         billed_system: The system prompt as it came, for Anthropic; only if ``body`` lacks its billing line.
         tools: The model may call some.
         format_field: Messages: the field that asks for an answer after a schema; empty if none does.
+        stream_wish: The bytes at the end of ``body`` by which Edge asks for a stream that the client does not want.
     """
 
     surface: Surface
@@ -108,6 +123,7 @@ class Prepared:
     billed_system: Any = None
     tools: bool = False
     format_field: str = ""
+    stream_wish: bytes = b""
 
 
 def prepare(
@@ -151,11 +167,9 @@ def prepare(
     limit = None if most is None else most(model)
     capped = limit is not None and cap.cap(surface, body, limit)
     streamed = stream or not any(_asks(body, name) for name in _UNSTREAMABLE)
-    strip_usage = False
+    strip_usage, wish = False, b""
     if streamed:
-        body["stream"] = True
-        if surface in (Surface.CHAT, Surface.COMPLETIONS):
-            strip_usage = _inject_usage(body, stream=stream)
+        strip_usage, wish = _ask_for_stream(surface, body, stream=stream)
     continues = surface is Surface.OLLAMA_GENERATE and bool(body.get("raw") or body.get("suffix"))
     size, choices = len(raw), _choices(surface, body)
     tokens = prompt_tokens(surface, body, size)
@@ -163,7 +177,7 @@ def prepare(
     return Prepared(
         surface, model, stream, streamed, written, strip_usage, choices, size,
         raw=continues, tokens=tokens, capped=capped, changed=changed, named=named, billed_system=billed,
-        tools=_may_call(body),
+        tools=_may_call(body), stream_wish=wish,
         format_field=_format_field(body) if surface is Surface.MESSAGES else "",
     )  # fmt: skip
 
@@ -193,11 +207,15 @@ def _take_billing_line(surface: Surface, body: dict[str, Any]) -> Any:
 
 
 def unstreamed(prepared: Prepared) -> Prepared:
-    """The same request for a server that refuses to stream it."""
-    body = orjson.loads(prepared.body)
-    body["stream"] = False
-    body.pop("stream_options", None)
-    return replace(prepared, body=orjson.dumps(body), streamed=False)
+    """The same request for a server that is not to stream it."""
+    wish = prepared.stream_wish
+    if wish and prepared.body.endswith(wish):  # the usual case: a body of megabytes is not parsed once more
+        body = prepared.body[: -len(wish)] + b',"stream":false}'
+        return replace(prepared, body=body, streamed=False, stream_wish=b"")
+    asked = orjson.loads(prepared.body)
+    asked["stream"] = False
+    asked.pop("stream_options", None)
+    return replace(prepared, body=orjson.dumps(asked), streamed=False, stream_wish=b"")
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
@@ -252,7 +270,12 @@ def _field(body: dict[str, Any], name: str, kind: type, wanted: str, path: str =
 
 
 def _check_shape(surface: Surface, body: dict[str, Any]) -> None:
-    """What every server needs and not every server checks: llama.cpp answers a missing ``messages`` with a 500."""
+    """What every server needs and not every server checks: llama.cpp answers a missing ``messages`` with a 500.
+
+    A response that is made in the background could only be fetched by its id, which has no route here.
+    """
+    if surface is Surface.RESPONSES and _field(body, "background", bool, "true or false"):
+        raise BadRequest(f"background: {NOT_STORED}", param="background")
     messages = body.get("messages")
     if surface is Surface.OLLAMA_CHAT and messages is None:
         return  # it asks for the model to be loaded
@@ -270,6 +293,8 @@ def _format_field(body: dict[str, Any]) -> str:
 
 def _asks(body: dict[str, Any], name: str) -> bool:
     value = body.get(name)
+    if name in _ASKED_BY_ANY_NUMBER:
+        return value is not None
     return value > 1 if name == "best_of" and isinstance(value, int) else value not in (None, False)
 
 
@@ -281,10 +306,32 @@ def _may_call(body: dict[str, Any]) -> bool:
     return (choice.get("type") if isinstance(choice, dict) else choice) != "none"
 
 
+def _ask_for_stream(surface: Surface, body: dict[str, Any], *, stream: bool) -> tuple[bool, bytes]:
+    """Ask for a stream, and for its usage.
+
+    Returns:
+        Whether the usage must not reach the client; and, if the client wants no stream, the bytes that ask for one:
+        they come last, so that they can be cut off again.
+    """
+    if not stream:
+        body.pop("stream", None)
+    body["stream"] = True
+    strip_usage, wished = False, ["stream"]
+    if surface in (Surface.CHAT, Surface.COMPLETIONS):
+        strip_usage = _inject_usage(body, stream=stream)
+        wished.append("stream_options")
+    # Without the field Ollama streams; and a body that holds nothing else has no comma to begin with.
+    if stream or surface in STREAMS_BY_DEFAULT or len(body) <= len(wished):
+        return strip_usage, b""
+    return strip_usage, b"," + orjson.dumps({name: body[name] for name in wished})[1:]
+
+
 def _inject_usage(body: dict[str, Any], *, stream: bool) -> bool:
     """Ask for usage; True if the client streams and did not ask, so that its chunk must not reach it."""
     options = _one_spelling(_field(body, "stream_options", dict, "an object") or {}, _READ_OPTIONS)
     asked = _field(options, "include_usage", bool, "true or false", "stream_options.")
+    if not stream:
+        body.pop("stream_options", None)  # to come last
     body["stream_options"] = {**options, "include_usage": True}
     return stream and not asked
 

@@ -9,6 +9,7 @@ from typing import Any
 from edge.protocol.canonical import Ask, Format, Thinking
 from edge.protocol.chat_request import read_sampling
 from edge.protocol.fields import Fields
+from edge.protocol.request import NOT_STORED
 from edge.protocol.responses_input import Reading
 from edge.protocol.responses_tools import read_choice, read_tools
 
@@ -20,7 +21,7 @@ _SETTLED = (
 # What would be missed, and why it cannot be had.
 _REFUSED = {
     "store": "no responses are stored here; leave it out or send false",
-    "background": "no responses are stored here, so that this one could not be fetched later; leave it out",
+    "background": NOT_STORED,
     "previous_response_id": "no responses are stored here; send the whole conversation as input",
     "conversation": "no conversations are stored here; send the whole conversation as input",
     "prompt": "no prompts are stored here; send the text as instructions and input",

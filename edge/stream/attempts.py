@@ -159,7 +159,8 @@ class Attempts:
         prepared = exchange.prepared
         if prepared.model in member.thoughtless and prepared.surface in _THINK_ANYWAY:
             prepared = replace(prepared, thoughtless=True, crossed=())
-        terms = Terms(asked.dialect, exchange.settings.stream, headers, exchange.stream_id, asked.upload)
+        kept = asked.resume or asked.session is not None
+        terms = Terms(asked.dialect, exchange.settings.stream, headers, exchange.stream_id, asked.upload, kept)
         return compose(prepared, member, terms)
 
     # --- turn.Taker -----------------------------------------------------------------------------------------------

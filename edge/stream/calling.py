@@ -14,8 +14,8 @@ from edge.protocol.context import context_of, takes_truncate
 from edge.protocol.dialect import Codec, Dialect
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.ollama_defaults import Defaults, Named, with_defaults
-from edge.protocol.request import Prepared, as_sent
-from edge.protocol.surface import KEPT, Surface
+from edge.protocol.request import Prepared, as_sent, unstreamed
+from edge.protocol.surface import GENERATING, KEPT, Surface
 from edge.protocol.transcode import transcoder, translate
 from edge.protocol.transcoding import Answering
 from edge.settings import Stream as StreamSettings
@@ -35,6 +35,7 @@ class Terms:
         dialect: The client's.
         headers: Those that go upstream.
         upload: The request's body, where it is passed on as it comes.
+        kept: The answer is kept, for a session or for a reader that comes back: it is made of a stream.
     """
 
     dialect: Dialect
@@ -42,6 +43,7 @@ class Terms:
     headers: Mapping[str, str]
     stream_id: str
     upload: Upload | None
+    kept: bool = False
 
 
 def compose(prepared: Prepared, member: Member, terms: Terms) -> Call:
@@ -91,6 +93,8 @@ def _translated(prepared: Prepared, member: Member, terms: Terms, to: Target) ->
 
 
 def _relayed(prepared: Prepared, member: Member, terms: Terms) -> Call:
+    if prepared.streamed and not prepared.stream and member.stops_unstreamed and not terms.kept:
+        prepared = unstreamed(prepared)
     codec: Codec | None = None
     if prepared.streamed:
         codec = terms.dialect.codec(prepared, terms.settings.max_event_bytes, member.repairs)
@@ -107,7 +111,7 @@ def _relayed(prepared: Prepared, member: Member, terms: Terms) -> Call:
     return Call(
         prepared.surface, body, codec, terms.headers, most,
         takes_body=not prepared.stream, upload=terms.upload, changed=changed,
-        buffers_calls=prepared.tools and member.buffers_calls,
+        buffers_calls=prepared.tools and member.buffers_calls, whole=codec is None and prepared.surface in GENERATING,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from edge.settings import Stream as StreamSettings
 
 _CONNECT = "the upstream did not accept a connection within {} s"
 _FIRST_TOKEN = "the upstream produced no token within {} s"  # noqa: S105 - a text, not a password
+_WHOLE = "the upstream did not finish the answer within {} s (stream.whole_s)"
 _SILENT = "the upstream fell silent for {} s in the middle of the answer"
 _BARREN = "the upstream added nothing to the answer for {} s"
 _TOTAL = "the answer took longer than {} s"
@@ -32,6 +33,18 @@ class Late(NamedTuple):
         return UpstreamTimeout(self.message, code=outcome)
 
 
+class Manner(NamedTuple):
+    """How the answer of an attempt comes.
+
+    Attributes:
+        buffers_calls: The upstream may be silent while it writes a tool call.
+        whole: In one body, when it is finished: ``whole_s`` holds in place of the three rules.
+    """
+
+    buffers_calls: bool = False
+    whole: bool = False
+
+
 class Waited(NamedTuple):
     """How long a generation has waited, in seconds.
 
@@ -44,8 +57,11 @@ class Waited(NamedTuple):
     life: float
 
 
+_STREAMED = Manner()
+
+
 def overdue(
-    state: State, settings: StreamSettings, waited: Waited, *, paused: bool = False, buffers_calls: bool = False
+    state: State, settings: StreamSettings, waited: Waited, *, paused: bool = False, manner: Manner = _STREAMED
 ) -> Late | None:
     """Which clock of a generation has run out; None if there is time left.
 
@@ -54,15 +70,16 @@ def overdue(
         settings: The limits.
         waited: See there.
         paused: The upstream is not read, since the readers lag.
-        buffers_calls: The upstream may be silent while it writes a tool call.
+        manner: Of the attempt.
     """
     if state is State.CONNECTING and waited.content > settings.connect_s:
         return _late(Happened.CONNECT_TIMEOUT, _CONNECT, settings.connect_s)
-    if state is State.WAITING and waited.content > settings.first_token_s:
-        return _late(Happened.FIRST_TOKEN_TIMEOUT, _FIRST_TOKEN, settings.first_token_s)
+    message, limit_s = (_WHOLE, settings.whole_s) if manner.whole else (_FIRST_TOKEN, settings.first_token_s)
+    if state is State.WAITING and 0 < limit_s < waited.content:
+        return _late(Happened.FIRST_TOKEN_TIMEOUT, message, limit_s)
     if state is not State.STREAMING or paused:
         return None
-    if waited.life > settings.inter_token_s and not buffers_calls:
+    if waited.life > settings.inter_token_s and not manner.buffers_calls:
         return _late(Happened.STALL, _SILENT, settings.inter_token_s)
     if waited.content > settings.first_token_s:
         return _late(Happened.STALL, _BARREN, settings.first_token_s)

@@ -15,7 +15,7 @@ from edge.protocol.batch import Batch
 from edge.protocol.dialect import Codec
 from edge.settings import Settings
 from edge.stream.audience import Audience, Kept, Reader
-from edge.stream.deadlines import Waited, overdue, overlong
+from edge.stream.deadlines import Manner, Waited, overdue, overlong
 from edge.stream.endings import broken_off, ended_here, failed, unread
 from edge.stream.owner import Owner
 from edge.stream.prelude import Prelude
@@ -37,7 +37,7 @@ class Generation(Audience):
     """
 
     __slots__ = (
-        "_alive_at", "_buffers_calls", "_clock", "_held", "_holding_up", "_last", "_left_at", "_others", "_owner",
+        "_alive_at", "_clock", "_held", "_holding_up", "_last", "_left_at", "_manner", "_others", "_owner",
         "_paused_at", "_since", "_source", "_started_at", "_voice", "clients_turn", "codec", "cut_off",
         "first_token_at", "gaps", "headers", "last_token_at", "reconnections", "sample", "sample_bytes", "sent",
         "state", "terminated", "token_count", "told", "whole", "whole_type",
@@ -83,7 +83,7 @@ class Generation(Audience):
         self._alive_at = self._started_at  # when the upstream last sent what is no content; tokens do not note it
         self._paused_at = 0.0  # if it is
         self._holding_up: tuple[Reader, ...] = ()  # who lagged when the upstream was paused
-        self._buffers_calls = False  # the upstream may be silent while it writes a tool call
+        self._manner = Manner()
 
     def __repr__(self) -> str:
         end = f" {self.outcome}" if self.outcome else " paused" * self._paused
@@ -116,7 +116,7 @@ class Generation(Audience):
         self._step(Happened.OPEN)
         self.sent = self.cut_off = False
         self.codec = call.codec
-        self._buffers_calls = call.buffers_calls
+        self._manner = Manner(call.buffers_calls, call.whole)
         self.headers = {}
         self._source = upstream.open(call, self)
 
@@ -194,7 +194,6 @@ class Generation(Audience):
 
     def body(self, data: bytes, content_type: str = JSON_TYPE) -> None:
         """See ``upstream.base.Sink``."""
-        self.first_token_at = self._clock()
         self.whole, self.whole_type = data, content_type
         self.sample += data[: self.sample_bytes]
 
@@ -301,7 +300,7 @@ class Generation(Audience):
             self._finish(late.happened, error)
         elif not self.clients_turn:  # which has a clock of its own (server.body_s)
             waited = Waited(now - self._since, now - max(self._since, self._alive_at))
-            overrun = overdue(self.state, settings, waited, paused=self._paused, buffers_calls=self._buffers_calls)
+            overrun = overdue(self.state, settings, waited, paused=self._paused, manner=self._manner)
             if overrun is not None:
                 error = overrun.error(self.state)
                 self._abort()

@@ -12,7 +12,9 @@ from edge.policy.allowance import Allowance
 from edge.policy.counters import Counters
 from edge.policy.lifecycle import Outcome
 from edge.policy.limits import Course, Kind, Own, Reservation, Rules, cost, refusal
+from edge.protocol.batch import Usage
 from edge.protocol.request import Prepared
+from edge.protocol.surface import Surface
 from edge.protocol.whole_usage import usage_in
 from edge.settings import READS, Settings
 from edge.store.base import CounterStore
@@ -98,11 +100,17 @@ class Limits:
         return Reservation(taken, self.store.end)
 
 
+def usage_of(generation: Generation, surface: Surface) -> Usage | None:
+    """What its answer says that it has cost, as a stream or in one body of ``surface``; None if it does not say."""
+    usage = None if generation.codec is None else generation.codec.usage
+    if usage is None and generation.whole is not None:
+        return usage_in(surface, generation.whole)
+    return usage
+
+
 def settle(reservation: Reservation, generation: Generation, prepared: Prepared, *, asked: bool) -> None:
     """End a reservation by what its generation has cost; ``asked``: some upstream was asked. Done twice, it is once."""
-    usage = generation.codec.usage if generation.codec is not None else None
-    if usage is None and generation.whole is not None:
-        usage = usage_in(prepared.surface, generation.whole)
+    usage = usage_of(generation, prepared.surface)
     spent = cost(
         Course(
             outcome=generation.outcome or Outcome.INTERNAL_ERROR,

@@ -10,6 +10,7 @@ from edge.policy.lifecycle import Outcome
 from edge.policy.routing import printable
 from edge.protocol.batch import Measured
 from edge.stream.generation import Generation
+from edge.stream.limiting import usage_of
 from edge.telemetry.record import StreamRecord
 from edge.telemetry.timeline import Phase
 
@@ -26,9 +27,10 @@ def summarise(exchange: "Exchange") -> StreamRecord:
     prepared = exchange.prepared
     if reader is None or generation.outcome is None:
         raise InternalError("an exchange is recorded only when both its sides have ended")
-    usage = generation.codec.usage if generation.codec is not None else None
+    usage = usage_of(generation, prepared.surface)
     measured = (generation.codec.measured if generation.codec is not None else None) or _NOTHING
-    context = exchange.attempts.context if generation.first_token_at is not None else None
+    answered = generation.first_token_at is not None or generation.whole is not None
+    context = exchange.attempts.context if answered else None
     reported = usage.completion if usage is not None else None
     tokens = generation.token_count if reported is None else reported
     ttft = None if generation.first_token_at is None else max(0.0, generation.first_token_at - timeline.started)

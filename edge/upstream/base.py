@@ -53,6 +53,7 @@ class Call:
         headers: Allowlisted headers to send besides the upstream's own (``x-request-id`` …).
         max_answer_bytes: Bound on a JSON body that is read whole.
         takes_body: One JSON body is an answer too; for a client that wants a stream it is not.
+        whole: The server is asked to generate the answer and to send it in one body, once it is finished.
         reshape: Makes the client's answer of such a body, where the upstream speaks another surface than the client.
         dropped: Fields of the client's request that this upstream has no place for.
         changed: What was changed of the prompt, by the names that ``x-edge-changed`` has for it.
@@ -66,6 +67,7 @@ class Call:
     headers: Mapping[str, str]
     max_answer_bytes: int
     takes_body: bool
+    whole: bool = False
     reshape: Callable[[dict[str, object]], dict[str, object]] | None = None
     dropped: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()

@@ -45,6 +45,7 @@ class Member:
         any_model: It answers whatever model is named.
         repairs: Faults of its streams that are mended.
         buffers_calls: It may be silent while it writes a tool call.
+        stops_unstreamed: See ``servers.Traits``.
         slots: Requests that it is given at once; None = any number.
         active: Requests of ours that it is working on; the exchange counts.
         misses: Failed looks in a row.
@@ -154,6 +155,7 @@ class Member:
         self.native = spoken | frozenset(map(Surface, chosen.relay))
         self.surfaces = reachable(self.native)
         self.buffers_calls = traits.buffers_calls
+        self.stops_unstreamed = traits.stops_unstreamed
         self.repairs = traits.repairs if chosen.repairs is None else frozenset[str](chosen.repairs)
 
     def _answered(self, found: Found) -> None:

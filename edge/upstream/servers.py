@@ -66,6 +66,8 @@ class Traits:
         buffers_calls: It parses a tool call when that is whole, and may send nothing at all while the model writes it.
         slots: How many requests it works on at once if it does not tell; None = any number.
         ignored_formats: Fields of a Messages request that ask for a schema, and that it takes without following it.
+        stops_unstreamed: It stops the model by itself when the reader of an answer that is not streamed leaves, so
+            that Edge need not ask for a stream to have it stopped.
     """
 
     surfaces: frozenset[Surface]
@@ -74,6 +76,7 @@ class Traits:
     buffers_calls: bool = False
     slots: int | None = None
     ignored_formats: frozenset[str] = frozenset()
+    stops_unstreamed: bool = False
 
 
 _BASIC = frozenset({Surface.CHAT, Surface.COMPLETIONS, Surface.EMBEDDINGS})
@@ -91,12 +94,14 @@ TRAITS: Mapping[Kind, Traits] = {
         ignored_formats=frozenset({"output_config", "output_format"}),
     ),
     # Its reasoning_content has become reasoning, and many clients read only the former: vllm#33402, litellm#20246. Its
-    # Messages know output_config alone. Several of its tool parsers wait for the whole call.
+    # Messages know output_config alone. Several of its tool parsers wait for the whole call. Its streams
+    # lack much that its whole answers have; and those it stops by itself (0.32, measured on all four surfaces).
     Kind.VLLM: Traits(
         _BASIC | _ANTHROPIC | {Surface.RESPONSES},
         _HARMLESS | {"both-reasoning"},
         buffers_calls=True,
         ignored_formats=frozenset({"output_format"}),
+        stops_unstreamed=True,
     ),
     # finish_reason "" in 0.4 (sglang#3912), tool calls without index (#5661), no role until a reasoning model answers
     # (#18335), another id for each of several choices and created moving on (#39864), reasoning_content alone.

@@ -29,6 +29,10 @@ _PREFIXES = {"ollama_chat": Surface.OLLAMA_CHAT, "ollama_generate": Surface.OLLA
 _MOMENTS = re.compile(rb'("created_at":")[^"]*"|("(?:total|prompt_eval|eval)_duration":)\d+')
 
 
+# The arguments of these calls are no JSON object (a model with random weights), which has no form in Ollama's surface.
+NO_OBJECT = frozenset({"chat_tools_required", "chat_tool_named"})
+
+
 def surface_of(path: Path) -> Surface:
     """The surface that a golden file is in, by its name."""
     ollama = next((surface for prefix, surface in _PREFIXES.items() if path.stem.startswith(prefix)), None)
@@ -38,7 +42,7 @@ def surface_of(path: Path) -> Surface:
 def streams() -> list[Path]:
     """Those in the surfaces that can be decoded."""
     found = [*GOLDEN.glob("*/*.sse"), *GOLDEN.glob("*/*.ndjson")]
-    return sorted(path for path in found if surface_of(path) in _DECODERS)
+    return sorted(path for path in found if surface_of(path) in _DECODERS and path.stem not in NO_OBJECT)
 
 
 def decoded(path: Path, *, at_once: bool) -> tuple[list[Event], Usage | None]:

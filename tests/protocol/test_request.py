@@ -2,6 +2,7 @@
 
 import pickle
 import tracemalloc
+from dataclasses import replace
 from time import process_time
 from typing import Any
 
@@ -67,8 +68,14 @@ def test_what_is_not_generated_is_not_streamed(surface: Surface) -> None:
     [
         ({"prompt_logprobs": 1}, False),
         ({"best_of": 2}, False),
-        ({"background": True}, False),
-        ({"prompt_logprobs": None, "best_of": 1, "background": False}, True),
+        ({"prompt_logprobs": 0}, False),
+        ({"echo": True}, False),
+        ({"kv_transfer_params": {"do_remote_decode": True}}, False),
+        ({"ec_transfer_params": {"x": 1}}, False),
+        ({"return_routed_experts": True}, False),
+        ({"routed_experts_prompt_start": 0}, False),
+        ({"prompt_logprobs": None, "best_of": 1, "echo": False, "kv_transfer_params": None}, True),
+        ({"routed_experts_prompt_start": None, "return_routed_experts": False}, True),
         ({"best_of": 2, "stream": True}, True),  # the upstream's to refuse
     ],
 )
@@ -282,6 +289,32 @@ def test_any_bytes_are_parsed_or_refused(data: bytes) -> None:
     except BadRequest:
         return
     assert body == orjson.loads(data)
+
+
+@pytest.mark.parametrize("surface", [CHAT, COMPLETIONS, RESPONSES, Surface.MESSAGES])
+@pytest.mark.parametrize("more", [{}, {"stream": False}, {"stream": None, "stream_options": {"x": 1}}])
+def test_unstreamed_is_the_request_as_the_client_sent_it(surface: Surface, more: dict[str, Any]) -> None:
+    """Also without being parsed once more, which a body of megabytes would take long for."""
+    prepared = prepare(surface, raw(stop="x", **more))
+    options = {} if surface in (CHAT, COMPLETIONS) else {k: v for k, v in more.items() if k == "stream_options"}
+    again = unstreamed(prepared)
+    assert prepared.stream_wish
+    assert prepared.body.startswith(again.body.removesuffix(b',"stream":false}'))
+    assert sent(again) == {"model": "m", "messages": [], "stop": "x", **options, "stream": False}
+    assert unstreamed(replace(prepared, stream_wish=b"")).streamed is False
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"stream":false}', b'{"stream_options":{}}'])
+def test_unstreamed_of_a_body_with_nothing_in_it(body: bytes) -> None:
+    assert sent(unstreamed(prepare(COMPLETIONS, body))) == {"stream": False}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_response_in_the_background_is_refused(*, stream: bool) -> None:
+    """It could never be fetched."""
+    assert refusal(raw(input="a", background=True, stream=stream), RESPONSES).param == "background"
+    assert prepare(RESPONSES, raw(input="a", background=False)).streamed
+    assert prepare(CHAT, raw(background=True)).streamed, "no field of any other surface"
 
 
 def test_unstreamed_asks_for_one_piece() -> None:

@@ -16,7 +16,7 @@ from edge.protocol.dialects import DIALECTS
 from edge.protocol.request import prepare
 from edge.protocol.surface import Surface
 from edge.settings import Settings, Stream
-from edge.stream.deadlines import Waited, overdue
+from edge.stream.deadlines import Manner, Waited, overdue
 from edge.stream.generation import Generation
 from edge.stream.prelude import MOST_EVENTS, MOST_LARGEST
 from edge.stream.voice import Voice
@@ -46,16 +46,16 @@ SURFACES = {
         (State.WAITING, FIRST_S, FIRST_S, {}, NEVER),
         (State.WAITING, FIRST_S + 1, 0, {}, Happened.FIRST_TOKEN_TIMEOUT),
         (State.WAITING, FIRST_S + 1, 0, {"paused": True}, Happened.FIRST_TOKEN_TIMEOUT),
-        (State.WAITING, FIRST_S + 1, 0, {"buffers_calls": True}, Happened.FIRST_TOKEN_TIMEOUT),
+        (State.WAITING, FIRST_S + 1, 0, {"manner": Manner(buffers_calls=True)}, Happened.FIRST_TOKEN_TIMEOUT),
         # (b) after it, life counts
         (State.STREAMING, INTER_S, INTER_S, {}, NEVER),
         (State.STREAMING, INTER_S + 1, INTER_S + 1, {}, Happened.STALL),
         (State.STREAMING, INTER_S + 1, 0, {}, NEVER),
-        (State.STREAMING, INTER_S + 1, INTER_S + 1, {"buffers_calls": True}, NEVER),
+        (State.STREAMING, INTER_S + 1, INTER_S + 1, {"manner": Manner(buffers_calls=True)}, NEVER),
         # (c) but not for ever
         (State.STREAMING, FIRST_S, 0, {}, NEVER),
         (State.STREAMING, FIRST_S + 1, 0, {}, Happened.STALL),
-        (State.STREAMING, FIRST_S + 1, FIRST_S + 1, {"buffers_calls": True}, Happened.STALL),
+        (State.STREAMING, FIRST_S + 1, FIRST_S + 1, {"manner": Manner(buffers_calls=True)}, Happened.STALL),
         # nobody reads the upstream: its silence is ours
         (State.STREAMING, FIRST_S + 1, FIRST_S + 1, {"paused": True}, NEVER),
         (State.ROUTING, FIRST_S + 1, FIRST_S + 1, {}, NEVER),
