@@ -21,11 +21,13 @@ class Claim:
     Attributes:
         weight: Above 0; of two principals that always have something waiting one gets as many times more of the slots'
             time as its weight is larger.
+        sequences: How many answers the server works on for it at once.
     """
 
     principal: str
     weight: float = 1.0
     lane: Lane = Lane.INTERACTIVE
+    sequences: int = 1
 
 
 @dataclass(frozen=True, slots=True)

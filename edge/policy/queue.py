@@ -234,7 +234,7 @@ class Queue:
 
     def take(self, claim: Claim, now: float) -> Slot:
         """A slot; one must be available."""
-        slot = self.slots.take(now)
+        slot = self.slots.take(now, claim.sequences)
         if self.slots.capacity is None and not self.waiting:
             return slot  # there is one for everybody: nobody has it at the cost of others
         cost = self.slots.hold_s or _UNMEASURED

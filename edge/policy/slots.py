@@ -38,15 +38,19 @@ class Slot:
 
     Attributes:
         since: When it was taken.
+        sequences: How many answers the server works on for the request that has it.
+        at_the_cut: A look at the server has told how much it worked on when the slot began to drain.
         drains_since: When it was let go of, if it is or was draining; otherwise ``since``.
         held_s: How long it was taken, draining included; None until it is free.
         served: The server has worked on something in it.
     """
 
-    __slots__ = ("_slots", "drains_since", "held_s", "served", "since", "state")
+    __slots__ = ("_slots", "at_the_cut", "drains_since", "held_s", "sequences", "served", "since", "state")
 
-    def __init__(self, slots: "Slots", now: float) -> None:
+    def __init__(self, slots: "Slots", now: float, sequences: int) -> None:
         self._slots = slots
+        self.sequences = sequences
+        self.at_the_cut = False
         self.state = SlotState.BUSY
         self.since = now
         self.drains_since = now
@@ -94,6 +98,7 @@ class Slots:
         self._busy: dict[Slot, None] = {}
         self._draining: dict[Slot, None] = {}  # the one that has been so for longest first
         self._zombie_s = 0.0  # of those that are over
+        self._others = 0  # sequences that were not ours when the latest slot was cut off
 
     def __repr__(self) -> str:
         most = "any" if self.capacity is None else self.capacity
@@ -128,9 +133,9 @@ class Slots:
         """Seconds that slots have ever spent draining."""
         return self._zombie_s + sum(now - slot.drains_since for slot in self._draining)
 
-    def take(self, now: float) -> Slot:
-        """One that is available."""
-        slot = Slot(self, now)
+    def take(self, now: float, sequences: int = 1) -> Slot:
+        """One that is available, for a request of so many sequences."""
+        slot = Slot(self, now, sequences)
         self._busy[slot] = None
         self.grants += 1
         return slot
@@ -145,21 +150,29 @@ class Slots:
             self._free(slot, now)
 
     def idle(self, running: int, asked_at: float, now: float) -> None:
-        """The server was asked at ``asked_at``, and was at work on ``running`` requests then.
+        """The server was asked at ``asked_at``, and was at work on ``running`` sequences then.
 
-        What it worked on are our requests that were with it at that time, those of others, and what is draining; only
-        what cannot be draining any more is free.
+        Those are of our requests that were with it at that time, of others, and of what is draining. The first look
+        after a cut tells how many are of others: whatever is more than all of ours, the cut ones included. A slot is
+        free when no more is running than what is ours and theirs.
         """
-        ours = sum(slot.since < asked_at for slot in self._busy)
-        at_work = 0
+        ours = sum(slot.sequences for slot in self._busy if slot.since < asked_at)
         drained = []
         for slot in self._draining:
             if slot.drains_since < asked_at:
                 drained.append(slot)
             else:
-                at_work += 1  # it was with the server, and was let go of while that answered
-        still = max(0, running - ours - at_work)
-        for slot in drained[: max(0, len(drained) - still)]:
+                ours += slot.sequences  # it was with the server, and was let go of while that answered
+        left = sum(slot.sequences for slot in drained)
+        if not all(slot.at_the_cut for slot in drained):
+            self._others = max(0, running - ours - left)
+            for slot in drained:
+                slot.at_the_cut = True
+        still = max(0, running - ours - self._others)
+        for slot in drained:
+            if left - slot.sequences < still:
+                break
+            left -= slot.sequences
             self._end(slot, now)
 
     def tick(self, now: float) -> None:

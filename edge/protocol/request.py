@@ -54,6 +54,7 @@ _READ = frozenset(
 )  # fmt: skip
 _READ_OLLAMA = _READ | {"keep_alive", "truncate", "tools"}
 _READ_OPTIONS = frozenset({"include_usage"})
+_TEXTS = ("input", "documents", "texts", "text_2")
 NOT_STORED = "no responses are stored here, so that this one could not be fetched later; leave it out"
 # Without it Ollama only loads the model.
 _LOADING = {Surface.OLLAMA_CHAT: "messages", Surface.OLLAMA_GENERATE: "prompt"}
@@ -101,6 +102,7 @@ class Prepared:
         billed_system: The system prompt as it came, for Anthropic; only if ``body`` lacks its billing line.
         tools: The model may call some.
         format_field: Messages: the field that asks for an answer after a schema; empty if none does.
+        sequences: How many answers the server works on for it: choices times prompts, or texts to embed or to rank.
         stream_wish: The bytes at the end of ``body`` by which Edge asks for a stream that the client does not want.
     """
 
@@ -124,6 +126,7 @@ class Prepared:
     tools: bool = False
     format_field: str = ""
     stream_wish: bytes = b""
+    sequences: int = 1
 
 
 def prepare(
@@ -158,7 +161,7 @@ def prepare(
         written, named = _written(surface, body)
         return Prepared(
             surface, model, False, False, written, False, 1, len(raw),
-            tokens=tokens, changed=changed, named=named, billed_system=billed,
+            tokens=tokens, changed=changed, named=named, billed_system=billed, sequences=_texts(body),
         )  # fmt: skip
     _check_shape(surface, body)
     if surface in _LOADING and not body.get(_LOADING[surface]):
@@ -177,7 +180,7 @@ def prepare(
     return Prepared(
         surface, model, stream, streamed, written, strip_usage, choices, size,
         raw=continues, tokens=tokens, capped=capped, changed=changed, named=named, billed_system=billed,
-        tools=_may_call(body), stream_wish=wish,
+        tools=_may_call(body), stream_wish=wish, sequences=choices,
         format_field=_format_field(body) if surface is Surface.MESSAGES else "",
     )  # fmt: skip
 
@@ -334,6 +337,12 @@ def _inject_usage(body: dict[str, Any], *, stream: bool) -> bool:
         body.pop("stream_options", None)  # to come last
     body["stream_options"] = {**options, "include_usage": True}
     return stream and not asked
+
+
+def _texts(body: dict[str, Any]) -> int:
+    """How many texts are to be embedded, ranked or scored: servers work on each by itself."""
+    given = next((body[name] for name in _TEXTS if isinstance(body.get(name), list)), None)
+    return len(given) if given and isinstance(given[0], str | list | dict) else 1
 
 
 def _choices(surface: Surface, body: dict[str, Any]) -> int:

@@ -47,6 +47,7 @@ class Attempts:
         "_exchange",
         "_ready",
         "_turn",
+        "_whole",
         "changed",
         "context",
         "count",
@@ -63,6 +64,7 @@ class Attempts:
         self._exchange = exchange
         self._busy: Member | None = None  # the one whose load the exchange counts towards
         self._candidates: list[Member] = []  # not asked yet
+        self._whole = False  # the latest one is asked for its answer in one body
         self._ready: tuple[Member, Call] | None = None  # composed in advance, for the one that is preferred
         self._turn = Turn(exchange.house.admitting, claim_of(exchange), exchange.prepared.model, self)
 
@@ -146,6 +148,7 @@ class Attempts:
     def _open(self, member: Member, call: Call) -> None:
         self.count += 1
         self.dropped, self.changed, self.context = call.dropped, call.changed, call.context
+        self._whole = call.whole
         self._exchange.generation.open(member.upstream, call)
 
     def _compose_preferred(self) -> tuple[Member, Call]:
@@ -245,6 +248,7 @@ class Attempts:
         return (
             prepared.streamed
             and not prepared.stream
+            and not self._whole
             and isinstance(error, UpstreamSaid)
             and error.status in (400, 422, 501)
             and _NAMES_STREAMING.search(error.message) is not None

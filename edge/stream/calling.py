@@ -93,10 +93,12 @@ def _translated(prepared: Prepared, member: Member, terms: Terms, to: Target) ->
 
 
 def _relayed(prepared: Prepared, member: Member, terms: Terms) -> Call:
-    if prepared.streamed and not prepared.stream and member.stops_unstreamed and not terms.kept:
-        prepared = unstreamed(prepared)
     codec: Codec | None = None
+    whole = prepared.surface in GENERATING and not prepared.streamed
     if prepared.streamed:
+        if not prepared.stream and member.stops_unstreamed and not terms.kept:
+            prepared, whole = unstreamed(prepared), True
+        # There is a codec for whole answers too: of the stream that some proxies make of everything.
         codec = terms.dialect.codec(prepared, terms.settings.max_event_bytes, member.repairs)
         if not prepared.stream and terms.upload is None:
             codec.collect(terms.dialect.collector(prepared))
@@ -111,7 +113,7 @@ def _relayed(prepared: Prepared, member: Member, terms: Terms) -> Call:
     return Call(
         prepared.surface, body, codec, terms.headers, most,
         takes_body=not prepared.stream, upload=terms.upload, changed=changed,
-        buffers_calls=prepared.tools and member.buffers_calls, whole=codec is None and prepared.surface in GENERATING,
+        buffers_calls=prepared.tools and member.buffers_calls, whole=whole,
     )  # fmt: skip
 
 

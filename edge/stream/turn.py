@@ -25,7 +25,7 @@ def claim_of(exchange: "Exchange") -> Claim:
     principal = asked.principal
     name = f"{principal.name} {asked.client}" if principal.anonymous else principal.name
     weight = exchange.house.limits.weight(principal.name, principal.limits, prepared)
-    return Claim(name, weight, asked.lane)
+    return Claim(name, weight, asked.lane, prepared.sequences)
 
 
 class Admitting:

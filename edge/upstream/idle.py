@@ -10,6 +10,7 @@ tokens, or between two batches of a prompt. A cloud has nothing of ours to prote
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 from edge.policy.queue import Queue
@@ -19,13 +20,14 @@ from edge.upstream.servers import CLOUDS, Kind, ask
 from edge.upstream.working import busy_slots, running_requests
 
 UNPROVEN_S = 2.0  # how long a slot drains where nothing can be asked; a batch of a prompt takes about as long on a CPU
+NEXT_STEP_S = 3.0  # vLLM drops what was cut off between two steps; what it works on after that is not ours
 FIRST_S = 0.02  # llama.cpp stops within 13 to 21 ms
 SLOWEST_S = 0.25
 PROBE_S = 5.0  # llama.cpp answers only after the batch of a prompt that it is at
 
 
 class Probe(NamedTuple):
-    """Where it is asked how many requests a server works on, and how the answer is read."""
+    """Where it is asked how many sequences a server works on, and how the answer is read."""
 
     path: str
     running: Callable[[bytes], int | None]
@@ -41,6 +43,8 @@ def drain_s(kind: Kind, most_s: float) -> float:
     """How long a slot of such a server may drain; ``most_s`` is what the settings allow."""
     if kind in CLOUDS or kind is Kind.SIMULATOR:
         return 0.0
+    if kind is Kind.VLLM:  # it counts all sequences, so that other people's new ones would else hold our slot for long
+        return min(most_s, NEXT_STEP_S)
     return most_s if kind in PROBES else min(most_s, UNPROVEN_S)
 
 
@@ -59,6 +63,7 @@ class IdleWatch:
         self._clock = clock
         self._queues: set[Queue] = set()
         self._pause_s = FIRST_S
+        self._news = asyncio.Event()  # another slot has begun to drain
         self._task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -68,6 +73,7 @@ class IdleWatch:
         """A slot of this queue has begun to drain."""
         self._queues.add(queue)
         self._pause_s = FIRST_S
+        self._news.set()
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run(), name="idle watch")
 
@@ -80,8 +86,7 @@ class IdleWatch:
 
     async def _run(self) -> None:
         while self._queues:
-            await asyncio.sleep(self._pause_s)
-            self._pause_s = min(2 * self._pause_s, SLOWEST_S)
+            self._news.clear()
             asked_at = self._clock()
             running = await running_on(self._pool, self._kind())
             for queue in tuple(self._queues):
@@ -91,10 +96,20 @@ class IdleWatch:
                 queue.slots.tick(now)
                 if not queue.slots.draining:
                     self._queues.discard(queue)
+            if self._queues:
+                await self._pause()
+
+    async def _pause(self) -> None:
+        """What runs at the moment of a cut tells what is of others, hence a cut is looked at soon."""
+        await asyncio.sleep(FIRST_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._pause_s - FIRST_S):
+                await self._news.wait()
+        self._pause_s = min(2 * self._pause_s, SLOWEST_S)
 
 
 async def running_on(pool: Pool, kind: Kind) -> int | None:
-    """How many requests the server works on; None if it cannot tell, or does not answer in time."""
+    """How many sequences the server works on; None if it cannot tell, or does not answer in time."""
     probe = PROBES.get(kind)
     if probe is None:
         return None

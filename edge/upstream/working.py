@@ -37,7 +37,10 @@ def busy_slots(slots: bytes) -> int | None:
 
 
 def running_requests(metrics: bytes) -> int | None:
-    """How many requests a vLLM works on, by its ``/metrics``; all its engines together."""
+    """How many sequences a vLLM works on, by its ``/metrics``; all its engines together.
+
+    A request with ``n = 4``, or with four prompts, is four.
+    """
     try:
         told = [float(number) for number in _RUNNING.findall(metrics)]
         return int(sum(told)) if told else None

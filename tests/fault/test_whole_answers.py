@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from fakes.model_server import FakeModel, chunk, gate, head, json_answer, rst, stall, whole
+from fakes.model_server import FakeModel, chunk, end, gate, head, json_answer, rst, stall, whole
 from support.raw import CHAT, COMPLETIONS, RawClient, ask, chat_body
 from support.running import Serve
 from support.slots import until_taken
@@ -152,3 +152,13 @@ async def test_an_error_keeps_its_words(serve: Serve, fake: FakeModel) -> None:
     edge = await serve(as_vllm(fake).url)
     answer = await ask(edge.port, CHAT, chat_body(stream=False))
     assert (answer.status, answer.json["error"]["message"]) == (400, "no such thing")
+
+
+@every_surface
+async def test_a_stream_all_the_same_is_collected(serve: Serve, fake: FakeModel, spoken: Spoken) -> None:
+    """Some proxies before a vLLM stream whatever they are asked."""
+    fake.script(head(), chunk(spoken.prelude + spoken.token + spoken.ending), end())
+    edge = await serve(as_vllm(fake).url)
+    answer = await ask(edge.port, spoken.path, spoken.asked(stream=False))
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+    assert b"tok" in answer.body

@@ -111,6 +111,54 @@ class TestWhatALookProves:
         slots.idle(1, 2.0, 2.1)
         assert slots.draining == 1
 
+    def test_a_request_counts_as_many_as_it_has_sequences(self) -> None:
+        slots, owner = made(4)
+        slots.take(0.0, 4)
+        one, three = slots.take(0.0), slots.take(0.0, 3)
+        one.release(1.0, draining=True)
+        three.release(1.0, draining=True)
+        slots.idle(8, 2.0, 2.1)
+        assert owner.free == []
+        slots.idle(7, 3.0, 3.1)
+        assert owner.free == [one], "the other four are ours, three may be what drains"
+        slots.idle(5, 4.0, 4.1)
+        assert owner.free == [one], "one of its three is still at work"
+        slots.idle(4, 5.0, 5.1)
+        assert owner.free == [one, three]
+
+    def test_what_ran_beside_ours_at_the_cut_is_of_others(self) -> None:
+        slots, owner = made(3)
+        slots.take(0.0, 2)
+        cut = slots.take(0.0)
+        cut.release(1.0, draining=True)
+        slots.idle(2 + 1 + 5, 1.1, 1.2)
+        assert owner.free == []
+        slots.idle(2 + 1 + 6, 2.0, 2.1)
+        assert owner.free == [], "one more of theirs, or the one that drains"
+        slots.idle(2 + 5, 3.0, 3.1)
+        assert owner.free == [cut], "while all of theirs go on"
+
+    def test_each_cut_is_looked_at_anew(self) -> None:
+        slots, owner = made(3)
+        first, second = slots.take(0.0), slots.take(0.0)
+        first.release(1.0, draining=True)
+        slots.idle(2 + 3, 1.1, 1.2)
+        second.release(2.0, draining=True)
+        slots.idle(2 + 9, 2.1, 2.2)
+        slots.idle(1 + 9, 3.0, 3.1)
+        assert owner.free == [first], "the one of the two that was cut first"
+        slots.idle(9, 4.0, 4.1)
+        assert owner.free == [first, second]
+
+    def test_at_the_latest_when_its_time_is_over(self) -> None:
+        slots, owner = made(2)
+        cut = slots.take(0.0, 2)
+        cut.release(1.0, draining=True)
+        slots.idle(2, 1.1, 1.2)
+        slots.idle(7, 10.0, 10.1)
+        slots.tick(11.0)
+        assert owner.free == [cut]
+
     def test_what_was_cut_after_the_question_is_not_proven(self) -> None:
         slots, _ = made(2)
         slot = slots.take(0.0)

@@ -332,3 +332,23 @@ def test_the_outcome_survives_the_way_from_another_process() -> None:
     told = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
     assert isinstance(told, BadRequest)
     assert (told.message, told.param, told.code, told.status) == (error.message, "stream", "invalid_request", 400)
+
+
+@pytest.mark.parametrize(
+    ("surface", "fields", "sequences"),
+    [
+        (CHAT, {"n": 4}, 4),
+        (COMPLETIONS, {"prompt": ["a", "b"], "n": 2}, 4),
+        (COMPLETIONS, {"prompt": [1, 2, 3]}, 1),
+        (RESPONSES, {"input": [{"role": "user", "content": "a"}] * 3}, 1),
+        (Surface.EMBEDDINGS, {"input": "a"}, 1),
+        (Surface.EMBEDDINGS, {"input": ["a", "b", "c"]}, 3),
+        (Surface.EMBEDDINGS, {"input": [[1, 2], [3]]}, 2),
+        (Surface.EMBEDDINGS, {"input": [1, 2, 3]}, 1),
+        (Surface.EMBEDDINGS, {"input": []}, 1),
+        (Surface.RERANK, {"query": "q", "documents": ["a", {"text": "b"}]}, 2),
+        (Surface.SCORE, {"text_1": "a", "text_2": ["b", "c"]}, 2),
+    ],
+)
+def test_how_many_answers_the_server_works_on(surface: Surface, fields: dict[str, Any], sequences: int) -> None:
+    assert prepare(surface, raw(**fields)).sequences == sequences

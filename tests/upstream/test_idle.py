@@ -17,7 +17,7 @@ from edge.settings import Queue as QueueSettings
 from edge.settings import Upstream
 from edge.upstream import idle as idle_module
 from edge.upstream.health import Member
-from edge.upstream.idle import UNPROVEN_S, IdleWatch, drain_s, running_on
+from edge.upstream.idle import NEXT_STEP_S, UNPROVEN_S, IdleWatch, drain_s, running_on
 from edge.upstream.pool import Pool
 from edge.upstream.queues import MemberQueues, rules_of
 from edge.upstream.servers import Found, Kind, identify
@@ -225,7 +225,9 @@ class TestTheWatch:
             assert repr(watch) == f"<IdleWatch <Pool 127.0.0.1:{server.port} 0 idle of 0> 1 draining>"
 
     def test_how_long_each_kind_may_drain(self):
-        assert drain_s(Kind.LLAMA_CPP, 10.0) == drain_s(Kind.VLLM, 10.0) == 10.0
+        assert drain_s(Kind.LLAMA_CPP, 10.0) == 10.0
+        assert drain_s(Kind.VLLM, 10.0) == NEXT_STEP_S
+        assert drain_s(Kind.VLLM, 1.0) == 1.0
         assert drain_s(Kind.OLLAMA, 10.0) == drain_s(Kind.GENERIC, 10.0) == UNPROVEN_S
         assert drain_s(Kind.OLLAMA, 1.0) == 1.0
         assert drain_s(Kind.OPENAI, 10.0) == drain_s(Kind.SIMULATOR, 10.0) == 0.0
