@@ -39,9 +39,18 @@ RESUMABLE_NAMES = Literal[
 RELAY_PATHS = Literal[
     "/v1/rerank",
     "/rerank",
+    "/v2/rerank",
     "/v1/score",
+    "/pooling",
+    "/classify",
+    "/infill",
     "/tokenize",
     "/detokenize",
+    "/v1/responses/input_tokens",
+    "/v1/chat/completions/control",
+    "/v1/decisions",
+    "/v1/systemone",
+    "/v1/audio/speech",
     "/v1/audio/transcriptions",
     "/v1/audio/translations",
 ]

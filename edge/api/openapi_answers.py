@@ -9,6 +9,7 @@ from typing import Any, Literal
 from edge.api.openapi_schema import Schema, anything, either, flag, items, record, ref, text, whole, word
 
 JSON, TEXT, EVENTS, LINES = "application/json", "text/plain", "text/event-stream", "application/x-ndjson"
+BINARY = "application/octet-stream"
 Family = Literal["OpenAI", "Anthropic", "Ollama"]
 
 # What each status of an error means, whatever the surface; "default" is any other.

@@ -6,7 +6,7 @@ In: nothing. Out: ``Operation``s. Must not: say what a schema or a status means.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from edge.api.openapi_answers import EVENTS, JSON, LINES, TEXT, Family
+from edge.api.openapi_answers import BINARY, EVENTS, JSON, LINES, TEXT, Family
 from edge.protocol.surface import GENERATING, RELAYED, SESSION_PATHS, UPLOADS, UPSTREAM_PATHS, Surface
 
 _BODY = (400, 408, 413, 415)  # of whoever reads one; 503 where there is no room for it
@@ -144,7 +144,7 @@ def _relayed() -> Iterator[Operation]:
             answers = {JSON: "RelayedAnswer", TEXT: "Text", "text/vtt": "Text", EVENTS: "Events"}
             yield replace(_asked(surface, name, about, "Upload", answers), takes="multipart/form-data")
         else:
-            yield _asked(surface, name, about, "RelayedRequest", {JSON: "RelayedAnswer"})
+            yield _asked(surface, name, about, "RelayedRequest", {JSON: "RelayedAnswer", BINARY: "Blob"})
 
 
 def _management() -> Iterator[Operation]:
@@ -170,7 +170,7 @@ def _management() -> Iterator[Operation]:
     taken = {201: "It has been taken."}
     yield replace(
         blob, method="post", name="ollamaGiveBlob", about="Give a blob to an Ollama.", request="Blob",
-        takes="application/octet-stream", also=taken,
+        takes=BINARY, also=taken,
     )  # fmt: skip
 
 

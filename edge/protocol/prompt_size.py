@@ -9,7 +9,7 @@ others all texts are added up; 100 KiB in 100 messages take 0.2 ms.
 
 from typing import Any
 
-from edge.protocol.surface import Surface
+from edge.protocol.surface import WITHOUT_MODEL, Surface
 
 _BYTES_PER_TOKEN = 4  # of UTF-8: English; other scripts are nearer to 3, code is as well
 _SHORT_BYTES = 4096
@@ -17,12 +17,11 @@ _ITEM_BYTES = 16  # as long as a text that has as many tokens as what stands aro
 _FILE_BYTES = 6400  # likewise of a picture, as Anthropic counts a large one
 _UNTOLD = frozenset({"model", "options", "format", "keep_alive", "stream_options", "user", "metadata"})
 _FILES = frozenset({"images", "data", "file_data", "b64_json"})
-_FREE = frozenset({Surface.COUNT_TOKENS, Surface.TOKENIZE, Surface.DETOKENIZE})  # no model runs for these
 
 
 def prompt_tokens(surface: Surface, body: dict[str, Any], size: int) -> int:
     """The number; ``size`` is the length of the body as it came, in bytes."""
-    if surface in _FREE:
+    if surface in WITHOUT_MODEL:
         return 0
     if size <= _SHORT_BYTES:
         return -(-size // _BYTES_PER_TOKEN)

@@ -21,6 +21,15 @@ class Surface(StrEnum):
     RERANK = "/v1/rerank"
     RERANK_BARE = "/rerank"
     SCORE = "/v1/score"
+    RERANK_V2 = "/v2/rerank"
+    POOLING = "/pooling"
+    CLASSIFY = "/classify"
+    INFILL = "/infill"
+    SPEECH = "/v1/audio/speech"
+    DECISIONS = "/v1/decisions"
+    SYSTEMONE = "/v1/systemone"
+    INPUT_TOKENS = "/v1/responses/input_tokens"
+    CONTROL = "/v1/chat/completions/control"
     TOKENIZE = "/tokenize"
     DETOKENIZE = "/detokenize"
     TRANSCRIPTIONS = "/v1/audio/transcriptions"
@@ -31,8 +40,12 @@ class Surface(StrEnum):
 UPLOADS = frozenset({Surface.TRANSCRIPTIONS, Surface.TRANSLATIONS})
 
 # What an upstream is asked only if its settings allow that (``relay``).
-RELAYED = UPLOADS | {Surface.RERANK, Surface.RERANK_BARE, Surface.SCORE, Surface.TOKENIZE, Surface.DETOKENIZE}
+RELAYED = frozenset(surface for surface in Surface if surface.startswith("/"))
 
+# For which no model runs: they take no slot, and no tokens off a limit.
+WITHOUT_MODEL = frozenset(
+    {Surface.COUNT_TOKENS, Surface.TOKENIZE, Surface.DETOKENIZE, Surface.INPUT_TOKENS, Surface.CONTROL}
+)
 
 # Exact upstream paths: a route names its path here, nothing is ever built from what a client sent.
 UPSTREAM_PATHS: dict[Surface, str] = {

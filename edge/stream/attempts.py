@@ -14,7 +14,7 @@ from edge.policy.refusal import Place, Refusal, Why
 from edge.policy.routing import route
 from edge.protocol.context import Context
 from edge.protocol.request import Prepared, unstreamed
-from edge.protocol.surface import Surface
+from edge.protocol.surface import WITHOUT_MODEL, Surface
 from edge.stream.calling import Terms, compose
 from edge.stream.turn import Turn, claim_of
 from edge.upstream.base import Call
@@ -27,7 +27,6 @@ _NAMES_STREAMING = re.compile(r"\bstream", re.IGNORECASE)  # but not "upstream",
 _CANNOT_THINK = "does not support thinking"  # Ollama, as a 400 before any work
 # Their clients ask any model to think, and Ollama's own routes for them take it where /api/chat does not.
 _THINK_ANYWAY = frozenset({Surface.MESSAGES, Surface.RESPONSES})
-_SLOTLESS = frozenset({Surface.COUNT_TOKENS, Surface.TOKENIZE, Surface.DETOKENIZE})  # servers need none for these
 
 
 class Attempts:
@@ -121,7 +120,7 @@ class Attempts:
 
     def _take(self, *, first: bool) -> Member | Refusal | None:
         """See ``Turn.take``."""
-        if self._exchange.prepared.surface in _SLOTLESS:
+        if self._exchange.prepared.surface in WITHOUT_MODEL:
             return self._candidates[0]
         return self._turn.take(self._candidates, first=first)
 

@@ -52,7 +52,8 @@ class Collected(BaseReader):
             while self._generation.outcome is None:
                 await self._sleep()
             body = self._body()
-            return await self._answer({**self._headers(), "Content-Type": JSON_TYPE}, body)
+            kind = JSON_TYPE if self._generation.whole is None else self._generation.whole_type
+            return await self._answer({**self._headers(), "Content-Type": kind}, body)
         finally:
             self.leave()
 

@@ -15,6 +15,7 @@ from edge.protocol.context import Context
 from edge.protocol.dialect import BadStream, Codec
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.shapes import tells_error, upstream_said
+from edge.protocol.surface import RELAYED, Surface
 from edge.protocol.whole_answer import flaw
 from edge.upstream.base import JSON_TYPE, Call, Sink
 from edge.upstream.connection import Head
@@ -22,10 +23,13 @@ from edge.upstream.connection import Head
 ERROR_BODY_BYTES = 64 * 1024
 
 # Response headers a client gets to see. Prefixes end with a dash.
-_PASSED_ON = frozenset({"retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "openai-model"})
+_PASSED_ON = frozenset(
+    {"retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "openai-model", "metadata"}
+)  # the last one says where in the bytes of vLLM's embeddings which vector is
 _PASSED_ON_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-")
 
 # The formats of a transcript that are not JSON.
+_BINARY = "application/octet-stream"
 _TEXTS = frozenset({"text/plain", "text/vtt", "text/srt", "application/x-subrip"})
 
 End = Callable[[Happened, EdgeError | None], None]
@@ -57,13 +61,21 @@ def body_for(head: Head, name: str, call: Call, sink: Sink, end: End) -> Body | 
     kind = head.content_type
     if kind == JSON_TYPE:
         return Answer(name, sink, end, call)
-    if call.upload is not None and kind in _TEXTS:
-        return Text(name, sink, end, call, head.headers["content-type"])
+    if _passes_unread(call, kind):
+        return Text(name, sink, end, call, head.headers.get("content-type", _BINARY))
     if call.codec is not None and DIALECTS[call.surface].stream_type.startswith(kind or "none"):
         return Events(name, call.codec, sink, end)
     wanted = "a JSON body" if call.codec is None else "an event stream"
     end(Happened.ERROR, UpstreamBroken(f"upstream {name} answered with {kind or 'no type'} instead of {wanted}"))
     return None
+
+
+def _passes_unread(call: Call, kind: str) -> bool:
+    """Whether an answer of this type, which is not JSON, is passed on as it is."""
+    if call.upload is not None:
+        return kind in _TEXTS
+    vectors = call.surface is Surface.EMBEDDINGS and kind == _BINARY
+    return call.codec is None and (vectors or call.surface in RELAYED)
 
 
 class Events:
@@ -176,7 +188,7 @@ class Answer:
 
 
 class Text(Answer):
-    """A text, for those that may answer with one; whole, since a cut one would look like that."""
+    """A text, or bytes, for those that may answer with one; whole, since a cut one would look like that."""
 
     __slots__ = ("_type",)
 

@@ -1,16 +1,27 @@
 """The further routes of a model server: passed on where its settings say so, on exactly their paths and no others."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.model_server import FakeModel, head, json_answer, send, stall, whole
+from fakes.model_server import FakeModel, head, json_answer, rst, send, stall, whole
 from support.raw import CHAT, RawClient, ask, chat_body
 from support.running import Serve, make_settings, start
+from support.slots import Clients, held
 
 JSON_ROUTES: dict[str, dict[str, Any]] = {
     "/v1/rerank": {"model": "m", "query": "q", "documents": ["a", "b"], "top_n": 1},
     "/rerank": {"query": "q", "texts": ["a", "b"]},
     "/v1/score": {"model": "m", "text_1": "a", "text_2": ["b"]},
+    "/v2/rerank": {"model": "m", "query": "q", "documents": ["a", "b"]},
+    "/pooling": {"model": "m", "input": ["a", "b"]},
+    "/classify": {"model": "m", "input": "a"},
+    "/infill": {"input_prefix": "def f(", "input_suffix": ")", "n_predict": 4},
+    "/v1/responses/input_tokens": {"model": "m", "input": "a"},
+    "/v1/chat/completions/control": {"id": "chatcmpl-1", "action": "reasoning_end"},
+    "/v1/decisions": {"model": "m", "input": "a"},
+    "/v1/systemone": {"model": "m", "input": "a"},
+    "/v1/audio/speech": {"model": "m", "input": "a", "voice": "alloy", "response_format": "wav"},
     "/tokenize": {"content": "a b", "with_pieces": True},
     "/detokenize": {"tokens": [1, 2]},
 }
@@ -46,6 +57,57 @@ async def test_a_list_is_an_answer_too(serve: Serve, fake: FakeModel) -> None:
     assert answer.json == [{"index": 1, "score": 0.5}]
 
 
+VECTORS = (Path(__file__).parents[1] / "golden" / "vllm" / "embeddings_bytes.bin").read_bytes()  # a real vLLM's
+METADATA = '{"id":"embd-1","data":[{"index":0,"start":0,"end":512}],"usage":{"prompt_tokens":1}}'
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/v1/embeddings", "application/octet-stream"),
+        ("/pooling", "application/octet-stream"),
+        ("/v1/audio/speech", "audio/mpeg"),
+        ("/v1/audio/speech", "audio/wav"),
+    ],
+)
+async def test_bytes_are_passed_on_as_they_are(serve: Serve, fake: FakeModel, path: str, kind: str) -> None:
+    """The header says where in them each vector is."""
+    fake.script(*whole(VECTORS, 200, {"Content-Type": kind, "metadata": METADATA}))
+    edge = await serve(upstream=ALL)
+    asked = {"model": "m", "input": "hi", "encoding_format": "bytes"}
+    answer = await ask(edge.port, path, asked)
+    assert (answer.status, answer.clean, answer.body) == (200, True, VECTORS)
+    assert (answer.headers["content-type"], answer.headers["metadata"]) == (kind, METADATA)
+    assert fake.requests[0].json == asked
+    record = await edge.record()
+    assert (record["outcome"], record["bytes_out"], record.get("ttft_s")) == ("complete", len(VECTORS), None)
+
+
+async def test_bytes_that_break_off_are_no_answer(serve: Serve, fake: FakeModel) -> None:
+    length = {"Content-Type": "audio/mpeg", "Content-Length": str(len(VECTORS) + 1)}
+    fake.script(head(200, length), send(VECTORS), rst())
+    answer = await ask((await serve(upstream=ALL)).port, "/v1/audio/speech", JSON_ROUTES["/v1/audio/speech"])
+    assert answer.status == 502
+
+
+async def test_bytes_are_no_chat(serve: Serve, fake: FakeModel) -> None:
+    fake.script(*whole(VECTORS, 200, {"Content-Type": "application/octet-stream"}))
+    assert (await ask((await serve()).port, CHAT, chat_body(stream=False))).status == 502
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions/control", "/v1/responses/input_tokens", "/tokenize"])
+async def test_what_runs_no_model_waits_for_no_slot(serve: Serve, fake: FakeModel, path: str) -> None:
+    """A thought that goes on too long is to be ended while it has the only slot."""
+    fake.script(*held("first"), path=CHAT)
+    fake.script(*json_answer({"success": True}), path=path)
+    edge = await serve(upstream={**ALL, "max_concurrency": 1}, queue={"interactive_length": 0})
+    async with Clients(edge) as clients:
+        await clients.ask()
+        await fake.reached("first")
+        assert (await ask(edge.port, path, JSON_ROUTES[path])).json == {"success": True}
+        fake.open("first")
+
+
 @pytest.mark.parametrize("path", JSON_ROUTES)
 async def test_nothing_is_passed_on_unless_it_is_allowed(serve: Serve, fake: FakeModel, path: str) -> None:
     others = [other for other in JSON_ROUTES if other != path]
@@ -62,7 +124,8 @@ async def test_nothing_is_passed_on_unless_it_is_allowed(serve: Serve, fake: Fak
     "path",
     [
         *("/v1/rerank/", "/v1/rerank/..", "/v1//rerank", "/v1/rerank/../chat/completions", "/V1/rerank"),
-        *("/v1/reranking", "/v2/rerank", "/score", "/tokenizer", "/v1/tokenize", "/v1/remove", "/v1/audio/speech"),
+        *("/v1/reranking", "/v3/rerank", "/score", "/tokenizer", "/v1/tokenize", "/v1/remove", "/v1/audio/speeches"),
+        *("/v1/pooling", "/v1/infill", "/v1/responses/input_token", "/v1/chat/completions/controls", "/v1/responses/x"),
     ],
 )
 async def test_only_the_exact_path_is_a_route(serve: Serve, fake: FakeModel, path: str) -> None:
