@@ -65,6 +65,7 @@ class Report:
 
     Attributes:
         nobody: Why there is no upstream at all; None if there is one.
+        locked: A sentence for each port where something wants a key that nobody has configured.
         unstored: Why the store cannot be written; None if it can.
         made: How many keys that were made let somebody in, and how many do not any more; or why that cannot be told.
         token_keys: With how many keys tokens can be verified, if there are tokens; or why with none.
@@ -73,6 +74,7 @@ class Report:
     addresses: Sequence[Address]
     members: Sequence[Member]
     nobody: str | None
+    locked: Sequence[str]
     unstored: str | None
     made: tuple[int, int] | str
     token_keys: int | str | None
@@ -110,13 +112,13 @@ async def _look(settings: Settings) -> Report:
     try:
         await fleet.look()
         _, facts = fleet.ready()
-        members = fleet.members
+        members, locked = fleet.members, fleet.locked
     finally:
         await fleet.close()
     addresses = [_look_at(listen) for listen in listens]
     nobody = None if members else facts["reason"]
     unstored = await _unstored(settings) or _unstored_by_the_one_that_runs(settings)
-    return Report(addresses, members, nobody, unstored, await _made(settings), await _token_keys(settings.auth))
+    return Report(addresses, members, nobody, locked, unstored, await _made(settings), await _token_keys(settings.auth))
 
 
 async def _unstored(settings: Settings) -> str | None:
@@ -223,7 +225,10 @@ def _show(loaded: Loaded, report: Report) -> None:
         head = ("upstream", "kind", "url", "state", "models", "surfaces", "repairs")
         print_table(head, [_member_row(member) for member in report.members])
     if report.nobody:
-        click.echo(report.nobody)
+        click.echo(report.nobody)  # which tells what is locked, too
+    else:
+        for sentence in report.locked:
+            click.echo(sentence)
     if report.unstored:
         click.echo(f"store: {report.unstored}")
 

@@ -175,9 +175,10 @@ class Slots:
             left -= slot.sequences
             self._end(slot, now)
 
-    def tick(self, now: float) -> None:
-        """Free what has been draining for long enough, whatever the server is at."""
-        for slot in [slot for slot in self._draining if now - slot.drains_since >= self.drain_s]:
+    def tick(self, now: float, stops_s: float | None = None) -> None:
+        """Free what has been draining for long enough, whatever the server is at: ``drain_s``, or a lesser ``stops_s``."""
+        most_s = self.drain_s if stops_s is None else min(self.drain_s, stops_s)
+        for slot in [slot for slot in self._draining if now - slot.drains_since >= most_s]:
             self._end(slot, now)
 
     def _end(self, slot: Slot, now: float) -> None:

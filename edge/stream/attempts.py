@@ -8,13 +8,13 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edge.errors import EdgeError, UpstreamSaid, UpstreamUnreachable
+from edge.errors import EdgeError, UpstreamCut, UpstreamSaid, UpstreamUnreachable
 from edge.policy.lifecycle import Happened
 from edge.policy.refusal import Place, Refusal, Why
 from edge.policy.routing import route
 from edge.protocol.context import Context
 from edge.protocol.request import Prepared, unstreamed
-from edge.protocol.surface import WITHOUT_MODEL, Surface
+from edge.protocol.surface import GENERATING, WITHOUT_MODEL, Surface
 from edge.stream.calling import Terms, compose
 from edge.stream.turn import Turn, claim_of
 from edge.upstream.base import Call
@@ -27,6 +27,8 @@ _NAMES_STREAMING = re.compile(r"\bstream", re.IGNORECASE)  # but not "upstream",
 _CANNOT_THINK = "does not support thinking"  # Ollama, as a 400 before any work
 # Their clients ask any model to think, and Ollama's own routes for them take it where /api/chat does not.
 _THINK_ANYWAY = frozenset({Surface.MESSAGES, Surface.RESPONSES})
+
+_BROKEN = (500, 502, 504)  # not 501, 503 or 529, which say that it is well
 
 
 class Attempts:
@@ -44,6 +46,7 @@ class Attempts:
         "_busy",
         "_candidates",
         "_exchange",
+        "_judged",
         "_ready",
         "_turn",
         "_whole",
@@ -63,6 +66,7 @@ class Attempts:
         self._exchange = exchange
         self._busy: Member | None = None  # the one whose load the exchange counts towards
         self._candidates: list[Member] = []  # not asked yet
+        self._judged = 0  # so many of them have been
         self._whole = False  # the latest one is asked for its answer in one body
         self._ready: tuple[Member, Call] | None = None  # composed in advance, for the one that is preferred
         self._turn = Turn(exchange.house.admitting, claim_of(exchange), exchange.prepared.model, self)
@@ -101,7 +105,9 @@ class Attempts:
         exchange = self._exchange
         prepared = exchange.prepared
         members = exchange.house.fleet.members_for(prepared.model, exchange.asked.passed)
-        self._candidates = route(prepared.surface, prepared.model, members)
+        candidates = route(prepared.surface, prepared.model, members)
+        # Who fails whatever it is asked is only asked where there is nobody else.
+        self._candidates = [c for c in candidates if c.outcomes.failing is None] or candidates
 
     def _seek(self, *, first: bool = False) -> None:
         """Open a call as soon as one of the candidates has a slot for it. ``first``: see ``Admission.enter``.
@@ -196,6 +202,7 @@ class Attempts:
     def retry(self, error: EdgeError) -> bool:
         """See ``generation.Owner``."""
         exchange, member = self._exchange, self.member
+        self.judge(error)
         unreachable = isinstance(error, UpstreamUnreachable) or error.code == Happened.CONNECT_TIMEOUT
         if member is not None and unreachable:
             exchange.house.fleet.note_failure(member)
@@ -213,6 +220,19 @@ class Attempts:
             return error.retryable and bool(self._candidates) and self._elsewhere(self._compose_preferred())
         except EdgeError:  # the next one cannot be asked this: the first one's failure is what there is to tell
             return False
+
+    def judge(self, error: EdgeError | None) -> None:
+        """Note, once, what the latest attempt says of its server: it answered, or it failed by its own fault."""
+        member = self.member
+        if member is None or self._judged == self.count or self._exchange.prepared.surface not in GENERATING:
+            return
+        self._judged = self.count
+        if (
+            error is None
+            or isinstance(error, UpstreamCut)
+            or (isinstance(error, UpstreamSaid) and error.status in _BROKEN)
+        ):
+            self._exchange.house.fleet.note_outcome(member, error)
 
     def _elsewhere(self, ready: tuple[Member, Call]) -> bool:
         """Another attempt with one of the other candidates, now or when one has a slot; False if that cannot be."""

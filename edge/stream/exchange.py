@@ -300,6 +300,10 @@ class Exchange:
     def _let_go(self) -> None:
         """The generation has ended: give back what it had, and pass on what came of it."""
         self.attempts.free()
+        if self.generation.outcome in (Outcome.UPSTREAM_ERROR, Outcome.UPSTREAM_CUT):
+            self.attempts.judge(self.generation.error)
+        elif self.generation.outcome is Outcome.COMPLETE or self.generation.token_count:
+            self.attempts.judge(None)
         if self._reservation is not None:
             settle(self._reservation, self.generation, self.prepared, asked=self.attempts.count > 0)
         if self._keeping is not None:

@@ -13,9 +13,10 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from edge.errors import LoopDetected
+from edge.errors import EdgeError, LoopDetected
 from edge.policy.admission import Admission
 from edge.policy.hops import Hop, meet
+from edge.policy.routing import printable
 from edge.protocol.canonical import Target
 from edge.protocol.surface import OLLAMA, Surface
 from edge.settings import Settings
@@ -156,6 +157,17 @@ class Fleet:
         member.fail("could not be connected to")
         self._changed(member, before)
 
+    def note_outcome(self, member: Member, error: EdgeError | None) -> None:
+        """It has answered a request, or failed to by its own fault; ``error``: what a client is told of that."""
+        if member.kind not in MODEL_SERVERS:
+            return
+        before = _seen(member)
+        if error is None:
+            member.outcomes.forget()
+        else:
+            member.outcomes.failed(printable(error.message), self._clock())
+        self._tell(member, before)
+
     def targets(self, surface: Surface) -> tuple[Target, ...]:
         """In whose words ``surface`` may have to be asked for, of those that are up."""
         found = (target for member in self.members if member.up for target in member.targets(surface))
@@ -168,17 +180,29 @@ class Fleet:
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
         """Whether anything can be served, and for people: what of, and what not and why."""
-        ready = any(member.up for member in self.members)
+        ready = any(member.up and member.trouble is None for member in self.members)
         upstreams = {
             member.name: {
-                "up": member.up,
+                "up": member.up and member.trouble is None,
                 "kind": str(member.kind),
                 "models": len(member.models),
-                "why": member.why,
+                "why": member.trouble,
             }
             for member in self.members
         }
-        return ready, {"ready": ready, "upstreams": upstreams, "reason": None if ready else self._reason()}
+        facts = {"ready": ready, "upstreams": upstreams, "reason": None if ready else self._reason()}
+        locked = self.locked
+        return ready, {**facts, "locked": list(locked)} if locked else facts
+
+    @property
+    def locked(self) -> tuple[str, ...]:
+        """A sentence for each port at which something was found that wants a key, which nobody has configured."""
+        places = [place for place in self._places if not place.configured and place.member is None]
+        return tuple(
+            f"{place.settings.url} {place.found.why}: name it in [[upstream]], with its api_key"
+            for place in places
+            if place.found is not None and place.found.wants_key
+        )
 
     def members_for(self, model: str | None, passed: Sequence[str]) -> tuple[Member, ...]:
         """Those that can be asked for a request that has passed these Edges: none that leads back to one of them.
@@ -214,9 +238,10 @@ class Fleet:
 
     def _reason(self) -> str:
         if self.members:
-            return "; ".join(f"{member.name} {member.why}" for member in self.members)
+            return "; ".join(f"{member.name} {member.trouble}" for member in self.members)
         if self._places:
-            return f"no model server has been found yet at {', '.join(place.settings.url for place in self._places)}"
+            urls = ", ".join(place.settings.url for place in self._places)
+            return "; ".join((f"no model server has been found yet at {urls}", *self.locked))
         return "no upstream is configured, and discovery is off"
 
     async def _watch(self) -> None:
@@ -274,7 +299,10 @@ class Fleet:
             self._refresh(place, found)
             if place.member.misses >= MISSES_TO_BE_GONE:
                 self._let_go(place, None)
-        if found.kind in (Kind.OTHER, Kind.EDGE) and not _same(found, before):
+        if found.wants_key and not _same(found, before):
+            fix = "name it in [[upstream]], with its api_key"
+            self._log.warning("server not used", url=place.settings.url, why=found.why, fix=fix)
+        elif found.kind in (Kind.OTHER, Kind.EDGE) and not _same(found, before):
             seems = found.seems or ("another Edge" if found.kind is Kind.EDGE else "not a model server")
             self._log.info("port left alone", url=place.settings.url, seems=seems, why=found.why)
 
@@ -285,6 +313,7 @@ class Fleet:
         if found.kind is Kind.EDGE and place.is_ours(self._own_ports):
             found = replace(found, up=False, why="is this Edge itself", listless=False)
         before, ways = _seen(member), member.ways
+        member.outcomes.try_again(self._clock())
         member.take(found)
         if (before, ways) != (_seen(member), member.ways):
             self._news = any(one.ways is not None for one in self.members)
@@ -329,18 +358,20 @@ class Fleet:
             return
         facts = {"upstream": member.name, "kind": str(member.kind), "url": member.url}
         models = sorted(member.models)[:LOGGED_MODELS]
-        if member.up and not was_up:
+        is_up, why, _ = _seen(member)
+        if is_up and not was_up:
             self._log.info("upstream found", **facts, models=models)
-        elif member.up and member.models != had_models:
+        elif is_up and member.models != had_models:
             self._log.info("upstream models changed", **facts, models=models)
-        elif was_up and not member.up:
-            self._log.warning("upstream lost", **facts, why=member.why)
-        elif member.why != was_why:
-            self._log.warning("upstream not usable", **facts, why=member.why)
+        elif was_up and not is_up:
+            self._log.warning("upstream lost", **facts, why=why)
+        elif why != was_why:
+            self._log.warning("upstream not usable", **facts, why=why)
 
 
 def _seen(member: Member) -> tuple[object, ...]:
-    return member.up, member.why, member.models
+    trouble = member.trouble
+    return member.up and trouble is None, trouble, member.models
 
 
 def _same(found: Found, before: Found | None) -> bool:

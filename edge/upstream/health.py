@@ -11,6 +11,7 @@ from typing import Literal
 
 from yarl import URL
 
+from edge.policy.outcomes import Outcomes
 from edge.policy.queue import Queue
 from edge.protocol.canonical import Target
 from edge.protocol.ollama_defaults import Defaults
@@ -52,6 +53,7 @@ class Member:
         defaults: What an Ollama is asked for where a request names nothing else.
         version: What it calls itself; empty if it does not tell.
         thoughtless: Models that it has said cannot think, since it last listed others.
+        outcomes: What came of the requests that it was asked.
         since: Unix time when it became known.
     """
 
@@ -71,6 +73,7 @@ class Member:
         self.ways: Ways | None = None
         self.active = 0
         self.misses = 0
+        self.outcomes = Outcomes()
         self.since = int(time.time())
         self._settings = settings
         self.defaults = Defaults(settings.num_ctx, _keep_alive(settings.keep_alive))
@@ -97,6 +100,12 @@ class Member:
     def fail(self, why: str) -> None:
         """Down at once, until a look finds it up."""
         self.up, self.why = False, why
+        self.outcomes.forget()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it is of no use now, as a phrase that follows its name: it is not up, or it fails; None if it is."""
+        return self.why if self.why is not None else self.outcomes.failing
 
     def target(self, surface: Surface, *, raw: bool = False, format_field: str = "") -> Target | None:
         """In whose words it is asked for ``surface``; None if it speaks that itself. See ``transcode.target``.
@@ -165,6 +174,8 @@ class Member:
         self.version = found.version
         self._become(found.kind)
         self.up, self.why = found.up, found.why
+        if not found.up:
+            self.outcomes.forget()
         if found.cards is not None:
             self.model_cards = list(found.cards)
             models = frozenset(card["id"] for card in found.cards)

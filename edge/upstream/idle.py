@@ -31,11 +31,13 @@ class Probe(NamedTuple):
 
     path: str
     running: Callable[[bytes], int | None]
+    stops_s: float | None = None  # it has stopped by then, whatever else it works on; None if that takes any time
 
 
 PROBES: Mapping[Kind, Probe] = {
     Kind.LLAMA_CPP: Probe("/slots", busy_slots),
-    Kind.VLLM: Probe("/metrics", running_requests),
+    # It counts everybody's sequences, so that new ones of others would else hold our slot for long.
+    Kind.VLLM: Probe("/metrics", running_requests, NEXT_STEP_S),
 }
 
 
@@ -43,8 +45,6 @@ def drain_s(kind: Kind, most_s: float) -> float:
     """How long a slot of such a server may drain; ``most_s`` is what the settings allow."""
     if kind in CLOUDS or kind is Kind.SIMULATOR:
         return 0.0
-    if kind is Kind.VLLM:  # it counts all sequences, so that other people's new ones would else hold our slot for long
-        return min(most_s, NEXT_STEP_S)
     return most_s if kind in PROBES else min(most_s, UNPROVEN_S)
 
 
@@ -87,13 +87,14 @@ class IdleWatch:
     async def _run(self) -> None:
         while self._queues:
             self._news.clear()
-            asked_at = self._clock()
-            running = await running_on(self._pool, self._kind())
+            asked_at, kind = self._clock(), self._kind()
+            running = await running_on(self._pool, kind)
+            stops_s = PROBES[kind].stops_s if running is not None else None
             for queue in tuple(self._queues):
                 now = self._clock()
                 if running is not None:
                     queue.idle(running, asked_at, now)
-                queue.slots.tick(now)
+                queue.slots.tick(now, stops_s)
                 if not queue.slots.draining:
                     self._queues.discard(queue)
             if self._queues:

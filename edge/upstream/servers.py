@@ -137,6 +137,7 @@ _OWNERS = {
     "organization_owner": Kind.LM_STUDIO,
 }
 _NO_ANSWER = (Malformed, Ended, OSError)
+_LOCKED = (401, 403)
 LISTLESS = (404, 405, 501)
 _TITLE = re.compile(rb"<title[^>]*>([^<]{1,200})", re.IGNORECASE)
 
@@ -176,6 +177,11 @@ class Found:
     slots: int | None = None
     ways: Ways | None = None
     version: str = ""
+
+    @property
+    def wants_key(self) -> bool:
+        """It answers that it wants a key, or another one."""
+        return self.mark is not None and self.mark.status in _LOCKED
 
 
 async def identify(pool: Pool, before: Found | None = None, settled: Kind | None = None) -> Found:
@@ -342,7 +348,7 @@ def why_not(kind: Kind, mark: Mark) -> str:
         return "leads back to this Edge"
     if kind is Kind.LLAMA_CPP and mark.status == 503:
         return "is loading its model"
-    if mark.status in (401, 403):
+    if mark.status in _LOCKED:
         return f"wants an API key that it was not given (it answers {mark.status} to /v1/models)"
     if mark.status in (301, 302, 303, 307, 308):
         return f"redirects /v1/models ({mark.status}); redirects are not followed, so name the place itself"

@@ -145,6 +145,23 @@ async def test_without_a_config_the_usual_ports_are_looked_at(fake: FakeModel) -
     assert f"no model server has been found yet at {fake.url}" in missed.out
 
 
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_server_that_wants_a_key_is_told_of(fake: FakeModel, status: int) -> None:
+    """Whether or not there is another."""
+    fake.get["/v1/models"] = (status, {"Content-Type": "application/json"}, b'{"error":"Unauthorized"}')
+    looks = {"EDGE_DISCOVERY_ENABLED": "true", "EDGE_DISCOVERY_PORTS": str(fake.port)}
+    alone = await run("check", **looks)
+    why = f"wants an API key that it was not given (it answers {status} to /v1/models)"
+    said = f"{fake.url} {why}: name it in [[upstream]]"
+    assert (alone.status, said in alone.out) == (1, True)
+    async with FakeModel() as other:
+        listed = orjson.dumps({"object": "list", "data": [{"id": "t", "owned_by": "llamacpp"}]})
+        other.get["/v1/models"] = (200, {"Server": "llama.cpp"}, listed)
+        looks["EDGE_DISCOVERY_PORTS"] += f",{other.port}"
+        both = await run("check", **looks)
+    assert (both.status, both.out.count(said)) == (0, 1)
+
+
 async def test_without_a_config_and_without_looking_there_is_nothing_to_serve() -> None:
     done = await run("check")
     assert done.status == 1

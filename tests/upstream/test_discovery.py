@@ -274,6 +274,23 @@ async def test_something_else_on_a_usual_port_is_left_alone_and_told_about_once(
     assert (told["event"], told["log_level"], told["seems"]) == ("port left alone", "info", "Jupyter Server")
 
 
+async def test_a_server_that_wants_a_key_is_told_of_once_and_in_ready():
+    log = Log()
+    async with vllm() as server, fleet_of(ports=[server.port], log=log) as fleet:
+        listed, server.routes["/v1/models"] = server.routes["/v1/models"], (401, {"error": "Unauthorized"})
+        await fleet.look()
+        await fleet.look()
+        (told,) = log.entries
+        assert (told["event"], told["log_level"], told["url"]) == ("server not used", "warning", server.url)
+        assert "wants an API key" in told["why"]
+        assert "api_key" in told["fix"]
+        ready, facts = fleet.ready()
+        assert (ready, "wants an API key" in facts["reason"], len(facts["locked"])) == (False, True, 1)
+        server.routes["/v1/models"] = listed
+        await fleet.look()
+        assert "locked" not in fleet.ready()[1]
+
+
 async def test_another_edge_is_left_alone():
     log = Log()
     async with edge() as server, fleet_of(ports=[server.port], log=log) as fleet:

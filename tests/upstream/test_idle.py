@@ -17,7 +17,7 @@ from edge.settings import Queue as QueueSettings
 from edge.settings import Upstream
 from edge.upstream import idle as idle_module
 from edge.upstream.health import Member
-from edge.upstream.idle import NEXT_STEP_S, UNPROVEN_S, IdleWatch, drain_s, running_on
+from edge.upstream.idle import PROBES, UNPROVEN_S, IdleWatch, Probe, drain_s, running_on
 from edge.upstream.pool import Pool
 from edge.upstream.queues import MemberQueues, rules_of
 from edge.upstream.servers import Found, Kind, identify
@@ -211,6 +211,14 @@ class TestTheWatch:
         async with pool_of(server) as pool:
             assert await running_on(pool, Kind.LLAMA_CPP) is None
 
+    async def test_a_vllm_has_stopped_after_its_next_step_whatever_it_works_on(self, monkeypatch):
+        soon = Probe("/metrics", running_requests, 0.1)
+        monkeypatch.setattr(idle_module, "PROBES", {**PROBES, Kind.VLLM: soon})
+        async with vllm() as server, watched(server, Kind.VLLM) as (queue, _):
+            server.routes["/metrics"] = "vllm:num_requests_running 9.0\n"
+            taken(queue).release(time.monotonic(), draining=True)
+            await free(queue)
+
     async def test_ollama_is_not_asked_what_it_cannot_tell(self):
         async with ollama("m") as server, watched(server, Kind.OLLAMA, drains_s=0.1) as (queue, _):
             taken(queue).release(time.monotonic(), draining=True)
@@ -225,9 +233,7 @@ class TestTheWatch:
             assert repr(watch) == f"<IdleWatch <Pool 127.0.0.1:{server.port} 0 idle of 0> 1 draining>"
 
     def test_how_long_each_kind_may_drain(self):
-        assert drain_s(Kind.LLAMA_CPP, 10.0) == 10.0
-        assert drain_s(Kind.VLLM, 10.0) == NEXT_STEP_S
-        assert drain_s(Kind.VLLM, 1.0) == 1.0
+        assert drain_s(Kind.LLAMA_CPP, 10.0) == drain_s(Kind.VLLM, 10.0) == 10.0
         assert drain_s(Kind.OLLAMA, 10.0) == drain_s(Kind.GENERIC, 10.0) == UNPROVEN_S
         assert drain_s(Kind.OLLAMA, 1.0) == 1.0
         assert drain_s(Kind.OPENAI, 10.0) == drain_s(Kind.SIMULATOR, 10.0) == 0.0
