@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help test test-service lint demo bench clean
+.PHONY: help test test-service test-vllm lint demo bench clean
 help:
 	@echo "make test   environment, dependencies, real model server, all tests"
 	@echo "make test-service   under a real systemd, behind real proxies, in a browser, as a container image and as a wheel (root; Debian or Ubuntu)"
+	@echo "make test-vllm   request by request, a real vLLM on VLLM_PORT (8000) directly and through Edge"
 	@echo "make lint   ruff, mypy, import-linter"
 	@echo "make demo   a real model answering through Edge, until Ctrl-C"
 	@echo "make bench  what a relayed token costs, beside other relays (PEERS=\"nginx plain\" for a quick look)"
@@ -27,6 +28,9 @@ test: $(STAMP) lint
 
 test-service: $(STAMP)
 	$(BIN)/python -m pytest -m service -rs tests/service
+
+test-vllm: $(STAMP)
+	VLLM_PORT=$(or $(VLLM_PORT),8000) $(BIN)/python -m pytest -m vllm tests/vllm
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

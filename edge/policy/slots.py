@@ -176,7 +176,7 @@ class Slots:
             self._end(slot, now)
 
     def tick(self, now: float, stops_s: float | None = None) -> None:
-        """Free what has been draining for long enough, whatever the server is at: ``drain_s``, or a lesser ``stops_s``."""
+        """Free what has been draining for long enough, whatever it works on: ``drain_s``, or a lesser ``stops_s``."""
         most_s = self.drain_s if stops_s is None else min(self.drain_s, stops_s)
         for slot in [slot for slot in self._draining if now - slot.drains_since >= most_s]:
             self._end(slot, now)

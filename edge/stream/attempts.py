@@ -27,7 +27,6 @@ _NAMES_STREAMING = re.compile(r"\bstream", re.IGNORECASE)  # but not "upstream",
 _CANNOT_THINK = "does not support thinking"  # Ollama, as a 400 before any work
 # Their clients ask any model to think, and Ollama's own routes for them take it where /api/chat does not.
 _THINK_ANYWAY = frozenset({Surface.MESSAGES, Surface.RESPONSES})
-
 _BROKEN = (500, 502, 504)  # not 501, 503 or 529, which say that it is well
 
 
