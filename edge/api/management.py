@@ -9,7 +9,6 @@ These requests are rare, may take hours, and are no generations: see ``stream.tr
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
 from aiohttp import web
 from yarl import URL
 
@@ -22,6 +21,7 @@ from edge.api.upload import read_piece
 from edge.config.listen import is_loopback, parse_listen
 from edge.errors import Forbidden, NoUpstream, Unsupported
 from edge.policy.permission import check_admin
+from edge.protocol.json_text import dumps
 from edge.protocol.request import parse_object
 from edge.protocol.surface import OLLAMA
 from edge.stream.exchange import House
@@ -75,7 +75,7 @@ def routes(house: House, bodies: Bodies) -> list[web.RouteDef]:
                 asked = parse_object(await bodies.read_raw(request, share))
                 refuse_if_draining(house)
                 sent = {**hops_of(request, house.fleet), "Content-Type": JSON_TYPE}
-                passed = _request(request, path, _model(asked), sent, body=orjson.dumps(asked))
+                passed = _request(request, path, _model(asked), sent, body=dumps(asked))
                 return await Transfer(house, passed, member, pool).run(request)
             finally:
                 share.give_back()

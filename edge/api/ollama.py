@@ -19,6 +19,7 @@ from edge.errors import NotFound, UpstreamCut, UpstreamTimeout, UpstreamUnreacha
 from edge.policy.permission import may_use
 from edge.policy.routing import printable, route
 from edge.protocol.fields import Fields
+from edge.protocol.json_text import dumps, loads
 from edge.protocol.ollama import now_text
 from edge.protocol.ollama_parse import parse_chat, parse_generate
 from edge.protocol.request import Prepared, parse_object
@@ -113,7 +114,7 @@ def loaded(prepared: Prepared, fleet: Fleet) -> web.Response | None:
     if first.target(prepared.surface) is None:
         return None
     chat = prepared.surface is Surface.OLLAMA_CHAT
-    asked = (parse_chat if chat else parse_generate)(orjson.loads(prepared.body))
+    asked = (parse_chat if chat else parse_generate)(loads(prepared.body))
     return json_answer(
         {
             "model": asked.model or "",
@@ -157,7 +158,7 @@ async def _shown_by(fleet: Fleet, name: str, asked: dict[str, Any], hops: Mappin
         return None
     try:
         async with asyncio.timeout(_ASK_S):
-            answer = await post(pool, "/api/show", orjson.dumps({**asked, "model": name}), _MOST_BYTES, hops)
+            answer = await post(pool, "/api/show", dumps({**asked, "model": name}), _MOST_BYTES, hops)
     except TimeoutError:
         raise UpstreamTimeout(f"upstream {member.name} did not answer within {_ASK_S:g} s") from None
     except Unreachable as error:
@@ -173,8 +174,8 @@ def _decoded(answer: Answer) -> dict[str, Any]:
     if answer.head.status != 200:
         return {}
     try:
-        told = orjson.loads(answer.body)
-        orjson.dumps(told)  # nested deeper than it can be written again: nothing to pass on
+        told = loads(answer.body)
+        dumps(told)  # nested deeper than it can be written again: nothing to pass on
     except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         return {}
     return told if isinstance(told, dict) else {}

@@ -7,7 +7,6 @@ response, or what is kept of a session. Must not: generate again for a reader th
 from collections.abc import Callable
 from dataclasses import replace
 
-import orjson
 from aiohttp import web
 
 from edge.api.answer import json_answer
@@ -26,6 +25,7 @@ from edge.policy.lanes import Lane
 from edge.policy.lifecycle import Outcome
 from edge.policy.permission import check_model, may_use
 from edge.policy.routing import default_model, printable
+from edge.protocol.json_text import loads
 from edge.protocol.session import opening
 from edge.protocol.session_request import Wanted, is_session, prepared, read
 from edge.protocol.surface import SESSION_PATHS, Surface
@@ -116,7 +116,7 @@ async def _wanted(request: web.Request, house: House, bodies: Bodies, share: Sha
         wanted = read(query, "prompt", most_bytes)
     else:
         asked = await bodies.read(request, Surface.SESSION, share, Reading())
-        wanted = read({**orjson.loads(asked.body), "stream": asked.stream}, "message", most_bytes)
+        wanted = read({**loads(asked.body), "stream": asked.stream}, "message", most_bytes)
     model = wanted.model or house.settings.sessions.model or _default_model(house, caller(request))
     return replace(wanted, model=None if model is None else house.fleet.names(Surface.SESSION)(model))
 

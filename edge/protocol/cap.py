@@ -9,9 +9,8 @@ the surface's field.
 
 from typing import Any
 
-import orjson
-
 from edge.errors import BadRequest
+from edge.protocol.json_text import dumps, loads
 from edge.protocol.surface import Surface
 
 _CHAT = ("max_tokens", "max_completion_tokens", "n_predict")
@@ -83,6 +82,6 @@ def for_cloud(body: bytes) -> bytes:
 
     Model servers know ``max_tokens``; OpenAI's newer models refuse that.
     """
-    asked = orjson.loads(body)
+    asked = loads(body)
     asked["max_completion_tokens"] = asked.pop("max_tokens")
-    return orjson.dumps(asked)
+    return dumps(asked)

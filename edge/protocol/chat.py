@@ -8,14 +8,13 @@ Format: https://platform.openai.com/docs/api-reference/chat/streaming, and what 
 import re
 from typing import Any
 
-import orjson
-
 from edge.errors import EdgeError, UpstreamSaid
 from edge.protocol.batch import Usage
 from edge.protocol.codec import Kept, Seen, SeenError, SseCodec
 from edge.protocol.collect_chat import ChatCollector, CompletionsCollector
 from edge.protocol.dialect import Collector
 from edge.protocol.finish_reasons import broke, broke_message, known
+from edge.protocol.json_text import dumps
 from edge.protocol.repairs import MENDED, SPLIT_LONG, Mended, Mender
 from edge.protocol.request import Prepared
 from edge.protocol.shapes import is_openai, openai_body, tells_error, upstream_said
@@ -211,4 +210,4 @@ class ChatDialect:
 
     def error_body(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - it is in the header
         """OpenAI's envelope."""
-        return orjson.dumps(openai_body(error))
+        return dumps(openai_body(error))

@@ -5,8 +5,6 @@ In: decoded chunks, or canonical events. Out: the other. Must not: raise on any 
 
 from typing import Any
 
-import orjson
-
 from edge.errors import EdgeError
 from edge.protocol import finish_reasons
 from edge.protocol.batch import Usage
@@ -23,6 +21,7 @@ from edge.protocol.events import (
     ToolCallArguments,
     ToolCallStart,
 )
+from edge.protocol.json_text import dumps
 from edge.protocol.message_content import read_content
 from edge.protocol.shapes import openai_body
 from edge.protocol.sse import COMMENT_HEARTBEAT, DONE, encode
@@ -159,7 +158,7 @@ class _Calls:
         if name and isinstance(name, str) and not call.announced:
             events += self._announce(call, name)
         if isinstance(arguments, dict):
-            arguments = orjson.dumps(arguments).decode()
+            arguments = dumps(arguments).decode()
         if arguments and isinstance(arguments, str):
             events += self._argue(call, call.arguments.add(arguments))
         return events

@@ -8,8 +8,6 @@ Format: https://platform.openai.com/docs/api-reference/chat/create
 import re
 from typing import Any
 
-import orjson
-
 from edge.protocol.canonical import (
     Ask,
     Format,
@@ -31,6 +29,7 @@ from edge.protocol.canonical import (
 from edge.protocol.fields import Fields
 from edge.protocol.history import unsupported, written_arguments
 from edge.protocol.image_types import image_type
+from edge.protocol.json_text import dumps
 
 # Of no meaning across surfaces, or dealt with before.
 _SETTLED = ("stream", "stream_options", "store", "metadata", "service_tier", "safety_identifier", "prompt_cache_key")
@@ -149,7 +148,7 @@ def _calls(message: Fields) -> list[ToolUsePart]:
     for call in message.objects("tool_calls"):
         custom = call.object("custom")
         if custom is not None:
-            typed = orjson.dumps({"input": custom.text("input") or ""}).decode()
+            typed = dumps({"input": custom.text("input") or ""}).decode()
             calls.append(ToolUsePart(call.text("id") or "", custom.needed_text("name"), typed))
             continue
         function = call.needed_object("function")

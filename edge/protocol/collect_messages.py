@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from edge.protocol.json_text import loads
 from edge.protocol.merge import fold, item_index, whole
 
 
@@ -88,6 +89,6 @@ class MessagesCollector:
 def _parsed(text: str) -> object:
     """A tool's input; what is not JSON (cut by max_tokens) is kept under the key that Anthropic's guide suggests."""
     try:
-        return orjson.loads(text)
+        return loads(text)
     except orjson.JSONDecodeError:
         return {"INVALID_JSON": text} if text.strip() else {}

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
+from edge.protocol.json_text import loads
 
 _BYTES_PER_TOKEN = 4  # English; code and other scripts take more tokens, so the estimate is a low one
 _SURE = 1.5  # an estimate this much above what was counted is no error of the estimate
@@ -62,7 +62,7 @@ def context_of(body: bytes) -> Context:
     """What is known of the prompt in a request for Ollama."""
     if len(body) <= _SMALL * _BYTES_PER_TOKEN and not any(name in body for name in (b'"num_ctx"', b'"truncate"')):
         return Context(0, len(body) // _BYTES_PER_TOKEN)
-    request = orjson.loads(body)
+    request = loads(body)
     options = request.get("options")
     options = options if isinstance(options, dict) else {}
     size = sum(len(text.encode("utf-8", "surrogatepass")) for text in _texts(request))

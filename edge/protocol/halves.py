@@ -1,12 +1,14 @@
 """Half characters: servers that cut text by UTF-16 units send an emoji as two escapes, each in an event of its own.
 
-In: events that a strict parser refuses for that. Out: them decoded, each half with the one that it belongs to. Must
-not: be asked for events that a strict parser takes; let a half through, which nobody could write as UTF-8.
+In: events that a strict parser refuses. Out: them decoded, each half with the one that it belongs to. Must not: be
+asked for events that a strict parser takes; let a half through, which nobody could write as UTF-8.
 """
 
 import json
 import re
 from typing import Any
+
+from edge.protocol.json_text import loads
 
 # The escape of half a character; whole ones are two of them, so that finding one proves nothing yet.
 HALF = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -27,10 +29,13 @@ class Halves:
         Raises:
             ValueError: it is none, for another reason too.
         """
-        if HALF.search(data) is None:
-            raise ValueError("no JSON")
         try:
-            return self._joined(json.loads(data), ())
+            if HALF.search(data) is None:
+                value = loads(data)
+                if isinstance(value, float):
+                    raise ValueError("a bare NaN is no event")
+                return value
+            return self._joined(json.loads(data.decode()), ())
         except RecursionError:
             raise ValueError("nested too deep") from None
 

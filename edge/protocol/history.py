@@ -24,6 +24,7 @@ from edge.protocol.canonical import (
     UnsupportedPart,
 )
 from edge.protocol.fields import Fields
+from edge.protocol.json_text import dumps, loads
 from edge.protocol.surface import OLLAMA
 
 # What ``x-edge-changed`` calls the changes.
@@ -163,7 +164,7 @@ def written_arguments(given: object) -> str:
     """The arguments of a past call as JSON text, whatever stands in their place; see ``settled_arguments``."""
     if given is None or given == "":
         return "{}"
-    return given if isinstance(given, str) else orjson.dumps(given).decode()
+    return given if isinstance(given, str) else dumps(given).decode()
 
 
 def settled_arguments(arguments: str) -> str:
@@ -174,5 +175,14 @@ def settled_arguments(arguments: str) -> str:
     try:
         given = orjson.loads(arguments)
     except orjson.JSONDecodeError:
-        return "{}"
+        return _mended_arguments(arguments)
     return arguments if isinstance(given, dict) else "{}"
+
+
+def _mended_arguments(arguments: str) -> str:
+    """With what no strict parser takes (half characters, NaN) replaced, so that the server's can read them."""
+    try:
+        given = loads(arguments)
+        return dumps(given).decode() if isinstance(given, dict) else "{}"
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        return "{}"

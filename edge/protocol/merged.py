@@ -15,9 +15,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import orjson
-
 from edge.errors import EdgeError
+from edge.protocol.json_text import dumps
 from edge.protocol.shapes import openai_body
 from edge.protocol.sse import SSE_TYPE, events, one_line
 
@@ -91,7 +90,7 @@ class Tags:
         for name, data, end in _pieces(run, content_type):
             last += 1
             told = {"stream": stream, "seq": last, "event": name or None, "data": data.decode("utf-8", "replace")}
-            made.append(b"%b:%d%b\ndata: %b\n\n" % (before, last, after, one_line(orjson.dumps(told))))
+            made.append(b"%b:%d%b\ndata: %b\n\n" % (before, last, after, one_line(dumps(told))))
             used = end
             size += len(made[-1])
             if size >= most:
@@ -124,7 +123,7 @@ class Tags:
 
     def _event(self, name: str, told: Mapping[str, object], more: bytes = b"") -> bytes:
         cursor = b",".join(self._marks) + more
-        return b"id: %b\nevent: %b\ndata: %b\n\n" % (cursor, name.encode(), one_line(orjson.dumps(told)))
+        return b"id: %b\nevent: %b\ndata: %b\n\n" % (cursor, name.encode(), one_line(dumps(told)))
 
 
 def _failed(error: EdgeError | None) -> dict[str, object]:

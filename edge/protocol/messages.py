@@ -9,13 +9,12 @@ import re
 import secrets
 from typing import Any
 
-import orjson
-
 from edge.errors import EdgeError
 from edge.protocol.batch import Usage
 from edge.protocol.codec import Kept, Seen, SeenError, SseCodec
 from edge.protocol.collect_messages import MessagesCollector
 from edge.protocol.dialect import Collector
+from edge.protocol.json_text import dumps
 from edge.protocol.request import Prepared
 from edge.protocol.shapes import anthropic_body, is_anthropic, upstream_said
 from edge.protocol.sse import SSE_TYPE, Event, encode
@@ -215,4 +214,4 @@ class MessagesDialect:
 
     def error_body(self, error: EdgeError, request_id: str) -> bytes:
         """Anthropic's envelope."""
-        return orjson.dumps(anthropic_body(error, request_id))
+        return dumps(anthropic_body(error, request_id))

@@ -8,8 +8,6 @@ other surface has a place for them.
 
 from typing import Any
 
-import orjson
-
 from edge.protocol.batch import Usage
 from edge.protocol.events import (
     Annotation,
@@ -22,6 +20,7 @@ from edge.protocol.events import (
     ToolCallArguments,
     ToolCallStart,
 )
+from edge.protocol.json_text import dumps
 from edge.protocol.merge import item_index
 from edge.protocol.messages import read_usage
 from edge.protocol.tool_calls import Arguments
@@ -107,7 +106,7 @@ class MessagesDecoder:
                     )
                 )
                 if given and isinstance(given, dict):
-                    self._argue(index, orjson.dumps(given).decode())
+                    self._argue(index, dumps(given).decode())
             case {"type": "text" | "thinking" as kind}:
                 self._delta(index, {"type": f"{kind}_delta", kind: block.get(kind)})
                 if block.get("signature"):

@@ -9,8 +9,6 @@ Format: https://docs.anthropic.com/en/api/messages
 import re
 from typing import Any
 
-import orjson
-
 from edge.protocol.canonical import (
     Ask,
     ImagePart,
@@ -25,6 +23,7 @@ from edge.protocol.canonical import (
     UnsupportedPart,
 )
 from edge.protocol.image_types import image_type
+from edge.protocol.json_text import loads
 
 DEFAULT_MAX_TOKENS = 4096  # the field is required; every model can answer this long
 _LEAST_BUDGET = 1024
@@ -130,7 +129,7 @@ def _blocks(part: Part, out: Rendering) -> list[dict[str, Any]]:  # noqa: PLR091
                 return [{"type": "redacted_thinking", "data": redacted}]
             return [{"type": "thinking", "thinking": text, "signature": signature}] if signature else []
         case ToolUsePart(identity, name):
-            given = orjson.loads(part.arguments)
+            given = loads(part.arguments)
             return [{"type": "tool_use", "id": _id(identity), "name": name, "input": given}]
         case ToolResultPart(identity, parts, is_error):
             result: dict[str, Any] = {"type": "tool_result", "tool_use_id": _id(identity)}

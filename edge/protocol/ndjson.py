@@ -6,8 +6,7 @@ JSON, know a dialect, or hold more than ``max_event_bytes`` of an unfinished lin
 
 from collections.abc import Iterator
 
-import orjson
-
+from edge.protocol.json_text import dumps
 from edge.protocol.sse import Event, EventTooLarge, one_line
 
 
@@ -70,4 +69,4 @@ def lines(whole: bytes, start: int = 0) -> Iterator[Event]:
 
 def encode_line(payload: object) -> bytes:
     """One line, whatever the text in it."""
-    return one_line(orjson.dumps(payload)) + b"\n"
+    return one_line(dumps(payload)) + b"\n"

@@ -10,13 +10,12 @@ from collections import deque
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
-
 from edge.errors import EdgeError, UpstreamSaid
 from edge.protocol.batch import Batch, Measured
 from edge.protocol.codec import Seen, SeenError, SseCodec
 from edge.protocol.collect_ollama import OllamaCollector
 from edge.protocol.dialect import Collector
+from edge.protocol.json_text import dumps
 from edge.protocol.ndjson import LineSplitter, encode_line, lines
 from edge.protocol.ollama_events import read_usage
 from edge.protocol.request import Prepared
@@ -204,4 +203,4 @@ class OllamaDialect:
         """A string under ``error``."""
         body = error.body if isinstance(error, UpstreamSaid) else None
         own = None if body is None else body.get("error")
-        return orjson.dumps({"error": own if isinstance(own, str) else error.message})
+        return dumps({"error": own if isinstance(own, str) else error.message})

@@ -10,9 +10,8 @@ so at each turn if the setting held for one of them alone.
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from edge.errors import BadRequest
+from edge.protocol.json_text import dumps
 
 _OPTIONS = b'{"options":'
 
@@ -65,7 +64,7 @@ def write(body: dict[str, Any]) -> tuple[bytes, Named]:
     # A field that is null is none, and would come after its own default and undo it.
     rest = {name: value for name, value in body.items() if name != "options" and (value is not None or name in fields)}
     written = rest if options is None else {"options": options, **rest}
-    return orjson.dumps(written), Named(options, fields, bool(body.get("tools")))
+    return dumps(written), Named(options, fields, bool(body.get("tools")))
 
 
 def with_defaults(written: bytes, named: Named, defaults: Defaults) -> bytes:
@@ -80,7 +79,7 @@ def with_defaults(written: bytes, named: Named, defaults: Defaults) -> bytes:
         return written
     start = 1
     if named.options is not None and "options" in head:
-        start = len(_OPTIONS) + len(orjson.dumps(named.options))
+        start = len(_OPTIONS) + len(dumps(named.options))
         start += written[start : start + 1] == b","
     rest = written[start:]
-    return orjson.dumps(head)[:-1] + (b"" if rest == b"}" else b",") + rest
+    return dumps(head)[:-1] + (b"" if rest == b"}" else b",") + rest

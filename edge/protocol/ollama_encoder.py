@@ -27,6 +27,7 @@ from edge.protocol.events import (
     ToolCallArguments,
     ToolCallStart,
 )
+from edge.protocol.json_text import loads
 from edge.protocol.ndjson import encode_line
 from edge.protocol.ollama import heartbeat_line, now_text
 from edge.protocol.surface import Surface
@@ -155,7 +156,7 @@ class OllamaEncoder:
 
 def _object(json: str) -> dict[str, Any] | None:
     try:
-        value = orjson.loads(json or "{}")
+        value = loads(json or "{}")
     except orjson.JSONDecodeError:
         return None
     return value if isinstance(value, dict) else None

@@ -5,10 +5,9 @@ In: decoded lines. Out: canonical events. Must not: raise on any JSON of an upst
 
 from typing import Any
 
-import orjson
-
 from edge.protocol.batch import Usage
 from edge.protocol.events import Event, Finish, Logprobs, Reasoning, Start, Text, ToolCallArguments, ToolCallStart
+from edge.protocol.json_text import dumps
 from edge.protocol.tool_calls import no_arguments
 
 
@@ -70,7 +69,7 @@ class OllamaDecoder:
                 name if isinstance(name, str) else "",
             )
         )
-        json = arguments if isinstance(arguments, str) else orjson.dumps(arguments or {}).decode()
+        json = arguments if isinstance(arguments, str) else dumps(arguments or {}).decode()
         json = "{}" if no_arguments(json) else json
         self.events.append(ToolCallArguments(self._calls, json))
         self._calls += 1

@@ -6,8 +6,6 @@ Format: https://github.com/ollama/ollama/blob/main/docs/api.md
 
 from typing import Any
 
-import orjson
-
 from edge.protocol.canonical import (
     Ask,
     ImagePart,
@@ -21,6 +19,7 @@ from edge.protocol.canonical import (
     ToolResultPart,
     ToolUsePart,
 )
+from edge.protocol.json_text import loads
 
 _OPTIONS = {
     "temperature": "temperature",
@@ -135,7 +134,7 @@ def _images(parts: tuple[Part, ...]) -> list[str]:
 
 
 def _call(part: ToolUsePart) -> dict[str, Any]:
-    return {"function": {"name": part.name, "arguments": orjson.loads(part.arguments)}}
+    return {"function": {"name": part.name, "arguments": loads(part.arguments)}}
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

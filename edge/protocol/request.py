@@ -16,6 +16,7 @@ from edge.errors import BadRequest
 from edge.protocol import billing_line, cap, ollama_defaults
 from edge.protocol.canonical import Target
 from edge.protocol.embeddings import Reshape
+from edge.protocol.json_text import dumps, loads, out_of_memory
 from edge.protocol.ollama_defaults import Named
 from edge.protocol.prompt_size import prompt_tokens
 from edge.protocol.surface import GENERATING, OLLAMA, STREAMS_BY_DEFAULT, Surface
@@ -27,7 +28,6 @@ MAX_ELEMENTS = 1_000_000  # about 70 ms and 240 MB of Python objects at the wors
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 # Some thousand strings and what is between them: all at once would take 50 times the memory of the body.
 _PIECE = re.compile(rb'(?:[^"]*+"(?:[^"\\]++|\\.)*+"?){1,4096}+|[^"]++', re.DOTALL)
-_NO_MEMORY = "Not enough memory"  # how orjson begins to say so, in an error that is otherwise the text's fault
 _BRACKET = re.compile(rb"[\[\]{}]")
 
 # A stream lacks what these ask for, or no server streams it. Such a request goes upstream as it is, and its connection
@@ -186,12 +186,12 @@ def prepare(
 
 
 def _written(surface: Surface, body: dict[str, Any]) -> tuple[bytes, Named | None]:
-    return ollama_defaults.write(body) if surface in OLLAMA else (orjson.dumps(body), None)
+    return ollama_defaults.write(body) if surface in OLLAMA else (dumps(body), None)
 
 
 def as_sent(prepared: Prepared) -> bytes:
     """The body with the system prompt as it came, for Anthropic."""
-    return orjson.dumps({**orjson.loads(prepared.body), "system": prepared.billed_system})
+    return dumps({**loads(prepared.body), "system": prepared.billed_system})
 
 
 def _take_billing_line(surface: Surface, body: dict[str, Any]) -> Any:
@@ -215,10 +215,10 @@ def unstreamed(prepared: Prepared) -> Prepared:
     if wish and prepared.body.endswith(wish):  # the usual case: a body of megabytes is not parsed once more
         body = prepared.body[: -len(wish)] + b',"stream":false}'
         return replace(prepared, body=body, streamed=False, stream_wish=b"")
-    asked = orjson.loads(prepared.body)
+    asked = loads(prepared.body)
     asked["stream"] = False
     asked.pop("stream_options", None)
-    return replace(prepared, body=orjson.dumps(asked), streamed=False, stream_wish=b"")
+    return replace(prepared, body=dumps(asked), streamed=False, stream_wish=b"")
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
@@ -232,9 +232,9 @@ def parse_object(raw: bytes) -> dict[str, Any]:
         raise BadRequest("the request body is empty; send a JSON object")
     _bound(raw)
     try:
-        body = orjson.loads(raw)
+        body = loads(raw, finite=True)
     except orjson.JSONDecodeError as error:
-        if str(error).startswith(_NO_MEMORY):
+        if out_of_memory(error):
             raise MemoryError from None
         raise BadRequest(f"the request body is not valid JSON: {error}") from None
     if not isinstance(body, dict):
@@ -326,7 +326,7 @@ def _ask_for_stream(surface: Surface, body: dict[str, Any], *, stream: bool) -> 
     # Without the field Ollama streams; and a body that holds nothing else has no comma to begin with.
     if stream or surface in STREAMS_BY_DEFAULT or len(body) <= len(wished):
         return strip_usage, b""
-    return strip_usage, b"," + orjson.dumps({name: body[name] for name in wished})[1:]
+    return strip_usage, b"," + dumps({name: body[name] for name in wished})[1:]
 
 
 def _inject_usage(body: dict[str, Any], *, stream: bool) -> bool:

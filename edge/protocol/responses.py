@@ -9,13 +9,12 @@ import re
 import time
 from typing import Any
 
-import orjson
-
 from edge.errors import EdgeError
 from edge.protocol.chat import read_usage
 from edge.protocol.codec import Seen, SeenError, SseCodec
 from edge.protocol.collect_responses import ResponsesCollector
 from edge.protocol.dialect import Collector
+from edge.protocol.json_text import dumps
 from edge.protocol.request import Prepared
 from edge.protocol.shapes import is_responses_error, openai_body, responses_error, upstream_said
 from edge.protocol.sse import COMMENT_HEARTBEAT, SSE_TYPE, Event, encode
@@ -177,4 +176,4 @@ class ResponsesDialect:
 
     def error_body(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - it is in the header
         """OpenAI's envelope."""
-        return orjson.dumps(openai_body(error))
+        return dumps(openai_body(error))

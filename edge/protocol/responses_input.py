@@ -8,8 +8,6 @@ A thought, a text and the calls of one turn are items of their own here and one 
 
 from typing import NoReturn
 
-import orjson
-
 from edge.protocol.canonical import (
     ImagePart,
     Message,
@@ -24,6 +22,7 @@ from edge.protocol.canonical import (
 from edge.protocol.chat_request import image_of
 from edge.protocol.fields import Fields
 from edge.protocol.history import unsupported, written_arguments
+from edge.protocol.json_text import dumps
 from edge.protocol.responses_thought import unseal
 from edge.protocol.responses_tools import CUSTOM_INPUT, flat_name
 
@@ -92,7 +91,7 @@ class Reading:
                 self._assist([_call(item, written_arguments(item.any("arguments")))], path)
             case "custom_tool_call":
                 typed = {CUSTOM_INPUT: item.text("input") or ""}
-                self._assist([_call(item, orjson.dumps(typed).decode())], path)
+                self._assist([_call(item, dumps(typed).decode())], path)
             case "function_call_output" | "custom_tool_call_output":
                 result = ToolResultPart(item.needed_text("call_id"), _output(item))
                 self._say("tool", [result], path)
@@ -112,7 +111,7 @@ class Reading:
         name = _CLIENT_RUN.get(kind)
         if name is None:
             output = item.any("output")
-            text = output if isinstance(output, str) else orjson.dumps(output).decode()
+            text = output if isinstance(output, str) else dumps(output).decode()
             self._say("tool", [ToolResultPart(identity, (TextPart(text),))], path)
         else:
             did = item.any("action") or item.any("operation") or {}

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 import orjson
 
+from edge.protocol.json_text import loads
 from edge.protocol.responses_thought import seal
 from edge.protocol.responses_tools import CUSTOM_INPUT, Spelling
 
@@ -200,7 +201,7 @@ def call(tell: Tell, index: int, identity: str, call_id: str, spelling: Spelling
 def _typed(arguments: str) -> str:
     """The text in a function's arguments; a model that wrote something else is taken at its word."""
     try:
-        decoded = orjson.loads(arguments)
+        decoded = loads(arguments)
     except orjson.JSONDecodeError:
         return arguments
     text = decoded.get(CUSTOM_INPUT) if isinstance(decoded, dict) else None

@@ -6,13 +6,12 @@ events, as every stream of this surface can be resumed, and its readers do that.
 
 import time
 
-import orjson
-
 from edge.errors import EdgeError
 from edge.protocol.batch import Usage
 from edge.protocol.chat_events import usage_object
 from edge.protocol.dialect import Codec
 from edge.protocol.events import Event, Finish, Reasoning, Refusal, Text
+from edge.protocol.json_text import dumps, loads
 from edge.protocol.request import Prepared
 from edge.protocol.session_request import Wanted, ours, read
 from edge.protocol.shapes import openai_body
@@ -44,7 +43,7 @@ class SessionEncoder:
     terminator = b""
 
     def __init__(self, answering: Answering) -> None:
-        body = orjson.loads(answering.prepared.body)
+        body = loads(answering.prepared.body)
         self._wanted = read(body)
         self._accepted_at = ours(body).accepted_at
         self._chunks = 0 if self._wanted.metadata else 1
@@ -141,7 +140,7 @@ class SessionDialect:
 
     def collector(self, prepared: Prepared) -> SessionCollector:
         """See ``dialect.Dialect``."""
-        return SessionCollector(ours(orjson.loads(prepared.body)).keep_bytes)
+        return SessionCollector(ours(loads(prepared.body)).keep_bytes)
 
     def heartbeat(self, model: str) -> bytes:  # noqa: ARG002 - it names none
         """See ``dialect.Dialect``."""
@@ -153,4 +152,4 @@ class SessionDialect:
 
     def error_body(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - it is in the header
         """OpenAI's envelope."""
-        return orjson.dumps(openai_body(error))
+        return dumps(openai_body(error))

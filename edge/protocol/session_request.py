@@ -9,10 +9,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-import orjson
-
 from edge.protocol.canonical import Ask, Message, TextPart
 from edge.protocol.fields import Fields
+from edge.protocol.json_text import dumps
 from edge.protocol.prompt_size import prompt_tokens
 from edge.protocol.request import Prepared
 from edge.protocol.surface import Surface
@@ -101,7 +100,7 @@ def prepared(
     """The request as an exchange takes it."""
     ours = Ours(tuple(turns), keep_bytes, accepted_at, max_tokens)
     told = {name: value for name, value in asdict(wanted).items() if name != "ignored"}
-    body = orjson.dumps({**dict.fromkeys(wanted.ignored, True), **told, _OURS: ours})
+    body = dumps({**dict.fromkeys(wanted.ignored, True), **told, _OURS: ours})
     size = len(wanted.message.encode())
     tokens = prompt_tokens(Surface.SESSION, {**told, "turns": ours.turns}, len(body))
     return Prepared(Surface.SESSION, wanted.model, True, True, body, False, 1, size, tokens=tokens)

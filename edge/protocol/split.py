@@ -10,7 +10,7 @@ Clients that read a stream by lines with aiohttp die of one over 128 KiB: https:
 from collections.abc import Iterator
 from typing import Any
 
-import orjson
+from edge.protocol.json_text import dumps
 
 Chunk = dict[str, Any]
 
@@ -113,7 +113,7 @@ def _calls(calls: list[Any]) -> tuple[list[Any], list[Chunk]]:
 
 def cut(text: str) -> Iterator[str]:
     """Pieces of a text, cut between code points, that are no longer than ``_PIECE`` as JSON."""
-    if len(text) < 2 or len(orjson.dumps(text)) <= _PIECE:
+    if len(text) < 2 or len(dumps(text)) <= _PIECE:
         yield text
         return
     half = len(text) // 2

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import orjson
+from edge.protocol.json_text import dumps
 
 # Atomic groups: without them CRLF would match as CR followed by LF, that is as a blank line. The group is the event's
 # own end; further blank lines belong to no event.
@@ -181,7 +181,7 @@ def one_line(json: bytes) -> bytes:
 def encode(payload: object, event: str | None = None) -> bytes:
     """One event with ``payload`` as one line of JSON, whatever the text in it."""
     head = b"" if event is None else b"event: " + event.encode() + b"\n"
-    return head + b"data: " + one_line(orjson.dumps(payload)) + b"\n\n"
+    return head + b"data: " + one_line(dumps(payload)) + b"\n\n"
 
 
 SSE_TYPE = "text/event-stream; charset=utf-8"

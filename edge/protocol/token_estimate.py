@@ -6,8 +6,6 @@ what it is.
 
 from collections.abc import Iterator
 
-import orjson
-
 from edge.protocol.canonical import (
     ImagePart,
     Part,
@@ -18,6 +16,7 @@ from edge.protocol.canonical import (
     UnsupportedPart,
 )
 from edge.protocol.fields import Fields
+from edge.protocol.json_text import dumps, loads
 from edge.protocol.messages_request import conversation
 
 # Of UTF-8: four characters of English, one or two of the scripts that take about as many tokens.
@@ -33,10 +32,10 @@ def estimate(body: bytes) -> int:
     Raises:
         BadRequest: a field is malformed, or holds what only Anthropic could read.
     """
-    messages, tools = conversation(Fields(orjson.loads(body)))
+    messages, tools = conversation(Fields(loads(body)))
     tokens = _PER_MESSAGE * len(messages) + _PER_TOOL * len(tools)
     texts = [tool.name + (tool.description or "") for tool in tools]
-    size = sum(len(orjson.dumps(tool.parameters)) for tool in tools)
+    size = sum(len(dumps(tool.parameters)) for tool in tools)
     for message in messages:
         for part in message.parts:
             for told in _told(part):

@@ -36,6 +36,7 @@ from edge.protocol.dialect import BadStream, Codec, Collector
 from edge.protocol.events import short
 from edge.protocol.halves import HALF
 from edge.protocol.history import settle
+from edge.protocol.json_text import dumps, loads
 from edge.protocol.request import Prepared, Translated, prepare
 from edge.protocol.sse import one_line
 from edge.protocol.surface import EMBEDS, OLLAMA, Surface
@@ -114,12 +115,12 @@ def translate(prepared: Prepared, to: Target) -> Translated:
     Raises:
         BadRequest: a field is malformed, or cannot be expressed there and would be missed.
     """
-    body = orjson.loads(prepared.body)
+    body = loads(prepared.body)
     if prepared.model is not None and to.surface not in OLLAMA:  # an Ollama takes, and echoes, the client's spelling
         body["model"] = prepared.model
     if prepared.surface in EMBEDS:
         asked, dropped, reshape = embeddings.translate(prepared.surface, body, to)
-        return Translated(orjson.dumps(asked), dropped, reshape=reshape)
+        return Translated(dumps(asked), dropped, reshape=reshape)
     ask = _PARSE[prepared.surface](body)
     if ask.prompt is not None and to.surface not in _CONTINUES:
         raise Rendering(ask, to).refuse("prompt", f"{to.name} cannot continue a prompt as it stands")
@@ -136,7 +137,7 @@ def translate(prepared: Prepared, to: Target) -> Translated:
 
 def _written(rendering: Rendering) -> bytes:
     try:
-        return orjson.dumps(rendering.body)
+        return dumps(rendering.body)
     except orjson.JSONEncodeError:  # the depth of what came as a string has been bounded by nobody yet
         raise rendering.refuse("messages", "the arguments of a tool call are nested too deep") from None
 

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from edge.errors import EdgeError, InternalError, UpstreamBroken
 from edge.policy.lifecycle import Outcome
+from edge.protocol.json_text import dumps
 from edge.settings import Stream as StreamSettings
 from edge.stream.generation import Generation
 from edge.stream.reader import BaseReader
@@ -91,6 +92,6 @@ class Collected(BaseReader):
         if generation.whole is not None:
             return generation.whole
         try:
-            return orjson.dumps({} if generation.codec is None else generation.codec.answer())
+            return dumps({} if generation.codec is None else generation.codec.answer())
         except orjson.JSONEncodeError:
             raise UpstreamBroken("the answer is nested too deep to be written as JSON") from None

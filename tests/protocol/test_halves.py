@@ -42,3 +42,9 @@ def test_names_have_no_halves_either() -> None:
 def test_what_is_no_json_for_another_reason_stays_none(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         Halves().loads(data)
+
+
+def test_nan_in_an_event_is_read_and_a_bare_one_is_none() -> None:
+    assert Halves().loads(b'{"a": [-Infinity, 1]}') == {"a": [float("-inf"), 1]}
+    with pytest.raises(ValueError, match="no event"):
+        Halves().loads(b"NaN")
