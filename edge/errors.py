@@ -256,6 +256,12 @@ class UpstreamBroken(EdgeError):
     side, status, type, code, retryable = Side.UPSTREAM, 502, "server_error", "upstream_error", True
 
 
+class AnswerTooLarge(UpstreamBroken):
+    """The upstream's answer is over a bound of ours; whoever is asked next would send as much."""
+
+    retryable = False
+
+
 class UpstreamTimeout(EdgeError):
     """Connect, first token, a gap between tokens or the whole answer took too long."""
 

@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from edge import bounds
+
 Seconds = Annotated[float, Meta(ge=0, extra={"unit": "s"})]
 PositiveSeconds = Annotated[float, Meta(gt=0, extra={"unit": "s"})]
 Bytes = Annotated[int, Meta(ge=1024, extra={"unit": "bytes"})]
@@ -133,8 +135,9 @@ class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         PositiveSeconds, Meta(description="time for a request body to arrive, or for an upload's next bytes")
     ] = 60.0
     keepalive_s: Annotated[
-        PositiveSeconds, Meta(description="time for an idle connection, and for request headers to arrive")
-    ] = 75.0
+        PositiveSeconds,
+        Meta(description="time for an idle connection (clients keep theirs 90 s), and for request headers"),
+    ] = 100.0
     drain_s: Annotated[Seconds, Meta(description="how long running streams may finish after SIGTERM")] = 30.0
 
 
@@ -168,9 +171,11 @@ class Stream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     buffer_bytes: Annotated[
         Bytes, Meta(description="how far a reader may lag before the upstream is no longer read")
     ] = 256 * 1024
-    max_event_bytes: Annotated[Bytes, Meta(description="largest single event from an upstream")] = 2**20
-    max_answer_bytes: Annotated[Bytes, Meta(description="largest answer that is collected into one JSON body")] = (
-        32 * 2**20
+    max_event_bytes: Annotated[Bytes, Meta(description="largest single event of a stream: a picture")] = (
+        bounds.EVENT_BYTES
+    )
+    max_answer_bytes: Annotated[Bytes, Meta(description="largest answer in one body: collected, or embeddings")] = (
+        bounds.ANSWER_BYTES
     )
     on_disconnect: Annotated[
         Literal["cancel", "grace", "drain"],
@@ -342,6 +347,10 @@ class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     api_key: Annotated[
         str, Meta(description="sent to the server, the clouds need one; use ${VAR} or credential:NAME")
     ] = ""
+    credential: Annotated[
+        Literal["auto", "bearer", "x-api-key"],
+        Meta(description="header that api_key is sent in; auto = x-api-key for kind anthropic, else bearer"),
+    ] = "auto"
     ca_file: Annotated[str, Meta(description="PEM file to trust instead of the system's certificates")] = ""
     headers: Annotated[
         dict[str, str], Meta(description="extra request headers; they replace a client's own of the same name")

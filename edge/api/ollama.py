@@ -15,6 +15,7 @@ from edge.api.answer import json_answer
 from edge.api.body import Bodies
 from edge.api.context import caller
 from edge.api.hops import hops_of
+from edge.bounds import MODEL_FACTS_BYTES
 from edge.errors import NotFound, UpstreamCut, UpstreamTimeout, UpstreamUnreachable
 from edge.policy.permission import may_use
 from edge.policy.routing import printable, route
@@ -34,7 +35,6 @@ from edge.upstream.tags import running, shown, tag
 # The version whose API is spoken here; clients refuse old ones, or leave features out for them.
 VERSION = "0.13.0"
 _ASK_S = 2.0
-_MOST_BYTES = 4 * 2**20
 _NO_ANSWER = (Unreachable, Malformed, Ended, OSError)  # a TimeoutError is an OSError
 _UNLOADS = (0, "0", "0s", "0m", "0h")
 
@@ -139,7 +139,7 @@ async def _running_at(member: Member, hops: Mapping[str, str]) -> list[dict[str,
         return [running(card) for card in member.model_cards]
     try:
         async with asyncio.timeout(_ASK_S):
-            answer = await get(pool, "/api/ps", _MOST_BYTES, hops)
+            answer = await get(pool, "/api/ps", MODEL_FACTS_BYTES, hops)
     except _NO_ANSWER:
         return []
     models = _decoded(answer).get("models")
@@ -158,7 +158,7 @@ async def _shown_by(fleet: Fleet, name: str, asked: dict[str, Any], hops: Mappin
         return None
     try:
         async with asyncio.timeout(_ASK_S):
-            answer = await post(pool, "/api/show", dumps({**asked, "model": name}), _MOST_BYTES, hops)
+            answer = await post(pool, "/api/show", dumps({**asked, "model": name}), MODEL_FACTS_BYTES, hops)
     except TimeoutError:
         raise UpstreamTimeout(f"upstream {member.name} did not answer within {_ASK_S:g} s") from None
     except Unreachable as error:

@@ -66,7 +66,7 @@ def _handler(house: House, bodies: Bodies, surface: Surface) -> Handler:
                 principal=principal,
                 client=context.client,
                 dialect=context.dialect,
-                headers={name: request.headers[name] for name in _FORWARDED if name in request.headers},
+                headers=_forwarded(request),
                 release=share.give_back,
                 accepted_at=context.accepted_at,
                 upload=upload,
@@ -83,6 +83,11 @@ def _handler(house: House, bodies: Bodies, surface: Surface) -> Handler:
                 share.give_back()
 
     return handle
+
+
+def _forwarded(request: web.Request) -> dict[str, str]:
+    """What goes on of the request's headers; of one that is there several times, all values."""
+    return {name: ", ".join(request.headers.getall(name)) for name in _FORWARDED if name in request.headers}
 
 
 def refuse_if_draining(house: House) -> None:

@@ -8,6 +8,18 @@ from dataclasses import dataclass
 
 from edge.errors import UpstreamSaid
 
+_MOST_TOKENS = 10**9  # of one answer; what is beyond is a server's bug, and is not reckoned with
+
+
+def count_in(holder: object, *names: str) -> int | None:
+    """The count under the first of these names that has one; None if it is no count that can be."""
+    if isinstance(holder, dict):
+        for name in names:
+            value = holder.get(name)
+            if type(value) is int:
+                return value if 0 <= value <= _MOST_TOKENS else None
+    return None
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:

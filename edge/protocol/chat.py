@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from edge.errors import EdgeError, UpstreamSaid
-from edge.protocol.batch import Usage
+from edge.protocol.batch import Usage, count_in
 from edge.protocol.codec import Kept, Seen, SeenError, SseCodec
 from edge.protocol.collect_chat import ChatCollector, CompletionsCollector
 from edge.protocol.dialect import Collector
@@ -162,20 +162,11 @@ def read_usage(usage: dict[str, Any]) -> Usage:
     prompt_details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
     output_details = usage.get("completion_tokens_details") or usage.get("output_tokens_details")
     return Usage(
-        prompt=_count(usage, "prompt_tokens", "input_tokens"),
-        completion=_count(usage, "completion_tokens", "output_tokens"),
-        cached=_count(prompt_details, "cached_tokens"),
-        reasoning=_count(output_details, "reasoning_tokens"),
+        prompt=count_in(usage, "prompt_tokens", "input_tokens"),
+        completion=count_in(usage, "completion_tokens", "output_tokens"),
+        cached=count_in(prompt_details, "cached_tokens"),
+        reasoning=count_in(output_details, "reasoning_tokens"),
     )
-
-
-def _count(holder: object, *names: str) -> int | None:
-    if isinstance(holder, dict):
-        for name in names:
-            value = holder.get(name)
-            if isinstance(value, int):
-                return value
-    return None
 
 
 def error_event(error: EdgeError) -> bytes:

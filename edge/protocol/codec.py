@@ -13,7 +13,7 @@ import orjson
 
 from edge.errors import UpstreamSaid
 from edge.protocol.batch import Batch, Measured, Usage
-from edge.protocol.dialect import BadStream, Collector
+from edge.protocol.dialect import BadStream, Collector, TooLarge
 from edge.protocol.halves import Halves
 from edge.protocol.json_text import loads_strictly
 from edge.protocol.mould import Mould
@@ -142,7 +142,7 @@ class SseCodec:
         batch = self._walk(error.before)
         if batch.terminated or batch.error is not None:
             return batch
-        bad = BadStream(f"the upstream sent too large an event: {error}")
+        bad = TooLarge(f"it sent too large an event: {error} (stream.max_event_bytes)")
         bad.before = batch
         raise bad from None
 

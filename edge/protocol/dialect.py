@@ -115,3 +115,7 @@ class BadStream(ValueError):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.before = Batch(b"")
+
+
+class TooLarge(BadStream):
+    """An event is over the bound; another upstream would send as much."""

@@ -6,9 +6,11 @@ In: decoded bodies. Out: decoded bodies. Must not: change a vector, but for the 
 import base64
 import struct
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any
 
 from edge.errors import UpstreamBroken
+from edge.protocol.batch import count_in
 from edge.protocol.canonical import Target
 from edge.protocol.fields import Fields
 from edge.protocol.surface import Surface
@@ -49,8 +51,8 @@ def _to_ollama(body: Body, to: Target) -> tuple[Body, tuple[str, ...], Reshape]:
         vectors = answer.get("embeddings")
         if not isinstance(vectors, list):
             raise UpstreamBroken("it sent no embeddings")
-        count = answer.get("prompt_eval_count")
-        tokens = count if isinstance(count, int) else 0
+        _check_count(vectors, asked["input"])
+        tokens = count_in(answer, "prompt_eval_count") or 0
         data = [
             {"object": "embedding", "index": number, "embedding": _base64(vector) if as_base64 else vector}
             for number, vector in enumerate(vectors)
@@ -70,13 +72,12 @@ def _to_openai(body: Body) -> tuple[Body, tuple[str, ...], Reshape]:
     fields.known("stream")
 
     def reshape(answer: Body) -> Body:
-        data = answer.get("data")
-        if not isinstance(data, list) or not all(isinstance(item, dict) and "embedding" in item for item in data):
-            raise UpstreamBroken("it sent no embeddings")
+        vectors = _in_order(answer.get("data"))
+        _check_count(vectors, asked["input"])
         usage = answer.get("usage")
-        told: Body = {"model": answer.get("model") or model, "embeddings": [item["embedding"] for item in data]}
-        if isinstance(usage, dict) and isinstance(usage.get("prompt_tokens"), int):
-            told["prompt_eval_count"] = usage["prompt_tokens"]
+        told: Body = {"model": answer.get("model") or model, "embeddings": vectors}
+        if (tokens := count_in(usage, "prompt_tokens")) is not None:
+            told["prompt_eval_count"] = tokens
         return told
 
     return asked, tuple(fields.rest()), reshape
@@ -93,12 +94,27 @@ def _one_to_openai(body: Body) -> tuple[Body, tuple[str, ...], Reshape]:
     fields.known("stream")
 
     def reshape(answer: Body) -> Body:
-        match answer.get("data"):
-            case [{"embedding": vector}]:
-                return {"embedding": vector}
-        raise UpstreamBroken("it sent no embedding")
+        vectors = _in_order(answer.get("data"))
+        _check_count(vectors, asked["input"])
+        return {"embedding": vectors[0]}
 
     return asked, tuple(fields.rest()), reshape
+
+
+def _in_order(data: Any) -> list[Any]:
+    """The vectors in the order of their texts: by ``index``, which Ollama's answers lack; without it, as they lie."""
+    if not isinstance(data, list) or not all(isinstance(item, dict) and "embedding" in item for item in data):
+        raise UpstreamBroken("it sent no embeddings")
+    places = [place if type(place := item.get("index")) is int else at for at, item in enumerate(data)]
+    if sorted(places) != list(range(len(data))):
+        raise UpstreamBroken("it sent embeddings of which it is unclear to which texts they belong")
+    return [item["embedding"] for _, item in sorted(zip(places, data, strict=True), key=itemgetter(0))]
+
+
+def _check_count(vectors: list[Any], asked: Any) -> None:
+    texts = 1 if isinstance(asked, str) else len(asked)
+    if len(vectors) != texts:
+        raise UpstreamBroken(f"it sent {len(vectors)} embeddings for {texts} texts")
 
 
 def _inputs(fields: Fields) -> Any:

@@ -10,7 +10,7 @@ import secrets
 from typing import Any
 
 from edge.errors import EdgeError
-from edge.protocol.batch import Usage
+from edge.protocol.batch import Usage, count_in
 from edge.protocol.codec import Kept, Seen, SeenError, SseCodec
 from edge.protocol.collect_messages import MessagesCollector
 from edge.protocol.dialect import Collector
@@ -173,13 +173,12 @@ def _empty_message(model: str) -> dict[str, Any]:
 
 def read_usage(usage: dict[str, Any]) -> Usage:
     """Anthropic's usage: ``input_tokens`` leaves out what was read from or written to the cache."""
-    parts = [usage.get(name) for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")]
-    counts = [part for part in parts if isinstance(part, int)]
-    output = usage.get("output_tokens")
+    read, cached = count_in(usage, "input_tokens"), count_in(usage, "cache_read_input_tokens")
+    written = count_in(usage, "cache_creation_input_tokens")
     return Usage(
-        prompt=sum(counts) if isinstance(parts[0], int) else None,
-        completion=output if isinstance(output, int) else None,
-        cached=parts[1] if isinstance(parts[1], int) else None,
+        prompt=None if read is None else read + (cached or 0) + (written or 0),
+        completion=count_in(usage, "output_tokens"),
+        cached=cached,
     )
 
 

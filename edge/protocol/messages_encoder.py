@@ -9,6 +9,7 @@ How many tokens the prompt had is only known at the end: ``message_start`` says 
 import re
 from collections import deque
 
+from edge.bounds import TOOL_ARGUMENTS_CHARS
 from edge.errors import EdgeError
 from edge.protocol.batch import Usage
 from edge.protocol.dialect import BadStream
@@ -29,7 +30,6 @@ from edge.protocol.sse import encode
 from edge.protocol.transcoding import Answering, Piece
 
 _MARK = "0c3f1f3e"  # stands for a text; nothing behind it can hold it
-_MOST_QUEUED_CHARS = 2**20
 # The citations that the surface knows; those of others cannot be shown.
 _CITATIONS = frozenset(
     {
@@ -218,8 +218,8 @@ class MessagesEncoder:
             return [self._delta(delta)]
         block.waiting.append(delta)
         self._queued_chars += sum(len(value) for value in delta.values() if isinstance(value, str))
-        if self._queued_chars > _MOST_QUEUED_CHARS:
-            raise BadStream(f"over {_MOST_QUEUED_CHARS} characters wait for a tool call's arguments to be whole")
+        if self._queued_chars > TOOL_ARGUMENTS_CHARS:
+            raise BadStream(f"over {TOOL_ARGUMENTS_CHARS} characters wait for a tool call's arguments to be whole")
         return []
 
     def _advanced(self, *, at_last: bool = False) -> list[Piece]:

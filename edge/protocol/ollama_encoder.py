@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from edge.bounds import TOOL_ARGUMENTS_CHARS
 from edge.errors import EdgeError
 from edge.protocol.batch import Usage
 from edge.protocol.dialect import BadStream
@@ -33,7 +34,6 @@ from edge.protocol.ollama import heartbeat_line, now_text
 from edge.protocol.surface import Surface
 from edge.protocol.transcoding import Answering, Piece
 
-_MOST_CALLS_CHARS = 2**20  # of the arguments of all calls, which wait here until they are whole
 # Ollama has no word for tool calls, and none for filters: that one is told as it is.
 _REASONS = {"tool_calls": "stop"}
 
@@ -122,8 +122,8 @@ class OllamaEncoder:
 
     def _argue(self, call: int, json: str) -> None:
         self._calls_chars += len(json)
-        if self._calls_chars > _MOST_CALLS_CHARS:
-            raise BadStream(f"the model's tool calls are over {_MOST_CALLS_CHARS} characters")
+        if self._calls_chars > TOOL_ARGUMENTS_CHARS:
+            raise BadStream(f"the model's tool calls are over {TOOL_ARGUMENTS_CHARS} characters")
         for begun, pieces in self._calls:
             if begun.call == call:
                 pieces.append(json)

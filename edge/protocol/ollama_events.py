@@ -5,7 +5,7 @@ In: decoded lines. Out: canonical events. Must not: raise on any JSON of an upst
 
 from typing import Any
 
-from edge.protocol.batch import Usage
+from edge.protocol.batch import Usage, count_in
 from edge.protocol.events import Event, Finish, Logprobs, Reasoning, Start, Text, ToolCallArguments, ToolCallStart
 from edge.protocol.json_text import dumps
 from edge.protocol.tool_calls import no_arguments
@@ -85,8 +85,4 @@ def read_logprobs(line: dict[str, Any]) -> list[dict[str, Any]] | None:
 
 def read_usage(line: dict[str, Any]) -> Usage:
     """The counts of a last line."""
-    prompt, output = line.get("prompt_eval_count"), line.get("eval_count")
-    return Usage(
-        prompt=prompt if isinstance(prompt, int) else None,
-        completion=output if isinstance(output, int) else None,
-    )
+    return Usage(prompt=count_in(line, "prompt_eval_count"), completion=count_in(line, "eval_count"))

@@ -35,7 +35,40 @@ _SAYS = ("message", "detail", "msg", "error", "code", "type")
 _DEEPEST = 4
 _TOO_LONG_STATUS = (400, 413, 422, 500, 502)  # llama.cpp's older versions fail with 500; 502 is one inside a 200
 _ANTHROPIC_TOO_LONG = "prompt is too long"
+_STATUS_DIGITS = 3
 _WHOLE_LEVELS = 100  # a body that is deeper is not kept: orjson reads 1,024 levels but writes about 300
+
+
+# What to make of an error inside a 200, by the words that servers have for its kind. What is not here is a 502.
+_STATUS_BY_WORD = {
+    "overloaded_error": 529,
+    "overloaded": 529,
+    "engine_overloaded": 529,
+    "server_is_overloaded": 503,
+    "unavailable": 503,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "rate_limited": 429,
+    "too_many_requests": 429,
+    "insufficient_quota": 429,
+    "resource_exhausted": 429,
+    "invalid_request_error": 400,
+    "invalid_request": 400,
+    "invalid_argument": 400,
+    "invalid_prompt": 400,
+    "badrequesterror": 400,
+    "context_length_exceeded": 400,
+    "exceed_context_size_error": 400,
+    "content_filter": 400,
+    "authentication_error": 401,
+    "invalid_api_key": 401,
+    "permission_error": 403,
+    "permission_denied": 403,
+    "not_found_error": 404,
+    "model_not_found": 404,
+    "request_too_large": 413,
+    "timeout_error": 504,
+}
 
 
 def openai_body(error: EdgeError) -> dict[str, Any]:
@@ -128,10 +161,8 @@ def upstream_said(said: object, status: int, headers: Mapping[str, str] | None =
         said = said[0]
     body = said if isinstance(said, Mapping) else None
     inner = _unwrapped(said if body is None else body.get("error", body))
-    if isinstance(inner, dict):
-        code = inner.get("code") or inner.get("status")
-        if status == 502 and isinstance(code, int) and 400 <= code <= 599:
-            status = code
+    if isinstance(inner, dict) and status == 502:
+        status = _told_status(inner)
     text = _text(inner) or "the upstream failed: no reason given"
     kept = body if body is not None and _shallow(body) else None
     error = UpstreamSaid(text, status=status, body=kept, headers=headers)
@@ -157,6 +188,17 @@ def tells_error(answer: object) -> bool:
     if isinstance(answer, list) and len(answer) == 1:
         answer = answer[0]
     return isinstance(answer, dict) and bool(answer.get("error")) and "output" not in answer
+
+
+def _told_status(inner: Mapping[str, Any]) -> int:
+    """The HTTP status that an error inside a 200 stands for: its own number, or else the words for its kind."""
+    told = [inner.get(name) for name in ("code", "status", "type")]
+    for value in told:
+        number = int(value) if isinstance(value, str) and value.isdecimal() and len(value) == _STATUS_DIGITS else value
+        if type(number) is int and 400 <= number <= 599:
+            return number
+    words = [value.lower() for value in told if isinstance(value, str)]
+    return next((_STATUS_BY_WORD[word] for word in words if word in _STATUS_BY_WORD), 502)
 
 
 def _shallow(value: object, levels: int = _WHOLE_LEVELS) -> bool:

@@ -26,6 +26,8 @@ from edge.upstream.servers import CLOUDS, Kind
 _PROMPTS = {Surface.RESPONSES: "input"}  # where it is not called messages
 _CUTS_PROMPTS = (Surface.OLLAMA_CHAT, Surface.OLLAMA_GENERATE)
 
+_VERSION = "anthropic-version"
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -70,7 +72,9 @@ def compose(prepared: Prepared, member: Member, terms: Terms) -> Call:
 
 
 def _translated(prepared: Prepared, member: Member, terms: Terms, to: Target) -> Call:
-    most, headers = terms.settings.max_answer_bytes, terms.headers
+    most = terms.settings.max_answer_bytes
+    # A client's version says what its own request may hold: a translated one is of the version that Edge writes.
+    headers = {name: value for name, value in terms.headers.items() if name != _VERSION}
     translated = next((done for known, done in prepared.crossed if known == to), None) or translate(prepared, to)
     if translated.reshape is not None:
         return Call(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import orjson
 from aiohttp import web
 
-from edge.errors import EdgeError, InternalError, UpstreamBroken
+from edge.errors import AnswerTooLarge, EdgeError, InternalError, UpstreamBroken
 from edge.policy.lifecycle import Outcome
 from edge.protocol.json_text import dumps
 from edge.settings import Stream as StreamSettings
@@ -72,7 +72,7 @@ class Collected(BaseReader):
         self.position += len(data)
         if self.position > self._settings.max_answer_bytes:
             limit = self._settings.max_answer_bytes
-            generation.break_off(UpstreamBroken(f"the answer is over stream.max_answer_bytes ({limit})"))
+            generation.break_off(AnswerTooLarge(f"the answer is over stream.max_answer_bytes ({limit})"))
         return True
 
     def _body(self) -> bytes:

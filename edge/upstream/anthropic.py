@@ -7,7 +7,7 @@ from anthropic import APIError, APIStatusError, AsyncAnthropic, AsyncStream, Def
 
 from edge.settings import Upstream as UpstreamSettings
 from edge.upstream.pool import ANTHROPIC_VERSION
-from edge.upstream.sdk import Client, Cloud, http_options
+from edge.upstream.sdk import Client, Cloud, http_options, settled
 
 
 def anthropic(settings: UpstreamSettings) -> Cloud:
@@ -24,6 +24,6 @@ def anthropic(settings: UpstreamSettings) -> Cloud:
         open_telemetry=False,
         # The SDK would name a later version to a client that names none.
         default_headers={"Accept-Encoding": "identity", "anthropic-version": ANTHROPIC_VERSION},
-        http_client=DefaultAioHttpClient(**http_options(settings)),
+        http_client=settled(DefaultAioHttpClient(**http_options(settings))),
     )
     return Cloud(settings.name, Client(sdk, AsyncStream[object], APIStatusError, APIError))

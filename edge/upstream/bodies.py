@@ -1,26 +1,25 @@
-"""What to make of the body of a server's answer: an event stream, one JSON object, or the reasons of a refusal.
+"""Bodies of servers' answers: an event stream, one JSON object, a text, or the reasons of a refusal.
 
-In: the head, then the body by network reads, then how it ended. Out: pushes into the sink, and one call of ``end``.
+In: the body by network reads, then how it ended. Out: pushes into the sink, and one call of ``end``.
 Must not: know connections, or go on after ``end``: whoever made it sees to that.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Mapping
 
 import orjson
 
-from edge.errors import EdgeError, InternalError, TooLong, UpstreamBroken, UpstreamCut, UpstreamSaid
+from edge.bounds import ERROR_BYTES
+from edge.errors import AnswerTooLarge, InternalError, TooLong, UpstreamBroken, UpstreamCut, UpstreamSaid
 from edge.policy.lifecycle import Happened
 from edge.protocol.context import Context
-from edge.protocol.dialect import BadStream, Codec
-from edge.protocol.dialects import DIALECTS
+from edge.protocol.dialect import BadStream, Codec, TooLarge
+from edge.protocol.json_text import dumps, loads
 from edge.protocol.shapes import tells_error, upstream_said
-from edge.protocol.surface import RELAYED, Surface
+from edge.protocol.surface import Surface
 from edge.protocol.whole_answer import flaw
-from edge.upstream.base import JSON_TYPE, Call, Sink
+from edge.upstream.base import Call, Sink
+from edge.upstream.body import End
 from edge.upstream.connection import Head
-
-ERROR_BODY_BYTES = 64 * 1024
 
 # Response headers a client gets to see. Prefixes end with a dash.
 _PASSED_ON = frozenset(
@@ -28,54 +27,9 @@ _PASSED_ON = frozenset(
 )  # the last one says where in the bytes of vLLM's embeddings which vector is
 _PASSED_ON_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-")
 
-# The formats of a transcript that are not JSON.
-_BINARY = "application/octet-stream"
-_TEXTS = frozenset({"text/plain", "text/vtt", "text/srt", "application/x-subrip"})
-
-End = Callable[[Happened, EdgeError | None], None]
-
-
-class Body(Protocol):
-    """Takes one body. ``whole`` and ``broke`` exclude each other."""
-
-    def take(self, data: bytes) -> None:
-        """What one network read brought; never raises."""
-
-    def whole(self) -> None:
-        """It ended as its framing says."""
-
-    def broke(self, why: str) -> None:
-        """It ended otherwise."""
-
-
-def body_for(head: Head, name: str, call: Call, sink: Sink, end: End) -> Body | None:
-    """Begin the answer to ``call``, whose upstream is called ``name``; None if it is of no use, and has been ended."""
-    if 400 <= head.status < 600:
-        return Refusal(head, name, end, call.context)
-    if head.status != 200:
-        redirect = "a redirect; Edge follows none, so set the final url"
-        what = redirect if 300 <= head.status < 400 else f"status {head.status}"  # 600 and more: HTTP has none
-        end(Happened.ERROR, UpstreamBroken(f"upstream {name} answered with {what}"))
-        return None
-    sink.answered(passed_on(head.headers))
-    kind = head.content_type
-    if kind == JSON_TYPE:
-        return Answer(name, sink, end, call)
-    if _passes_unread(call, kind):
-        return Text(name, sink, end, call, head.headers.get("content-type", _BINARY))
-    if call.codec is not None and DIALECTS[call.surface].stream_type.startswith(kind or "none"):
-        return Events(name, call.codec, sink, end)
-    wanted = "a JSON body" if call.codec is None else "an event stream"
-    end(Happened.ERROR, UpstreamBroken(f"upstream {name} answered with {kind or 'no type'} instead of {wanted}"))
-    return None
-
-
-def _passes_unread(call: Call, kind: str) -> bool:
-    """Whether an answer of this type, which is not JSON, is passed on as it is."""
-    if call.upload is not None:
-        return kind in _TEXTS
-    vectors = call.surface is Surface.EMBEDDINGS and kind == _BINARY
-    return call.codec is None and (vectors or call.surface in RELAYED)
+# From so much on, an answer of embeddings is passed on unread: 2,048 vectors as numbers stop every stream for a second.
+_UNREAD_BYTES = 2**20
+_ENDS_BYTES = 4096
 
 
 class Events:
@@ -117,7 +71,8 @@ class Events:
             batch = codec.feed(data) if data else codec.eof()
         except BadStream as error:
             self._sink.feed(error.before)
-            self._end(Happened.ERROR, UpstreamBroken(f"upstream {self._name}: {error}"))
+            kind = AnswerTooLarge if isinstance(error, TooLarge) else UpstreamBroken
+            self._end(Happened.ERROR, kind(f"upstream {self._name}: {error}"))
             return
         self._sink.feed(batch)
         if batch.error is not None:
@@ -151,14 +106,18 @@ class Answer:
         self._size += len(data)
         self._parts.append(data)
         if self._size > self._most:
-            message = f"upstream {self._name} sent an answer of over {self._most} bytes"
-            self._end(Happened.ERROR, UpstreamBroken(message))
+            message = f"upstream {self._name} sent an answer of over {self._most} bytes (stream.max_answer_bytes)"
+            self._end(Happened.ERROR, AnswerTooLarge(message))
 
     def whole(self) -> None:
         """See ``Body``."""
         data = b"".join(self._parts)
+        if self._need_not_be_read(data):
+            self._sink.body(data)
+            self._end(Happened.DONE, None)
+            return
         try:
-            decoded = orjson.loads(data)
+            decoded = loads(data)
         except orjson.JSONDecodeError:
             self._end(Happened.ERROR, UpstreamBroken(f"upstream {self._name} sent a malformed JSON answer"))
             return
@@ -172,10 +131,17 @@ class Answer:
         else:
             self._give(data, decoded)
 
+    def _need_not_be_read(self, data: bytes) -> bool:
+        """Many vectors, to be passed on as they are; that the body is whole is told by its framing."""
+        if self._surface is not Surface.EMBEDDINGS or self._reshape is not None or len(data) < _UNREAD_BYTES:
+            return False
+        first, last = data[:_ENDS_BYTES].lstrip(), data[-_ENDS_BYTES:].rstrip()
+        return first.startswith(b"{") and last.endswith(b"}") and b'"embedding"' in first and b'"error"' not in first
+
     def _give(self, data: bytes, decoded: object) -> None:
         if self._reshape is not None:
             try:
-                data = orjson.dumps(self._reshape(decoded if isinstance(decoded, dict) else {}))
+                data = dumps(self._reshape(decoded if isinstance(decoded, dict) else {}))
             except (UpstreamBroken, orjson.JSONEncodeError) as error:
                 self._end(Happened.ERROR, UpstreamBroken(f"upstream {self._name}: {error}"))
                 return
@@ -212,20 +178,20 @@ class Refusal:
         self._head = head
         self._name = name
         self._end = end
-        self._data = b""
+        self._data = bytearray()
 
     def take(self, data: bytes) -> None:
         """See ``Body``; what is too long for an error is not waited for."""
         self._data += data
-        if len(self._data) > ERROR_BODY_BYTES:
-            self._data = b""
+        if len(self._data) > ERROR_BYTES:
+            self._data.clear()
             self.whole()
 
     def whole(self) -> None:
         """See ``Body``."""
         head, headers = self._head, passed_on(self._head.headers)
         try:
-            decoded = orjson.loads(self._data)
+            decoded = loads(bytes(self._data))
         except orjson.JSONDecodeError:
             decoded = None
         if decoded and isinstance(decoded, dict | list | str):

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from edge.policy.routing import printable
 from edge.upstream.pool import Pool
-from edge.upstream.servers import LISTLESS, Card, Found, Kind, Mark, ask, cards_in, why_not
+from edge.upstream.servers import LISTLESS, TOO_LONG_A_LIST, Card, Found, Kind, Mark, ask, cards_in, why_not
 
 PROBE_S = 10.0  # across the internet, TLS included
 LOOK_S = 300.0  # between two looks while it is up
@@ -51,6 +51,8 @@ async def _look(kind: Kind, pool: Pool, before: Found | None) -> Found:
     answer = await ask(pool, _LISTS[kind], PROBE_S)
     if isinstance(answer, Found):
         return answer
+    if answer.too_large:
+        return Found(kind, why=TOO_LONG_A_LIST)
     status = answer.head.status
     if before is not None and before.up and (status == 429 or status >= 500):
         return before

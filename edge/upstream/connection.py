@@ -171,6 +171,12 @@ class Connection(asyncio.Protocol):
         """That was the end of the body."""
         self._open = False
 
+    def hand_to(self, take: Callable[[bytes], None]) -> None:
+        """From the next read on, this takes the body instead of what ``headed`` returned."""
+        self._taker = take
+        if not self._paused:
+            self._took = take
+
     def pause(self) -> None:
         """Stop reading; what the present read has brought beyond this waits. Idempotent."""
         if not self._paused and self._asker is not None:

@@ -12,9 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from edge.policy.hops import ids_in
+from edge.protocol.json_text import loads
 
 EDGE = "edge"  # in the list: which Edge this is, and how it reaches anything at all
 VIA = "edge_via"  # in a card
@@ -49,9 +48,10 @@ def read(body: bytes, cards: Iterable[Card], own: str) -> tuple[tuple[Card, ...]
     """
     if b'"edge"' not in body:
         return None
-    told = orjson.loads(body).get(EDGE)
+    answer = loads(body)
+    told = answer.get(EDGE) if isinstance(answer, dict) else None
     near = ids_in([told.get("id")]) if isinstance(told, dict) else None
-    if near is None:
+    if near is None or not isinstance(told, dict):
         return None
     counted, models = [], {}
     for card in cards:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from edge.upstream.connection import Connection, Ended, Head
+from edge.upstream.content_encoding import READABLE, inflated
 from edge.upstream.pool import Pool
 
 
@@ -18,10 +19,11 @@ class Unreachable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer; ``body`` is empty if it was over the bound."""
+    """One answer; ``body`` is empty if it was over the bound, or its compression is broken."""
 
     head: Head
     body: bytes
+    too_large: bool = False
 
 
 async def get(pool: Pool, path: str, most_bytes: int, hops: Mapping[str, str] | None = None) -> Answer:
@@ -97,15 +99,20 @@ class _Asked:
     def _take(self, data: bytes) -> None:
         self._body += data
         if len(self._body) > self._most:
-            self._body.clear()
             self._connection.abort()
-            self.whole()
+            self._settle(b"", too_large=True)
 
     def whole(self) -> None:
         """See ``connection.Asker``."""
+        body: bytes | None = bytes(self._body)
+        if body and self._head is not None and self._head.headers.get("content-encoding", "").lower() in READABLE:
+            body = inflated(body, self._most)
+        self._settle(body or b"", too_large=False)
+
+    def _settle(self, body: bytes, *, too_large: bool) -> None:
         self.over = True
         if self._head is not None and not self.answer.done():
-            self.answer.set_result(Answer(self._head, bytes(self._body)))
+            self.answer.set_result(Answer(self._head, body, too_large))
 
     def broke(self, fault: Exception, *, heard: bool) -> None:
         """See ``connection.Asker``."""

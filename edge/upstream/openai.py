@@ -6,7 +6,7 @@ In: an upstream's settings. Out: an ``Upstream``. Must not: let the SDK retry, f
 from openai import APIError, APIStatusError, AsyncOpenAI, AsyncStream, DefaultAioHttpClient
 
 from edge.settings import Upstream as UpstreamSettings
-from edge.upstream.sdk import Client, Cloud, http_options
+from edge.upstream.sdk import Client, Cloud, http_options, settled
 
 
 def openai(settings: UpstreamSettings) -> Cloud:
@@ -21,6 +21,6 @@ def openai(settings: UpstreamSettings) -> Cloud:
         max_retries=0,
         timeout=None,
         default_headers={"Accept-Encoding": "identity"},
-        http_client=DefaultAioHttpClient(**http_options(settings)),
+        http_client=settled(DefaultAioHttpClient(**http_options(settings))),
     )
     return Cloud(settings.name, Client(sdk, AsyncStream[object], APIStatusError, APIError))

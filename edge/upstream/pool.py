@@ -19,7 +19,7 @@ from edge import __version__
 from edge.policy.hops import Hop
 from edge.settings import Upstream as UpstreamSettings
 from edge.upstream.connection import Connection
-from edge.upstream.headers import merged
+from edge.upstream.headers import credential, merged
 
 # The kernel doubles it, and it bounds how much one read can bring, so how long a fast stream keeps the others waiting:
 # with 64 streams at full speed a new one's first token took 147 ms at twice this, 95 ms at this. A token stream of
@@ -30,7 +30,9 @@ _RESOLVED_S = 10.0  # a host name is looked up again after so long
 _NEXT_ADDRESS_S = 0.25  # RFC 8305: how long one address of a name may keep the next from being tried
 
 _CONNECTED = (0, errno.EISCONN)
-ANTHROPIC_VERSION = "2023-06-01"  # of the API, as Edge speaks it; later ones refuse a temperature
+# Of the API, as Edge speaks it, unless a Messages client names another: from 2026-10-21 on it refuses temperature,
+# top_p and top_k, which clients of the other surfaces send.
+ANTHROPIC_VERSION = "2023-06-01"
 _NONE: Mapping[str, str] = {}
 
 _AddrInfo = tuple[Any, ...]  # as ``getaddrinfo`` gives it
@@ -212,7 +214,6 @@ def _fixed_headers(url: URL, settings: UpstreamSettings) -> dict[str, str]:
         "Accept-Encoding": "identity",
     }
     if settings.kind == "anthropic":
-        headers |= {"x-api-key": settings.api_key, "anthropic-version": ANTHROPIC_VERSION}
-    elif settings.api_key:
-        headers["Authorization"] = f"Bearer {settings.api_key}"
+        headers["anthropic-version"] = ANTHROPIC_VERSION
+    headers |= credential(settings)
     return merged(headers, settings.headers)

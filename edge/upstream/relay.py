@@ -15,7 +15,9 @@ from edge.errors import EdgeError, UpstreamBroken, UpstreamCut, UpstreamUnreacha
 from edge.policy.lifecycle import Happened
 from edge.protocol.surface import UPSTREAM_PATHS
 from edge.upstream.base import JSON_TYPE, Call, Sink, Upload
-from edge.upstream.bodies import Body, body_for, broken_by
+from edge.upstream.bodies import broken_by
+from edge.upstream.body import Body, Receiver
+from edge.upstream.body_choice import body_for
 from edge.upstream.connection import Connection, Ended, Head, Malformed, ignore
 from edge.upstream.pool import Pool
 
@@ -201,12 +203,17 @@ class RelaySource:
         call, self._call = self._call, None  # its body may be an image of 30 MB, and the answer may take minutes
         try:
             if call is not None:
-                self._answer = body_for(head, self._relay.name, call, self._sink, self._end)
+                self._answer = body_for(head, Receiver(self._relay.name, call, self._sink, self._end, self._use_body))
         except Exception as bug:  # noqa: BLE001 - as above
             self._fail(bug)
         if self._paused and self._connection is not None:
             self._connection.pause()
         return ignore if self._answer is None else self._answer.take
+
+    def _use_body(self, body: Body) -> None:
+        self._answer = body
+        if self._connection is not None:
+            self._connection.hand_to(body.take)
 
     def whole(self) -> None:
         """See ``connection.Asker``."""

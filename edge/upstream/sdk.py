@@ -11,23 +11,35 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import replace
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 import aiohttp
 import httpx2
 
+from edge.bounds import ERROR_BYTES
 from edge.errors import EdgeError, UpstreamBroken, UpstreamCut, UpstreamUnreachable
 from edge.policy.lifecycle import Happened
 from edge.protocol.surface import UPSTREAM_PATHS
 from edge.settings import Upstream as UpstreamSettings
 from edge.upstream.base import Call, Sink
-from edge.upstream.bodies import ERROR_BODY_BYTES, body_for, broken_by
+from edge.upstream.bodies import broken_by
+from edge.upstream.body import Body, Receiver
+from edge.upstream.body_choice import body_for
 from edge.upstream.connection import Head
 from edge.upstream.early import TURNS
+from edge.upstream.headers import CREDENTIALS, credential
 from edge.upstream.pool import POOL_KEEPALIVE_S
 from edge.upstream.relay import reason
 
+_POOL_TRIES = 8  # dead pooled connections to go through before one that has not been used
+_DEAD = (
+    aiohttp.ServerDisconnectedError,
+    aiohttp.ClientOSError,
+    ConnectionError,
+)  # how a connection ends that was closed
 _PIECE_BYTES = 64 * 1024  # of a request's body, each written when the last one has gone
 _TAIL_S = 1.0  # for the body to end after its answer has: only then can the connection be used again
 _BROKEN = (httpx2.HTTPError, aiohttp.ClientError, OSError)  # what an HTTP client raises for what the other side does
@@ -81,10 +93,35 @@ def http_options(settings: UpstreamSettings) -> dict[str, Any]:
         "trust_env": False,  # no proxy that the settings do not name
         "follow_redirects": False,
         "timeout": None,  # the clocks are Edge's
-        # 0 is no limit: admission decides how many there are. None would be aiohttp's own limit of 100.
-        "limits": httpx2.Limits(max_connections=0, max_keepalive_connections=0, keepalive_expiry=POOL_KEEPALIVE_S),
-        "event_hooks": {"request": [_headers_once(settings.headers)], "response": [_bound_refusal]},
+        "event_hooks": {
+            "request": [_headers_once({**credential(settings), **settings.headers})],
+            "response": [_bound_refusal],
+        },
     }
+
+
+def settled(client: httpx2.AsyncClient) -> httpx2.AsyncClient:
+    """An SDK's ``DefaultAioHttpClient``, which serves everybody: it keeps no cookies, and tells of used connections."""
+    client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    transport: Any = client._transport  # noqa: SLF001 - it takes a maker of sessions, and its client has no way to it
+
+    def session() -> aiohttp.ClientSession:
+        traced = aiohttp.TraceConfig()
+        traced.on_connection_reuseconn.append(_note_reuse)
+        # 0 is no limit: admission decides how many there are.
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=POOL_KEEPALIVE_S, ssl=transport.ssl_context)
+        jar = aiohttp.DummyCookieJar()
+        return aiohttp.ClientSession(connector=connector, cookie_jar=jar, trace_configs=[traced])
+
+    transport.client = session
+    return client
+
+
+_reuses: ContextVar[list[bool]] = ContextVar("_reuses")  # by the call that is being made; empty on a fresh connection
+
+
+async def _note_reuse(*_: object) -> None:
+    _reuses.get([]).append(True)
 
 
 class Cloud:
@@ -118,17 +155,18 @@ class Cloud:
 class CloudSource:
     """One call in progress."""
 
-    __slots__ = ("_cloud", "_connected", "_done", "_flowing", "_over", "_sink", "task")
+    __slots__ = ("_body", "_cloud", "_connected", "_done", "_flowing", "_over", "_sink", "task")
 
     def __init__(self, cloud: Cloud, call: Call, sink: Sink) -> None:
         self._cloud = cloud
         self._sink = sink
+        self._body: Body | None = None
         self._connected = False
         self._done = False
         self._over = False
         self._flowing = asyncio.Event()
         self._flowing.set()
-        self.task = asyncio.get_running_loop().create_task(self._run(call, Upload(call.body, self._tell_connected)))
+        self.task = asyncio.get_running_loop().create_task(self._run(call))
 
     def __repr__(self) -> str:
         state = "over" if self._over else "flowing" if self._flowing.is_set() else "paused"
@@ -150,12 +188,25 @@ class CloudSource:
 
     # --- the task -------------------------------------------------------------------------------------------------
 
-    async def _run(self, call: Call, upload: "Upload") -> None:
+    async def _posted(self, call: Call) -> httpx2.Response:
+        """The answer; asked for again as long as a used connection turns out to be dead, as the relay does it."""
+        client, path = self._cloud.client, UPSTREAM_PATHS[call.surface]
+        headers = {**call.headers, "Content-Length": str(len(call.body))}
+        for _ in range(_POOL_TRIES):
+            reuses: list[bool] = []
+            _reuses.set(reuses)
+            try:
+                return await client.post(path, Upload(call.body, self._tell_connected), headers)
+            except (*client.failures, *_BROKEN) as error:
+                if not reuses or self._over or not isinstance(_origin(error), _DEAD):
+                    raise
+        return await client.post(path, Upload(call.body, self._tell_connected), headers)
+
+    async def _run(self, call: Call) -> None:
         client = self._cloud.client
-        path, headers = UPSTREAM_PATHS[call.surface], {**call.headers, "Content-Length": str(upload.size)}
-        call = replace(call, body=b"")  # it may be an image of 30 MB, and the answer may take minutes
         try:
-            response = await client.post(path, upload, headers)
+            response = await self._posted(call)
+            call = replace(call, body=b"")  # it may be an image of 30 MB, and the answer may take minutes
         except Exception as error:  # noqa: BLE001 - a bug of ours must reach the client as one, not as a hang
             if isinstance(error, (*client.failures, *_BROKEN)):
                 self._unanswered(error)
@@ -174,9 +225,10 @@ class CloudSource:
             self._over = True
 
     async def _read(self, response: httpx2.Response, reads: AsyncIterator[bytes], call: Call) -> None:
-        head = Head(response.status_code, response.reason_phrase, dict(response.headers))
-        body = body_for(head, self._cloud.name, call, self._sink, self._end)
-        while body is not None and not self._over:
+        headers = {name: value for name, value in response.headers.items() if name != "content-encoding"}  # undone here
+        head = Head(response.status_code, response.reason_phrase, headers)
+        self._body = body_for(head, Receiver(self._cloud.name, call, self._sink, self._end, self._use))
+        while (body := self._body) is not None and not self._over:
             await self._flowing.wait()
             try:
                 data = await anext(reads, b"")
@@ -195,6 +247,9 @@ class CloudSource:
                 async with asyncio.timeout(_TAIL_S):
                     await _run_out(reads)
 
+    def _use(self, body: Body) -> None:
+        self._body = body
+
     def _unanswered(self, error: Exception) -> None:
         name = self._cloud.name
         if not self._connected:
@@ -207,7 +262,7 @@ class CloudSource:
     # --- pushing --------------------------------------------------------------------------------------------------
 
     def _tell_connected(self) -> None:
-        if not self._over:
+        if not (self._over or self._connected):
             self._connected = True
             self._sink.connected()
 
@@ -251,7 +306,7 @@ class _Refusal(httpx2.AsyncByteStream):
             async for data in self._stream:
                 size += len(data)
                 yield data
-                if size > ERROR_BODY_BYTES:
+                if size > ERROR_BYTES:
                     break
 
     async def aclose(self) -> None:
@@ -263,6 +318,8 @@ def _headers_once(own: Mapping[str, str]) -> Callable[[httpx2.Request], Awaitabl
 
     async def settle(request: httpx2.Request) -> None:
         headers = request.headers
+        for name in CREDENTIALS:
+            headers.pop(name, None)  # an SDK has a choice of its own
         headers.update(own)
         for name, value in headers.multi_items():
             headers[name] = value  # of one that is there more than once, the last stays
@@ -289,6 +346,11 @@ def _causes(error: BaseException | None) -> list[BaseException]:
         causes.append(error)
         error = error.__cause__
     return causes
+
+
+def _origin(error: BaseException) -> BaseException:
+    """What the HTTP client met."""
+    return next((cause for cause in _causes(error) if isinstance(cause, _DEAD)), _causes(error)[-1])
 
 
 def _why(error: BaseException) -> str:

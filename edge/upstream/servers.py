@@ -20,8 +20,10 @@ from typing import Any
 
 import orjson
 
+from edge.bounds import MODEL_LIST_BYTES
 from edge.errors import LoopDetected
 from edge.policy.routing import printable
+from edge.protocol.json_text import dumps, loads
 from edge.protocol.surface import OLLAMA, RELAYED, UPSTREAM_PATHS, Surface
 from edge.upstream.connection import Ended, Malformed
 from edge.upstream.edges import Ways, read
@@ -30,7 +32,6 @@ from edge.upstream.pool import Pool
 from edge.upstream.working import listed_slots, total_slots
 
 PROBE_S = 2.0
-MAX_LIST_BYTES = 2**20
 Card = dict[str, Any]
 
 
@@ -138,6 +139,7 @@ _OWNERS = {
 }
 _NO_ANSWER = (Malformed, Ended, OSError)
 _LOCKED = (401, 403)
+TOO_LONG_A_LIST = f"has a model list of over {MODEL_LIST_BYTES // 2**20} MiB"
 LISTLESS = (404, 405, 501)
 _TITLE = re.compile(rb"<title[^>]*>([^<]{1,200})", re.IGNORECASE)
 
@@ -195,6 +197,8 @@ async def identify(pool: Pool, before: Found | None = None, settled: Kind | None
     answer = await ask(pool, "/v1/models", PROBE_S)
     if isinstance(answer, Found):
         return answer
+    if answer.too_large:
+        return Found(Kind.OTHER, why=TOO_LONG_A_LIST)
     status = answer.head.status
     cards = cards_in(answer.body) if status == 200 else None
     if cards is None and settled is Kind.OLLAMA:  # a proxy may pass /api alone
@@ -237,7 +241,7 @@ async def ask(pool: Pool, path: str, within_s: float) -> Answer | Found:
 
 async def _get(pool: Pool, path: str, within_s: float = PROBE_S) -> Answer:
     async with asyncio.timeout(within_s):
-        return await get(pool, path, MAX_LIST_BYTES)
+        return await get(pool, path, MODEL_LIST_BYTES)
 
 
 async def _peek(pool: Pool, path: str) -> bytes:
@@ -295,12 +299,17 @@ def _declared(mark: Mark) -> Kind | None:
 
 
 def cards_in(body: bytes) -> tuple[Card, ...] | None:
-    """The entries of a model list, or None if this is not one: ``{"object": "list", "data": [{"id": …}, …]}``."""
+    """The entries of a model list, or None if this is not one: ``{"object": "list", "data": [{"id": …}, …]}``.
+
+    Together's is the array alone.
+    """
     try:
-        answer = orjson.loads(body)
-        orjson.dumps(answer)  # nested deeper than it can be written again: nothing to pass on
+        answer = loads(body)
+        dumps(answer)  # nested deeper than it can be written again: nothing to pass on
     except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         return None
+    if isinstance(answer, list):
+        return tuple(answer) if all(map(_is_card, answer)) else None
     # Some leave "object" out; Ollama's data is null when it has no models.
     if not isinstance(answer, dict) or answer.get("object", "list") != "list" or "data" not in answer:
         return None

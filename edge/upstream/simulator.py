@@ -13,7 +13,9 @@ from edge.errors import EdgeError
 from edge.policy.lifecycle import Happened
 from edge.settings import Upstream as UpstreamSettings
 from edge.upstream.base import Call, Sink
-from edge.upstream.bodies import Body, body_for, broken_by
+from edge.upstream.bodies import broken_by
+from edge.upstream.body import Body, Receiver
+from edge.upstream.body_choice import body_for
 from edge.upstream.servers import Found, Kind
 from edge.upstream.simulated_models import Ending
 from edge.upstream.simulated_server import models, reply
@@ -98,10 +100,13 @@ class SimulatorSource:
         try:
             replied = reply(call.surface, call.body, simulator.script)
             self._pieces, self._ending = replied.pieces, replied.ending
-            self._answer = body_for(replied.head, simulator.name, call, self._sink, self._end)
+            self._answer = body_for(replied.head, Receiver(simulator.name, call, self._sink, self._end, self._use))
         except Exception as bug:  # noqa: BLE001 - a bug of ours must reach the client as one, not as a hang
             self._fail(bug)
         self._go_on()
+
+    def _use(self, body: Body) -> None:
+        self._answer = body
 
     def _go_on(self) -> None:
         if self._answer is not None and self._timer is None and not (self._paused or self._over):

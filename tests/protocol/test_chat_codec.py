@@ -187,7 +187,7 @@ def test_what_came_before_a_too_large_event_is_not_lost() -> None:
     for step in (1, 100, 10_000):
         seen = read(codec_for(CHAT, max_event=1000), cut(stream, range(0, len(stream), step)))
         assert (seen.data, seen.ending) == (whole, "bad")
-        assert seen.error == "the upstream sent too large an event: an event is over 1000 bytes"
+        assert seen.error == "it sent too large an event: an event is over 1000 bytes (stream.max_event_bytes)"
 
 
 TOKEN, FINISH, USAGE = say.chat_token("a"), say.chat_finish(), say.chat_usage()

@@ -25,7 +25,15 @@ from edge.upstream.bodies import Events
 
 CONNECT_S, FIRST_S, INTER_S = 5, 900, 60
 SETTINGS = msgspec.convert(
-    {"stream": {"connect_s": CONNECT_S, "first_token_s": FIRST_S, "inter_token_s": INTER_S}}, Settings
+    {
+        "stream": {
+            "connect_s": CONNECT_S,
+            "first_token_s": FIRST_S,
+            "inter_token_s": INTER_S,
+            "max_event_bytes": 1 << 20,
+        }
+    },
+    Settings,
 )
 NEVER = None
 BY_PATH = {str(spoken): spoken for spoken in SPOKEN}
