@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 
 from edge.errors import UpstreamBroken
+from edge.protocol.canonical import Target
 from edge.protocol.chat import read_usage
 from edge.protocol.embeddings import translate
 from edge.protocol.surface import Surface
 
 
 def reshaped(surface: Surface, body: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
-    return translate(surface, {"model": "m", **body})[2](answer)
+    return translate(surface, {"model": "m", **body}, Target(surface, "u", cloud=False))[2](answer)
 
 
 def items(*numbers: int | None) -> list[dict[str, Any]]:
