@@ -131,10 +131,10 @@ class Writer:
             self.bytes_out += len(body)
             await payload.write(body, drain=False)  # in one packet with the head
         else:
+            self._reset_on_close(on=True)  # before the first byte: Edge may be killed at any moment from then on
             await payload.write(b"", drain=False)
             for start in range(0, len(body), _PIECE_BYTES):
                 if self.write_nowait(body[start : start + _PIECE_BYTES]):
-                    self._reset_on_close(on=True)
                     await self._room(stall_s)
         await self.finish(stall_s)
 

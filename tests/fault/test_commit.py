@@ -107,7 +107,7 @@ BODIES: dict[str, tuple[bytes, str, str]] = {
     "html": (b"<html><body>Bad gateway", "text/html", "answered with status"),
     "empty": (b"", "text/plain", "answered with status"),
     "malformed": (b'{"error":', "application/json", "answered with status"),
-    "list": (b'["too long"]', "application/json", "answered with status"),
+    "list": (b'["too long"]', "application/json", "too long"),
 }
 
 

@@ -104,7 +104,7 @@ async def test_a_reader_that_leaves_stops_the_model(serve: Serve, vllm_port: int
         async with asyncio.timeout(SLOW_S):
             while not await running(vllm_port):
                 await asyncio.sleep(0.05)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(SLOW_S):
         while await running(vllm_port):
             await asyncio.sleep(0.05)
     assert (await edge.record())["outcome"] == "client_gone"
