@@ -32,6 +32,7 @@ def ask(pid: int | None, number: int, action: str, within_s: float) -> NoReturn:
     found = pid or pidfile.find(os.environ)
     if found is None:
         _end(_none(), NOBODY)
+    places = pidfile.places_of(found)
     asked_at = time.monotonic()
     try:
         os.kill(found, number)
@@ -40,7 +41,7 @@ def ask(pid: int | None, number: int, action: str, within_s: float) -> NoReturn:
     except OSError as error:
         hint = "; root can, by sudo" if isinstance(error, PermissionError) else ""
         _end(f"process {found} cannot be signalled: {error.strerror}{hint}", NOT_DONE)
-    outcome = _outcome(found, action, asked_at, within_s)
+    outcome = _outcome(found, places, action, asked_at, within_s)
     if isinstance(outcome, str):
         _end(outcome, NOT_DONE)
     lines = [_printable(line) for line in outcome.lines]
@@ -50,11 +51,11 @@ def ask(pid: int | None, number: int, action: str, within_s: float) -> NoReturn:
     sys.exit(DONE)
 
 
-def _outcome(pid: int, action: str, asked_at: float, within_s: float) -> Outcome | str:
+def _outcome(pid: int, places: pidfile.Places, action: str, asked_at: float, within_s: float) -> Outcome | str:
     """What it says; or why it says nothing."""
     while True:
         lives = _lives(pid)  # before the look: it may say it, and end
-        for outcome in pidfile.outcome_of(pid):
+        for outcome in pidfile.outcomes(places):
             # One that it was at already may have read the configuration of before.
             if outcome.action == action and outcome.began >= asked_at:
                 return outcome

@@ -4,8 +4,6 @@ In: canonical events. Out: events, errors and heartbeats. Must not: be relayed; 
 events, as every stream of this surface can be resumed, and its readers do that.
 """
 
-import time
-
 from edge.errors import EdgeError
 from edge.protocol.batch import Usage
 from edge.protocol.chat_events import usage_object
@@ -46,6 +44,7 @@ class SessionEncoder:
         body = loads(answering.prepared.body)
         self._wanted = read(body)
         self._accepted_at = ours(body).accepted_at
+        self._clock = answering.clock
         self._chunks = 0 if self._wanted.metadata else 1
         self._spoken = False
         self._first_at: float | None = None
@@ -95,7 +94,7 @@ class SessionEncoder:
 
     def _generated(self) -> None:
         if self._first_at is None:
-            self._first_at = time.monotonic()
+            self._first_at = self._clock()
 
 
 def session_error(error: EdgeError, *, partial: bool) -> bytes:

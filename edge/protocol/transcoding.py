@@ -3,6 +3,8 @@
 In: nothing. Out: the two interfaces, and what is passed through them. Must not: know any dialect.
 """
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -64,9 +66,11 @@ class Answering:
         id: Hex digits to make the answer's id of, unique to the exchange.
         created: Unix time.
         echo: See ``canonical.Ask``.
+        clock: Monotonic, that by which the request was accepted.
     """
 
     prepared: Prepared
     id: str
     created: int
     echo: dict[str, Any] = field(default_factory=dict)
+    clock: Callable[[], float] = time.monotonic

@@ -64,6 +64,9 @@ def directories(environ: Mapping[str, str], uid: int) -> list[Directory]:
     return [*(Directory(Path(path)) for path in given if path), Directory(Path(temporary, f"edge-{uid}"), own=True)]
 
 
+Places = list[tuple[Directory, int]]
+
+
 class PidFile:
     """This process's files; of several processes the last one that was started has them.
 
@@ -130,9 +133,9 @@ def find(environ: Mapping[str, str]) -> int | None:
     return _main_pid()
 
 
-def outcome_of(pid: int) -> Iterator[Outcome]:
-    """What the process has left to be told, wherever it can leave that."""
-    for place, uid in _places_of(pid):
+def outcomes(places: Places) -> Iterator[Outcome]:
+    """What a process has left for whoever asked it, in any of its places."""
+    for place, uid in places:
         try:
             if not _is_ours(place, uid):
                 continue
@@ -151,8 +154,13 @@ def environ_of(pid: int) -> dict[str, str] | None:
     return dict(variable.decode(errors="replace").partition("=")[::2] for variable in variables)
 
 
-def _places_of(pid: int) -> list[tuple[Directory, int]]:
-    """By the environment that it was started in, and under its own root: a service may have a ``/tmp`` of its own."""
+def places_of(pid: int) -> Places:
+    """Where a process can leave an outcome, and its user; to be asked while it lives.
+
+    By the environment that it was started in, and under its own root: a service may have a ``/tmp`` of its own. A
+    process that was replaced may end as soon as it has left the outcome, and its root with it; what is no ``/tmp`` is
+    then still to be found without.
+    """
     environ = environ_of(pid)
     try:
         uid = Path(f"/proc/{pid}").stat().st_uid
@@ -161,7 +169,8 @@ def _places_of(pid: int) -> list[tuple[Directory, int]]:
     if environ is None:
         return [(place, os.getuid()) for place in directories(os.environ, os.getuid())]
     found = directories(environ, uid)
-    return [(Directory(Path(f"/proc/{pid}/root{place.path}"), own=place.own), uid) for place in found]
+    rooted = [(Directory(Path(f"/proc/{pid}/root{place.path}"), own=place.own), uid) for place in found]
+    return [*rooted, *((place, uid) for place in found)]
 
 
 def _is_ours(place: Directory, uid: int) -> bool:

@@ -167,7 +167,10 @@ class Attempts:
         if prepared.model in member.thoughtless and prepared.surface in _THINK_ANYWAY:
             prepared = replace(prepared, thoughtless=True, crossed=())
         kept = asked.resume or asked.session is not None
-        terms = Terms(asked.dialect, exchange.settings.stream, headers, exchange.stream_id, asked.upload, kept)
+        terms = Terms(
+            asked.dialect, exchange.settings.stream, headers, exchange.stream_id, asked.upload,
+            exchange.house.clock, kept,
+        )  # fmt: skip
         return compose(prepared, member, terms)
 
     # --- turn.Taker -----------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ In: both. Out: one ``Call``. Must not: open it.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from edge.errors import PromptTooLong
@@ -37,6 +37,7 @@ class Terms:
         dialect: The client's.
         headers: Those that go upstream.
         upload: The request's body, where it is passed on as it comes.
+        clock: Monotonic.
         kept: The answer is kept, for a session or for a reader that comes back: it is made of a stream.
     """
 
@@ -45,6 +46,7 @@ class Terms:
     headers: Mapping[str, str]
     stream_id: str
     upload: Upload | None
+    clock: Callable[[], float]
     kept: bool = False
 
 
@@ -84,7 +86,7 @@ def _translated(prepared: Prepared, member: Member, terms: Terms, to: Target) ->
     # Nothing is stripped on the way in: whether the client gets the usage is the encoder's business.
     asked = replace(prepared, strip_usage=False)
     source = DIALECTS[to.surface].codec(asked, terms.settings.max_event_bytes, member.repairs)
-    answering = Answering(prepared, terms.stream_id.removeprefix("st_"), int(time.time()), translated.echo)
+    answering = Answering(prepared, terms.stream_id.removeprefix("st_"), int(time.time()), translated.echo, terms.clock)
     crossing = transcoder(source, to.surface, answering)
     if not prepared.stream or prepared.surface in KEPT:
         crossing.collect(terms.dialect.collector(prepared))

@@ -318,7 +318,7 @@ async def test_arguments_that_can_never_be_told_break_the_stream(front: In, fake
     edge = await front(CHAT)
     begun = [{"index": n, "id": f"c{n}", "function": {"name": "f", "arguments": "{"}} for n in (0, 1)]
     endless = {"index": 1, "function": {"arguments": " " * 2**18}}
-    deltas = [chat_delta({"tool_calls": [delta]}) for delta in (*begun, *[endless] * 8)]
+    deltas = [chat_delta({"tool_calls": [delta]}) for delta in (*begun, *[endless] * 20)]
     fake.script(head(), *map(chunk, (chat_role(), *deltas)), stall())
     answer = await ask(edge.port, MESSAGES, asked(tools=[TOOL]))
     assert b"event: error\n" in answer.body

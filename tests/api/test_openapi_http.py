@@ -155,6 +155,8 @@ def asked(case: Case, session: requests.Session) -> schemathesis.Response:
     """The answer, which is one of those that are described, and no failure of Edge's."""
     if isinstance(case.body, dict):  # the fake model server gives one answer, however many it is asked for
         case.body.pop("n", None)
+        if isinstance(case.body.get("input"), list) and case.operation.path in (EMBEDDINGS, "/api/embed"):
+            case.body["input"] = "hi"
         if case.operation.path == COMPLETIONS and isinstance(case.body.get("prompt"), list):
             case.body["prompt"] = "hi"
     answer = case.call(session=session)

@@ -141,7 +141,7 @@ def test_json_of_another_shape_is_relayed_and_means_nothing(event: bytes) -> Non
     [
         (ERROR, 502, "the model broke", True),
         (b'event: error\ndata: {"type": "error", "error": {"type": "overloaded_error", "message": "m"}}\r\n\r\n',
-         502, "m", True),
+         529, "m", True),
         (b'data: {"type":"error","error":{"type":"x","message":"m"}}\n\n', 502, "m", False),  # no SDK would see it
         (b'event: error\ndata: {"error":{"message":"m","code":429}}\n\n', 429, "m", False),
         (b'data: {"error":{"message":"m","type":"t","param":null,"code":400}}\n\n', 400, "m", False),

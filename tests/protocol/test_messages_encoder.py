@@ -4,6 +4,7 @@ import orjson
 import pytest
 from support.messages import CITED, call, encoder, message, written
 
+from edge.bounds import TOOL_ARGUMENTS_CHARS
 from edge.errors import UpstreamCut
 from edge.protocol.batch import Usage
 from edge.protocol.dialect import BadStream
@@ -143,9 +144,10 @@ def test_more_than_can_wait_is_a_bad_stream() -> None:
     writer = encoder()
     for event in [*call(0, "{"), ToolCallStart(1, "c1", "g")]:
         writer.add(event)
-    writer.add(ToolCallArguments(1, " " * 2**19))
+    half = TOOL_ARGUMENTS_CHARS // 2
+    writer.add(ToolCallArguments(1, " " * half))
     with pytest.raises(BadStream, match="wait"):
-        writer.add(ToolCallArguments(1, " " * 2**19 + "}"))
+        writer.add(ToolCallArguments(1, " " * half + "}"))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.streams import MAX_EVENT, all_cuts, unhurried
 
+from edge.bounds import TOOL_ARGUMENTS_CHARS
 from edge.errors import UpstreamCut
 from edge.protocol.batch import Usage
 from edge.protocol.collect_ollama import OllamaCollector
@@ -147,10 +148,10 @@ def test_a_call_that_the_limit_has_cut_is_left_out_and_the_reason_says_so() -> N
 def test_calls_do_not_grow_without_bound() -> None:
     writing = encoder()
     writing.add(ToolCallStart(0, "", "f"))
-    for _ in range(1000):
-        assert writing.add(ToolCallArguments(0, "x" * 1000)) == []
-    with pytest.raises(BadStream, match="over 1048576 characters"):
-        writing.add(ToolCallArguments(0, "x" * 100_000))
+    for _ in range(TOOL_ARGUMENTS_CHARS // 4096):
+        assert writing.add(ToolCallArguments(0, "x" * 4096)) == []
+    with pytest.raises(BadStream, match=f"over {TOOL_ARGUMENTS_CHARS} characters"):
+        writing.add(ToolCallArguments(0, "x"))
 
 
 def test_what_has_no_place_is_left_out() -> None:
