@@ -12,7 +12,7 @@ import pytest
 from fakes.model_server import DONE, FakeModel, chat_finish, chat_role, chat_token, chunk, end, gate, head
 from support.cli import run
 from support.edge_process import EdgeProcess
-from support.hanging import hang_limit
+from support.hanging import hang_limit, until
 from support.raw import CHAT, RawClient, ask, chat_body
 from support.running import Running, Serve, make_settings
 
@@ -183,6 +183,11 @@ async def test_the_command_reloads_a_process_and_a_wrong_file_is_refused_whole(f
         assert len(edge.lines.lines) == before
 
 
+def has_left_its_id(folder: Path) -> bool:
+    """Whether a process that keeps its files there has written its id: it does so once it serves."""
+    return any(file.read_text().strip() for file in folder.rglob("edge.pid"))
+
+
 async def test_the_commands_find_the_process_by_its_file_and_none_that_has_ended(
     fake: FakeModel, tmp_path: Path
 ) -> None:
@@ -194,6 +199,7 @@ async def test_the_commands_find_the_process_by_its_file_and_none_that_has_ended
         edge = EdgeProcess(tmp_path / "run", fake.url)
         async with edge:
             await edge.ready()
+            await until(lambda: has_left_its_id(tmp_path / "run"))
             assert str(edge.process.pid) in (await run("reload", **there)).out
             upgraded = await run("upgrade", **there)
             await edge.lines.wait("replaced")
@@ -228,6 +234,7 @@ async def test_a_process_that_was_started_without_a_runtime_directory_is_found(f
     async with edge:
         await edge.ready()
         if not await asyncio.to_thread(Path(f"/run/user/{os.getuid()}").exists):
+            await until(lambda: has_left_its_id(tmp_path))
             assert directory.stat().st_mode & 0o777 == 0o700
             assert str(edge.process.pid) in (await run("reload", TMPDIR=str(tmp_path))).out
         assert (await run("reload", "--pid", str(edge.process.pid), PATH="/nonexistent")).status == 0
