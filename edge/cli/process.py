@@ -129,5 +129,6 @@ class Process:
         """
         if self._stop.is_set() and not (self.replaced and number == signal.SIGTERM):
             log.write_out(_LAST_LINES_S)
+            self._pid_file.release()
             os._exit(128 + number)
         self._stop.set()
