@@ -38,11 +38,14 @@ def ignored_here() -> Iterator[None]:
 
 
 def ignored_in(status: str) -> set[int]:
-    """The signals that a process ignores, by its ``/proc/PID/status``."""
+    """The signals that a process ignores, by its ``/proc/PID/status``.
+
+    Without those that libc keeps for its threads (32 and 33): no program can set them, so what started us decides.
+    """
     found = re.search(r"SigIgn:\s*([0-9a-f]+)", status)
     assert found is not None
     bits = int(found[1], 16)
-    return {number for number in range(1, 65) if bits >> (number - 1) & 1}
+    return {int(number) for number in signal.valid_signals() if bits >> (int(number) - 1) & 1}
 
 
 def ignored_by(pid: int) -> set[int]:
