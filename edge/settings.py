@@ -156,9 +156,10 @@ class Stream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(description="instead of those two, an answer that the server sends in one piece; 0 = no limit"),
     ] = 0.0
     total_s: Annotated[Seconds, Meta(description="a whole exchange; 0 = no limit")] = 0.0
-    heartbeat_s: Annotated[PositiveSeconds, Meta(description="a silence towards the client before a heartbeat")] = 10.0
+    heartbeat_s: Annotated[PositiveSeconds, Meta(description="a silence towards the client before a heartbeat")] = 20.0
     commit_after_s: Annotated[
-        PositiveSeconds, Meta(description="how long the HTTP status waits for the first token")
+        float,
+        Meta(gt=0, le=240, extra={"unit": "s"}, description="how long the HTTP status waits for the first token"),
     ] = 10.0
     client_stall_s: Annotated[PositiveSeconds, Meta(description="a reader that takes no byte for this long is cut")] = (
         60.0
@@ -168,6 +169,13 @@ class Stream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(description="a reader for which the upstream is paused this long is cut, if others wait for its slot"),
     ] = 300.0
     flush_s: Annotated[PositiveSeconds, Meta(description="time for the last bytes before a failed stream is cut")] = 2.0
+    after_error: Annotated[
+        Literal["auto", "reset", "close"],
+        Meta(
+            description="a chat stream after its error event: reset cuts the connection, close ends it cleanly, "
+            "auto closes only for clients known to lose the reason otherwise"
+        ),
+    ] = "auto"
     buffer_bytes: Annotated[
         Bytes, Meta(description="how far a reader may lag before the upstream is no longer read")
     ] = 256 * 1024

@@ -5,6 +5,7 @@ In: requests of any surface. Out: the rest of a stream, where one is asked for. 
 
 from aiohttp import web
 
+from edge.api.after_error import after_error
 from edge.api.context import CONTEXT, caller
 from edge.errors import BadRequest
 from edge.policy.routing import printable
@@ -94,6 +95,7 @@ async def resume_after(
         client=context.client,
         after=after,
         accepted_at=context.accepted_at,
+        after_error=after_error(request, house.settings.stream),
     )
     context.stream_id = stream_id
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from aiohttp import web
 
 from edge.api import ollama
+from edge.api.after_error import after_error
 from edge.api.body import Bodies, Reading
 from edge.api.context import CONTEXT, caller
 from edge.api.face import Handler
@@ -38,6 +39,7 @@ def _handler(house: House, bodies: Bodies, surface: Surface) -> Handler:
             return await resume(request, house, surface, last)
         refuse_if_draining(house)
         again, lane = wants_resume(request), lane_of(request, principal)
+        ending = after_error(request, house.settings.stream)
         share = bodies.share(request)
         try:
             upload: Upload | None = None
@@ -73,6 +75,7 @@ def _handler(house: House, bodies: Bodies, surface: Surface) -> Handler:
                 resume=again,
                 lane=lane,
                 passed=context.passed,
+                after_error=ending,
             )
             context.exchanged = True
             exchange = Exchange(house, asked, prepared)

@@ -12,7 +12,7 @@ from edge.errors import EdgeError, UpstreamSaid
 from edge.protocol.batch import Usage, count_in
 from edge.protocol.codec import Kept, Seen, SeenError, SseCodec
 from edge.protocol.collect_chat import ChatCollector, CompletionsCollector
-from edge.protocol.dialect import Collector
+from edge.protocol.dialect import BaseDialect, Collector
 from edge.protocol.finish_reasons import broke, broke_message, known
 from edge.protocol.json_text import dumps
 from edge.protocol.repairs import MENDED, SPLIT_LONG, Mended, Mender
@@ -59,7 +59,7 @@ class ChatCodec(SseCodec):
             return False
         return not clean_eof or len(self._closed) >= self._choices
 
-    def heartbeat(self, *, handed_over: bool) -> bytes:  # noqa: ARG002 - a comment fits anywhere
+    def heartbeat(self, *, lively: bool) -> bytes:  # noqa: ARG002 - a comment fits anywhere
         """A comment; an event of any kind would be yielded by the SDKs as a chunk."""
         return COMMENT_HEARTBEAT
 
@@ -174,7 +174,7 @@ def error_event(error: EdgeError) -> bytes:
     return encode(openai_body(error))
 
 
-class ChatDialect:
+class ChatDialect(BaseDialect):
     """``/v1/chat/completions`` and ``/v1/completions``."""
 
     stream_type = SSE_TYPE
@@ -191,7 +191,7 @@ class ChatDialect:
         """See ``dialect.Dialect``."""
         return ChatCollector() if self.surface is Surface.CHAT else CompletionsCollector()
 
-    def heartbeat(self, model: str) -> bytes:  # noqa: ARG002 - it names none
+    def heartbeat(self, model: str, before: bytes, *, lively: bool) -> bytes:  # noqa: ARG002 - a comment fits anywhere
         """See ``dialect.Dialect``."""
         return COMMENT_HEARTBEAT
 

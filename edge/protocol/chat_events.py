@@ -26,7 +26,7 @@ from edge.protocol.message_content import read_content
 from edge.protocol.shapes import openai_body
 from edge.protocol.sse import COMMENT_HEARTBEAT, DONE, encode
 from edge.protocol.tool_calls import Arguments, CallNumbers
-from edge.protocol.transcoding import Answering, Piece
+from edge.protocol.transcoding import Answering, BaseEncoder, Piece
 
 _MARK = "0c3f1f3e"  # stands for a text; nothing behind it can hold it
 
@@ -185,7 +185,7 @@ class _Calls:
         return [ToolCallArguments(call.number, json, self._choice)] if json else []
 
 
-class ChunkEncoder:
+class ChunkEncoder(BaseEncoder):
     """What encoders of OpenAI's chunks share: one head, then usage if it was asked for, then ``[DONE]``.
 
     Args:
@@ -215,7 +215,7 @@ class ChunkEncoder:
         """See ``transcoding.Encoder``."""
         return encode(piece[1])
 
-    def heartbeat(self, *, handed_over: bool) -> bytes:  # noqa: ARG002 - a comment fits anywhere
+    def heartbeat(self, *, lively: bool) -> bytes:  # noqa: ARG002 - a comment fits anywhere
         """See ``transcoding.Encoder``."""
         return COMMENT_HEARTBEAT
 

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 import orjson
 
-from edge.errors import UpstreamSaid
+from edge.errors import EdgeError, UpstreamSaid
 from edge.protocol.batch import Batch, Measured, Usage
-from edge.protocol.dialect import BadStream, Collector, TooLarge
+from edge.protocol.dialect import BadStream, Collector, Opened, TooLarge
 from edge.protocol.halves import Halves
 from edge.protocol.json_text import loads_strictly
 from edge.protocol.mould import Mould
@@ -114,6 +114,7 @@ class SseCodec:
         self._latest: Any = None  # the payload of the event at hand, for the collector; None if it was not decoded
         self._count: Callable[[bytes], int] = self._mould.count
         self._halves = Halves()
+        self._instead = b""  # to be relayed in place of the event at hand
 
     def plain(self, data: bytes) -> int:
         """See ``dialect.Codec.plain``: what proves that the events are plain also proves that there is none to cut."""
@@ -212,6 +213,13 @@ class SseCodec:
         """See ``dialect.Codec.answer``."""
         return {} if self._collector is None else self._collector.answer()
 
+    def begun(self, opened: Opened) -> None:
+        """See ``dialect.Codec.begun``; most surfaces have no such event."""
+
+    def after_error(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - a subclass looks at them
+        """See ``dialect.Codec.after_error``."""
+        return b""
+
     def _collect_run(self, run: bytes) -> None:
         """A run from the mould, as one event with all its text."""
         if self._collector is not None:
@@ -219,7 +227,8 @@ class SseCodec:
                 self._collector.add(self._loads(event.data))
 
     def _keep(self, event: Event, kept: Kept, tokens: int = 0) -> None:
-        kept.add(event.raw, 1, tokens)
+        kept.add(self._instead or event.raw, 1, tokens)
+        self._instead = b""
         if self._collector is not None and self._latest is not None:
             self._collector.add(self._latest)
 

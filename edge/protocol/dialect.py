@@ -4,7 +4,7 @@ In: bytes and errors. Out: batches and bytes. One ``Codec`` per attempt (it has 
 Must not: do I/O, or know which upstream is behind it.
 """
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from edge.errors import EdgeError
 from edge.protocol.batch import Batch, Measured, Usage
@@ -20,6 +20,22 @@ class Collector(Protocol):
 
     def answer(self) -> dict[str, object]:
         """The answer, as the upstream's own non-stream reply would have been."""
+
+
+class Opened(NamedTuple):
+    """What the client has got of the event that begins an answer; all that follows has to agree with it.
+
+    Attributes:
+        id: Of the answer.
+        created_at: Unix time, where the surface tells it.
+        model: As it was told.
+        number: The event's own, on surfaces that number their events.
+    """
+
+    id: str
+    created_at: int
+    model: str
+    number: int = 0
 
 
 class Codec(Protocol):
@@ -72,11 +88,21 @@ class Codec(Protocol):
     def finished(self, *, clean_eof: bool) -> bool:
         """Whether the answer is whole, now that the terminator (or, with ``clean_eof``, only the end) has come."""
 
-    def heartbeat(self, *, handed_over: bool) -> bytes:
-        """A keep-alive that this surface's clients ignore; ``handed_over``: any event has reached the client."""
+    def begun(self, opened: Opened) -> None:
+        """The client already has an event that begins the answer: the upstream's own is merged into that one."""
+
+    def heartbeat(self, *, lively: bool) -> bytes:
+        """A keep-alive that this surface's clients ignore, for the middle of an answer.
+
+        ``lively``: of the kind that clients take for a sign of work, where they count how many of the others follow
+        each other.
+        """
 
     def error_event(self, error: EdgeError, request_id: str) -> bytes:
         """The in-band error."""
+
+    def after_error(self, error: EdgeError, request_id: str) -> bytes:
+        """What the surface has follow its error event, Edge's or the upstream's; mostly nothing."""
 
     @property
     def terminator(self) -> bytes:
@@ -95,14 +121,28 @@ class Dialect(Protocol):
     def collector(self, prepared: Prepared) -> Collector:
         """A fresh collector for one attempt."""
 
-    def heartbeat(self, model: str) -> bytes:
-        """A keep-alive where there is no codec: before the first attempt, and when a stream is replayed."""
+    def heartbeat(self, model: str, before: bytes, *, lively: bool) -> bytes:
+        """A keep-alive where there is no codec: before the answer has begun, and when a stream is replayed.
+
+        ``before``: see ``error_event``; ``lively``: see ``Codec.heartbeat``.
+        """
 
     def error_event(self, error: EdgeError, request_id: str, before: bytes) -> bytes:
         """The in-band error where there is no codec; ``before`` is whole events that came last before it, if any."""
 
+    def after_error(self, error: EdgeError, request_id: str, before: bytes) -> bytes:
+        """See ``Codec.after_error``."""
+
     def error_body(self, error: EdgeError, request_id: str) -> bytes:
         """The HTTP error body, one JSON object."""
+
+
+class BaseDialect:
+    """What most surfaces have in common."""
+
+    def after_error(self, error: EdgeError, request_id: str, before: bytes) -> bytes:  # noqa: ARG002
+        """Nothing."""
+        return b""
 
 
 class BadStream(ValueError):

@@ -13,11 +13,11 @@ from edge.errors import EdgeError
 from edge.protocol.batch import Usage, count_in
 from edge.protocol.codec import Kept, Seen, SeenError, SseCodec
 from edge.protocol.collect_messages import MessagesCollector
-from edge.protocol.dialect import Collector
-from edge.protocol.json_text import dumps
+from edge.protocol.dialect import BaseDialect, Collector, Opened
+from edge.protocol.json_text import dumps, loads
 from edge.protocol.request import Prepared
 from edge.protocol.shapes import anthropic_body, is_anthropic, upstream_said
-from edge.protocol.sse import SSE_TYPE, Event, encode
+from edge.protocol.sse import SSE_TYPE, Event, encode, events
 from edge.protocol.surface import Surface
 
 PING = encode({"type": "ping"}, "ping")
@@ -30,6 +30,23 @@ MESSAGE_START = "message-start"
 _BLOCKS: dict[object, dict[str, Any]] = {
     "text_delta": {"type": "text", "text": ""},
     "thinking_delta": {"type": "thinking", "thinking": "", "signature": ""},
+}
+# A delta that adds nothing, by the type of the block it is for.
+_CALL_DELTA = {"type": "input_json_delta", "partial_json": ""}
+_NO_CHANGE: dict[str, dict[str, str]] = {
+    "text": {"type": "text_delta", "text": ""},
+    "thinking": {"type": "thinking_delta", "thinking": ""},
+    "tool_use": _CALL_DELTA,
+    "server_tool_use": _CALL_DELTA,
+    "mcp_tool_use": _CALL_DELTA,
+}
+# The type of the block that a delta is for.
+_BLOCK_OF = {
+    "text_delta": "text",
+    "citations_delta": "text",
+    "thinking_delta": "thinking",
+    "signature_delta": "thinking",
+    "input_json_delta": "tool_use",
 }
 
 
@@ -48,14 +65,22 @@ class MessagesCodec(SseCodec):
         super().__init__(max_event_bytes, _TEXT)
         self._stop_reason = False
         self._beginning = _Beginning(model or "") if MESSAGE_START in repairs else None
+        self._open: tuple[int, str] | None = None  # index and type of the block that is
+        self._begun = False  # the client already has a message_start
 
     def finished(self, *, clean_eof: bool) -> bool:  # noqa: ARG002 - one choice: a stop reason is enough
         """A stop reason has come."""
         return self._stop_reason
 
-    def heartbeat(self, *, handed_over: bool) -> bytes:  # noqa: ARG002 - a ping fits anywhere, also before message_start
-        """The surface's own ``ping``."""
-        return PING
+    def begun(self, opened: Opened) -> None:  # noqa: ARG002 - what follows message_start names no id
+        """See ``dialect.Codec.begun``."""
+        self._begun = True
+        if self._beginning is not None:
+            self._beginning.started = True
+
+    def heartbeat(self, *, lively: bool) -> bytes:
+        """The surface's own ``ping``, or an event that changes nothing."""
+        return no_change(self._open, self.usage) if lively else PING
 
     def error_event(self, error: EdgeError, request_id: str) -> bytes:
         """See ``dialect.Codec.error_event``."""
@@ -94,11 +119,16 @@ class MessagesCodec(SseCodec):
                 return Seen.TOKEN if isinstance(delta, dict) and _adds(delta) else Seen.PRELUDE
             case "content_block_start":
                 block = payload.get("content_block")
+                self._open = _opened_block(payload)
                 empty = isinstance(block, dict) and str(block.get("type")) in _EMPTY_BLOCKS
                 return Seen.PRELUDE if empty else Seen.TOKEN
+            case "content_block_stop":
+                self._open = None
             case "message_start":
                 message = payload.get("message")
                 self._use(message.get("usage") if isinstance(message, dict) else None)
+                if self._begun:
+                    return self._merged(message)
             case "message_delta":
                 self._use(payload.get("usage"))
                 delta = payload.get("delta")
@@ -106,10 +136,81 @@ class MessagesCodec(SseCodec):
                     self._stop_reason = True
         return Seen.PRELUDE
 
+    def _merged(self, message: object) -> Seen:
+        """A second ``message_start`` is none; what it tells of usage goes on as the surface tells that in between."""
+        usage = message.get("usage") if isinstance(message, dict) else None
+        if not isinstance(usage, dict):
+            return Seen.DROP
+        self._instead = _unstopped({"output_tokens": 0, **usage})
+        return Seen.PRELUDE
+
     def _use(self, usage: object) -> None:
         if isinstance(usage, dict):
             read = read_usage(usage)
             self.usage = read if self.usage is None else self.usage.merged(read)
+
+
+def no_change(block: tuple[int, str] | None, usage: Usage | None) -> bytes:
+    """An event that clients take for a sign of work, and that changes nothing.
+
+    Args:
+        block: Index and type of the one that is open.
+        usage: So far.
+    """
+    delta = None if block is None else _NO_CHANGE.get(block[1])
+    if block is None or delta is None:
+        return _unstopped({"output_tokens": 0 if usage is None else usage.completion or 0})
+    return encode({"type": "content_block_delta", "index": block[0], "delta": delta}, "content_block_delta")
+
+
+def _unstopped(usage: dict[str, Any]) -> bytes:
+    delta = {"stop_reason": None, "stop_sequence": None}
+    return encode({"type": "message_delta", "delta": delta, "usage": usage}, "message_delta")
+
+
+def _opened_block(payload: dict[str, Any]) -> tuple[int, str] | None:
+    """The block that this event begins, or adds to; None if it does neither."""
+    block, delta, index = payload.get("content_block"), payload.get("delta"), payload.get("index")
+    if not isinstance(index, int):
+        return None
+    if isinstance(block, dict):
+        return index, str(block.get("type"))
+    kind = _BLOCK_OF.get(str(delta.get("type"))) if isinstance(delta, dict) else None
+    return None if kind is None else (index, kind)
+
+
+def found_start(held: bytes) -> tuple[bytes, Opened] | None:
+    """See ``openings.Opening.found``."""
+    first = next(events(held), None)
+    if first is None:
+        return None
+    try:
+        payload = loads(first.data)
+    except ValueError:
+        return None
+    message = payload.get("message") if isinstance(payload, dict) else None
+    if not isinstance(message, dict) or "message_start" not in (first.event, payload.get("type")):
+        return None
+    return held[: first.end], Opened(str(message.get("id")), 0, str(message.get("model")))
+
+
+def start_event(opened: Opened) -> bytes:
+    """A message of which nothing is known yet."""
+    return encode({"type": "message_start", "message": empty_message(opened.id, opened.model)}, "message_start")
+
+
+def empty_message(identity: str, model: str) -> dict[str, object]:
+    """A message that begins."""
+    return {
+        "id": identity,
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": {"input_tokens": 0, "output_tokens": 0},
+    }
 
 
 def _adds(delta: dict[str, Any]) -> bool:
@@ -125,7 +226,7 @@ class _Beginning:
 
     def __init__(self, model: str) -> None:
         self._model = model
-        self._started = False
+        self.started = False
         self._made = False  # the message_start is ours
         self._blocks: frozenset[object] = frozenset()  # that have been started
         self._missing: list[dict[str, Any]] = []
@@ -135,11 +236,13 @@ class _Beginning:
         if kind == "ping":
             return False
         if kind == "message_start":
-            self._started = True
+            self.started = True
             return self._made
-        if not self._started:
-            self._started = self._made = True
-            self._missing.append({"type": "message_start", "message": _empty_message(self._model)})
+        if not self.started:
+            self.started = self._made = True
+            self._missing.append(
+                {"type": "message_start", "message": empty_message(f"msg_{secrets.token_hex(12)}", self._model)}
+            )
         number = payload.get("index")
         if kind == "content_block_start":
             self._blocks |= {number}
@@ -155,20 +258,6 @@ class _Beginning:
         """The events to tell before the one at hand; they are not told again."""
         missing, self._missing = self._missing, []
         return missing
-
-
-def _empty_message(model: str) -> dict[str, Any]:
-    """Of which nothing is known yet; how many tokens the prompt had is told by the ``message_delta``."""
-    return {
-        "id": f"msg_{secrets.token_hex(12)}",
-        "type": "message",
-        "role": "assistant",
-        "model": model,
-        "content": [],
-        "stop_reason": None,
-        "stop_sequence": None,
-        "usage": {"input_tokens": 0, "output_tokens": 0},
-    }
 
 
 def read_usage(usage: dict[str, Any]) -> Usage:
@@ -187,7 +276,7 @@ def error_event(error: EdgeError, request_id: str) -> bytes:
     return encode(anthropic_body(error, request_id), "error")
 
 
-class MessagesDialect:
+class MessagesDialect(BaseDialect):
     """``/v1/messages`` and ``/v1/messages/count_tokens``."""
 
     stream_type = SSE_TYPE
@@ -203,9 +292,12 @@ class MessagesDialect:
         """See ``dialect.Dialect``."""
         return MessagesCollector()
 
-    def heartbeat(self, model: str) -> bytes:  # noqa: ARG002 - it names none
-        """See ``dialect.Dialect``."""
-        return PING
+    def heartbeat(self, model: str, before: bytes, *, lively: bool) -> bytes:  # noqa: ARG002 - it names none
+        """See ``dialect.Dialect``; nothing but a ping may come before ``message_start``."""
+        if not lively or not before:
+            return PING
+        *_, last = events(before)
+        return no_change(_opened_block(loads(last.data)), None)
 
     def error_event(self, error: EdgeError, request_id: str, before: bytes) -> bytes:  # noqa: ARG002 - it needs none
         """See ``dialect.Dialect``."""

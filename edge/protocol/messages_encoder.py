@@ -12,7 +12,7 @@ from collections import deque
 from edge.bounds import TOOL_ARGUMENTS_CHARS
 from edge.errors import EdgeError
 from edge.protocol.batch import Usage
-from edge.protocol.dialect import BadStream
+from edge.protocol.dialect import BadStream, Opened
 from edge.protocol.events import (
     Annotation,
     Event,
@@ -24,10 +24,10 @@ from edge.protocol.events import (
     ToolCallArguments,
     ToolCallStart,
 )
-from edge.protocol.messages import PING
+from edge.protocol.messages import PING, empty_message, no_change
 from edge.protocol.shapes import anthropic_body
 from edge.protocol.sse import encode
-from edge.protocol.transcoding import Answering, Piece
+from edge.protocol.transcoding import Answering, BaseEncoder, Piece
 
 _MARK = "0c3f1f3e"  # stands for a text; nothing behind it can hold it
 # The citations that the surface knows; those of others cannot be shown.
@@ -83,7 +83,7 @@ class _Call(_Block):
                 self.whole = self.whole or self._depth <= 0
 
 
-class MessagesEncoder:
+class MessagesEncoder(BaseEncoder):
     """A ``transcoding.Encoder`` of Messages events."""
 
     terminator = encode({"type": "message_stop"}, "message_stop")
@@ -97,6 +97,7 @@ class MessagesEncoder:
         self._queued_chars = 0
         self._calls: dict[int, _Call] = {}
         self._refused = False
+        self._has_start = False  # the client already has a message_start
         self._finish = Finish("stop")
         self._ends: tuple[bytes, bytes] | None = None
 
@@ -111,7 +112,7 @@ class MessagesEncoder:
                 return self._argued(self._calls.get(call), json)
             case Start(model):
                 self._model = model or self._model
-                return [self._started()]
+                return [] if self._has_start else [self._started()]
             case ToolCallStart(call, identity, name, 0):
                 block = self._calls[call] = _Call(identity or f"toolu_{self._id[:20]}{call:02d}", name)
                 return self._begun(block)
@@ -155,9 +156,15 @@ class MessagesEncoder:
         """See ``transcoding.Encoder``."""
         return encode(piece[1], piece[0])
 
-    def heartbeat(self, *, handed_over: bool) -> bytes:  # noqa: ARG002 - a ping fits anywhere, also before message_start
+    def begun(self, opened: Opened) -> None:  # noqa: ARG002 - what follows message_start names no id
         """See ``transcoding.Encoder``."""
-        return PING
+        self._has_start = True
+
+    def heartbeat(self, *, lively: bool) -> bytes:
+        """See ``transcoding.Encoder``."""
+        if not lively:
+            return PING
+        return no_change(None if self._open is None else (self._index, self._open.kind), None)
 
     def error_event(self, error: EdgeError, request_id: str) -> bytes:
         """See ``transcoding.Encoder``."""
@@ -166,16 +173,7 @@ class MessagesEncoder:
     # --- blocks ---------------------------------------------------------------------------------------------------
 
     def _started(self) -> Piece:
-        message: dict[str, object] = {
-            "id": f"msg_{self._id}",
-            "type": "message",
-            "role": "assistant",
-            "model": self._model,
-            "content": [],
-            "stop_reason": None,
-            "stop_sequence": None,
-            "usage": {"input_tokens": 0, "output_tokens": 0},
-        }
+        message = empty_message(f"msg_{self._id}", self._model)
         return "message_start", {"type": "message_start", "message": message}
 
     def _text(self, delta: dict[str, object]) -> list[Piece]:

@@ -14,7 +14,7 @@ from edge.errors import EdgeError, UpstreamSaid
 from edge.protocol.batch import Batch, Measured
 from edge.protocol.codec import Seen, SeenError, SseCodec
 from edge.protocol.collect_ollama import OllamaCollector
-from edge.protocol.dialect import Collector
+from edge.protocol.dialect import BaseDialect, Collector
 from edge.protocol.json_text import dumps
 from edge.protocol.ndjson import LineSplitter, encode_line, lines
 from edge.protocol.ollama_events import read_usage
@@ -69,7 +69,7 @@ class OllamaCodec(SseCodec):
             self._collector.add(last)
         return Batch(batch.data + encode_line(last), batch.events + 1, batch.tokens, terminated=True)
 
-    def heartbeat(self, *, handed_over: bool) -> bytes:  # noqa: ARG002 - a line fits anywhere
+    def heartbeat(self, *, lively: bool) -> bytes:  # noqa: ARG002 - a line fits anywhere
         """A line without content; the format has no comments."""
         return heartbeat_line(self._surface, self._model)
 
@@ -175,7 +175,7 @@ def error_line(error: EdgeError) -> bytes:
     return encode_line({"error": error.message})
 
 
-class OllamaDialect:
+class OllamaDialect(BaseDialect):
     """``/api/chat``, ``/api/generate`` and ``/api/embed``."""
 
     stream_type = "application/x-ndjson"
@@ -191,7 +191,7 @@ class OllamaDialect:
         """See ``dialect.Dialect``."""
         return OllamaCollector()
 
-    def heartbeat(self, model: str) -> bytes:
+    def heartbeat(self, model: str, before: bytes, *, lively: bool) -> bytes:  # noqa: ARG002 - a line fits anywhere
         """See ``dialect.Dialect``."""
         return heartbeat_line(self.surface, model)
 

@@ -32,13 +32,13 @@ from edge.protocol.json_text import loads
 from edge.protocol.ndjson import encode_line
 from edge.protocol.ollama import heartbeat_line, now_text
 from edge.protocol.surface import Surface
-from edge.protocol.transcoding import Answering, Piece
+from edge.protocol.transcoding import Answering, BaseEncoder, Piece
 
 # Ollama has no word for tool calls, and none for filters: that one is told as it is.
 _REASONS = {"tool_calls": "stop"}
 
 
-class OllamaEncoder:
+class OllamaEncoder(BaseEncoder):
     """A ``transcoding.Encoder`` of lines; the last one ends the answer, and nothing follows it."""
 
     terminator = b""
@@ -105,7 +105,7 @@ class OllamaEncoder:
         """See ``transcoding.Encoder``."""
         return encode_line(piece[1])
 
-    def heartbeat(self, *, handed_over: bool) -> bytes:  # noqa: ARG002 - a line fits anywhere
+    def heartbeat(self, *, lively: bool) -> bytes:  # noqa: ARG002 - a line fits anywhere
         """See ``transcoding.Encoder``."""
         return heartbeat_line(self._surface, self._model)
 

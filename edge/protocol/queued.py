@@ -1,17 +1,15 @@
 """What a client sees while its request waits for a slot: where it stands, in a form that no reader trips over.
 
-In: a place in the queue. Out: one heartbeat of the client's surface. Must not: know the queue, or tell anything in an
-event that a client could take for a part of the answer.
+In: a heartbeat of the client's surface, and a place in the queue. Out: one heartbeat. Must not: know the queue, or tell
+anything in an event that a client could take for a part of the answer.
 
-Where heartbeats are comments, the comment tells. Elsewhere they are what they always are: a ping of Messages and a line
-of Ollama have no place for it, and clients show what they do not know.
+Where heartbeats are comments, the comment tells; a ``keepalive`` of Responses has one in it. Elsewhere they are what
+they always are: a ping of Messages and a line of Ollama have no place for it, and clients show what they do not know.
 """
 
 import math
 
-from edge.protocol.messages import PING
-from edge.protocol.ollama import heartbeat_line
-from edge.protocol.surface import OLLAMA, Surface
+_KEEPALIVE = b"event: keepalive\n"
 
 
 def comment(position: int, estimate_s: float | None) -> bytes:
@@ -25,17 +23,15 @@ def comment(position: int, estimate_s: float | None) -> bytes:
     return f": queued {position}{about}\n\n".encode()
 
 
-def heartbeat(surface: Surface, model: str | None, position: int, estimate_s: float | None) -> bytes:
-    """The heartbeat of a request that waits; nothing of its answer has gone out.
+def heartbeat(beat: bytes, position: int, estimate_s: float | None) -> bytes:
+    """The heartbeat that is due, with the place in it if there is room.
 
     Args:
-        surface: The client's.
-        model: As it asked for it.
+        beat: As it would be without a queue.
         position: See ``comment``.
         estimate_s: Likewise.
     """
-    if surface is Surface.MESSAGES:
-        return PING
-    if surface in OLLAMA:
-        return heartbeat_line(surface, model or "")
-    return comment(position, estimate_s)
+    told = comment(position, estimate_s)
+    if beat.startswith(b":"):
+        return told
+    return beat[:-1] + told if beat.startswith(_KEEPALIVE) else beat

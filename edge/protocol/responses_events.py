@@ -8,6 +8,7 @@ Thoughts are told as ``reasoning_text``, for that is what they are; no summary i
 
 from edge.errors import EdgeError
 from edge.protocol.batch import Usage
+from edge.protocol.dialect import Opened
 from edge.protocol.events import (
     Annotation,
     Event,
@@ -20,7 +21,7 @@ from edge.protocol.events import (
     ToolCallArguments,
     ToolCallStart,
 )
-from edge.protocol.responses import error_event, keepalive
+from edge.protocol.responses import error_event, failed_event, keepalive
 from edge.protocol.responses_items import (
     Called,
     CalledWithText,
@@ -34,7 +35,7 @@ from edge.protocol.responses_items import (
     reasoning,
 )
 from edge.protocol.responses_tools import Spelling
-from edge.protocol.sse import COMMENT_HEARTBEAT, encode
+from edge.protocol.sse import encode
 from edge.protocol.transcoding import Answering, Piece
 
 _INCOMPLETE: dict[Reason, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
@@ -55,6 +56,7 @@ class ResponsesEncoder:
         self._sealed: bool = answering.echo["sealed"]
         self._spellings: dict[str, Spelling] = answering.echo["spellings"]
         self._told: list[Piece] = []
+        self._begun = False  # the client already has a response.created
         self._number = 0  # of the next event
         self._output: dict[int, Json] = {}  # items that are done
         self._count = 0  # items that were added
@@ -80,7 +82,8 @@ class ResponsesEncoder:
                 self._message().annotate(data)
             case Start(model):
                 self._head["model"] = model or self._head["model"]
-                self._tell("response.created", {"response": self._head})
+                if not self._begun:
+                    self._tell("response.created", {"response": self._head})
                 self._tell("response.in_progress", {"response": self._head})
             case Finish(reason):
                 self._reason = reason
@@ -112,13 +115,25 @@ class ResponsesEncoder:
         """See ``transcoding.Encoder``."""
         return encode(piece[1], piece[0])
 
-    def heartbeat(self, *, handed_over: bool) -> bytes:
+    def begun(self, opened: Opened) -> None:
+        """See ``dialect.Codec.begun``."""
+        self._begun, self._number = True, opened.number + 1
+        self._head |= {"id": opened.id, "created_at": opened.created_at}
+
+    def heartbeat(self, *, lively: bool) -> bytes:  # noqa: ARG002 - it is an event like any other
         """See ``dialect.Codec.heartbeat``."""
-        return keepalive(self._number - 1) if handed_over else COMMENT_HEARTBEAT
+        return keepalive(self._number - 1)
 
     def error_event(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - the event has no place for it
         """See ``dialect.Codec.error_event``."""
-        return error_event(error, self._number)
+        self._number += 1
+        return error_event(error, self._number - 1)
+
+    def after_error(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - it has an id of its own
+        """See ``dialect.Codec.after_error``: with the items that were whole."""
+        opened = Opened(self._head["id"], self._head["created_at"], self._head["model"])
+        so_far = {**self._head, "output": [self._output[index] for index in sorted(self._output)]}
+        return failed_event(error, self._number, opened, so_far)
 
     def _tell(self, kind: str, fields: Json) -> None:
         self._told.append((kind, {"type": kind, "sequence_number": self._number, **fields}))

@@ -7,7 +7,7 @@ events, as every stream of this surface can be resumed, and its readers do that.
 from edge.errors import EdgeError
 from edge.protocol.batch import Usage
 from edge.protocol.chat_events import usage_object
-from edge.protocol.dialect import Codec
+from edge.protocol.dialect import BaseDialect, Codec
 from edge.protocol.events import Event, Finish, Reasoning, Refusal, Text
 from edge.protocol.json_text import dumps, loads
 from edge.protocol.request import Prepared
@@ -15,7 +15,7 @@ from edge.protocol.session_request import Wanted, ours, read
 from edge.protocol.shapes import openai_body
 from edge.protocol.sse import COMMENT_HEARTBEAT, SSE_TYPE, encode
 from edge.protocol.surface import Surface
-from edge.protocol.transcoding import Answering, Piece
+from edge.protocol.transcoding import Answering, BaseEncoder, Piece
 
 _RETRY = b"retry: 1000\n"
 
@@ -35,7 +35,7 @@ def _chunk(text: str, index: int) -> dict[str, object]:
     return {"delta": text, "done": False, "chunk_index": index}
 
 
-class SessionEncoder:
+class SessionEncoder(BaseEncoder):
     """A ``transcoding.Encoder`` of what follows the opening."""
 
     terminator = b""
@@ -84,7 +84,7 @@ class SessionEncoder:
         """See ``transcoding.Encoder``."""
         return encode(piece[1], piece[0] or "message")
 
-    def heartbeat(self, *, handed_over: bool) -> bytes:  # noqa: ARG002 - a comment fits anywhere
+    def heartbeat(self, *, lively: bool) -> bytes:  # noqa: ARG002 - a comment fits anywhere
         """See ``transcoding.Encoder``."""
         return COMMENT_HEARTBEAT
 
@@ -127,7 +127,7 @@ class SessionCollector:
         return {"content": "".join(self._texts), "cut": self._cut}
 
 
-class SessionDialect:
+class SessionDialect(BaseDialect):
     """``/v1/chat/stream``."""
 
     surface = Surface.SESSION
@@ -141,7 +141,7 @@ class SessionDialect:
         """See ``dialect.Dialect``."""
         return SessionCollector(ours(loads(prepared.body)).keep_bytes)
 
-    def heartbeat(self, model: str) -> bytes:  # noqa: ARG002 - it names none
+    def heartbeat(self, model: str, before: bytes, *, lively: bool) -> bytes:  # noqa: ARG002 - a comment fits anywhere
         """See ``dialect.Dialect``."""
         return COMMENT_HEARTBEAT
 

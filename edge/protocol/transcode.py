@@ -32,7 +32,7 @@ from edge.protocol import (
 )
 from edge.protocol.batch import Batch, Measured, Usage
 from edge.protocol.canonical import Ask, Rendering, Target
-from edge.protocol.dialect import BadStream, Codec, Collector
+from edge.protocol.dialect import BadStream, Codec, Collector, Opened
 from edge.protocol.events import short
 from edge.protocol.halves import HALF
 from edge.protocol.history import settle
@@ -251,13 +251,21 @@ class Transcoder:
         """See ``dialect.Codec.answer``."""
         return {} if self._collector is None else self._collector.answer()
 
-    def heartbeat(self, *, handed_over: bool) -> bytes:
+    def begun(self, opened: Opened) -> None:
+        """See ``dialect.Codec.begun``."""
+        self._encoder.begun(opened)
+
+    def heartbeat(self, *, lively: bool) -> bytes:
         """See ``dialect.Codec.heartbeat``."""
-        return self._encoder.heartbeat(handed_over=handed_over)
+        return self._encoder.heartbeat(lively=lively)
 
     def error_event(self, error: EdgeError, request_id: str) -> bytes:
         """See ``dialect.Codec.error_event``."""
         return self._encoder.error_event(error, request_id)
+
+    def after_error(self, error: EdgeError, request_id: str) -> bytes:
+        """See ``dialect.Codec.after_error``."""
+        return self._encoder.after_error(error, request_id)
 
     def reshaped(self, answer: dict[str, object]) -> dict[str, object]:
         """A whole answer of the upstream's surface, in the client's; a collector must have been set.

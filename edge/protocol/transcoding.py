@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from edge.errors import EdgeError
 from edge.protocol.batch import Usage
-from edge.protocol.dialect import Collector
+from edge.protocol.dialect import Collector, Opened
 from edge.protocol.events import Event
 from edge.protocol.request import Prepared
 
@@ -51,11 +51,28 @@ class Encoder(Protocol):
     def frame(self, piece: Piece) -> bytes:
         """A piece as it goes over the wire: whole events, one line of JSON each."""
 
-    def heartbeat(self, *, handed_over: bool) -> bytes:
+    def begun(self, opened: Opened) -> None:
+        """See ``dialect.Codec.begun``."""
+
+    def heartbeat(self, *, lively: bool) -> bytes:
         """See ``dialect.Codec.heartbeat``."""
 
     def error_event(self, error: EdgeError, request_id: str) -> bytes:
         """See ``dialect.Codec.error_event``."""
+
+    def after_error(self, error: EdgeError, request_id: str) -> bytes:
+        """See ``dialect.Codec.after_error``."""
+
+
+class BaseEncoder:
+    """What most encoders have in common."""
+
+    def begun(self, opened: Opened) -> None:
+        """See ``dialect.Codec.begun``; most surfaces have no such event."""
+
+    def after_error(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002
+        """Nothing."""
+        return b""
 
 
 @dataclass(frozen=True, slots=True)

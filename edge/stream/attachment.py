@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from edge.errors import BadRequest, ShuttingDown
+from edge.policy.after_error import ALWAYS_RESETS, AfterError
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.numbering import numbering
 from edge.protocol.surface import Surface
@@ -34,6 +35,7 @@ class Returned:
     client: str | None
     after: int
     accepted_at: float
+    after_error: AfterError = ALWAYS_RESETS
 
 
 class Attachment(Visit):
@@ -60,6 +62,7 @@ class Attachment(Visit):
             headers=self._headers,
             numbering=numbering(dialect.stream_type, self.returned.stream_id, self.returned.after),
             position=self._position,
+            closes=self.returned.after_error.closes(self._described.surface),
         )  # fmt: skip
 
     async def _close(self) -> None:

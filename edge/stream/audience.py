@@ -60,6 +60,7 @@ class Audience:
         clean: It ended, and the journal ends with the surface's regular end: nothing has to be cut off.
         handed_over: Some event of the answer is, or was, within a reader's reach.
         begun: The status may go out though nothing is handed over: there is something to be said before.
+        error_told: It did not end well, and the journal ends with the event that says so.
         parting: What readers are told beside the journal, last of all, if it did not end well.
         pauses: Times that all readers lagged so far that its maker was to wait.
     """
@@ -73,6 +74,7 @@ class Audience:
         "begun",
         "clean",
         "error",
+        "error_told",
         "handed_over",
         "id",
         "journal",
@@ -87,6 +89,7 @@ class Audience:
         self.outcome: Outcome | None = None
         self.error: EdgeError | None = None
         self.clean = False
+        self.error_told = False
         self.handed_over = False
         self.begun = False
         self.parting = b""
@@ -104,9 +107,12 @@ class Audience:
 
     # --- what its maker does --------------------------------------------------------------------------------------
 
-    def heartbeat(self, *, handed_over: bool) -> bytes:
-        """A keep-alive in the surface's shape; empty if there is none yet. ``handed_over``: to this reader."""
+    def heartbeat(self, *, lively: bool) -> bytes:
+        """A keep-alive in the surface's shape; empty if there is none. ``lively``: see ``dialect.Codec.heartbeat``."""
         raise NotImplementedError
+
+    def committed(self) -> None:
+        """A reader's status has gone out, and perhaps nothing else."""
 
     def fail(self, bug: BaseException) -> None:
         """End it with the truth about a bug of ours."""

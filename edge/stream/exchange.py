@@ -11,6 +11,7 @@ from typing import Protocol
 from aiohttp import web
 
 from edge.errors import EdgeError
+from edge.policy.after_error import ALWAYS_RESETS, AfterError
 from edge.policy.auth import Principal
 from edge.policy.lanes import Lane
 from edge.policy.lifecycle import Happened, Outcome, State
@@ -109,6 +110,7 @@ class Asked:
         forsaken: Called each time that nobody reads it any more, and it goes on for one that may come back.
         upload: The body, where it is passed on as it comes.
         passed: The Edges that the request has passed before this one.
+        after_error: How the client's stream may end after an error event.
     """
 
     request_id: str
@@ -127,6 +129,7 @@ class Asked:
     forsaken: Callable[[], None] | None = None
     upload: Upload | None = None
     passed: tuple[str, ...] = ()
+    after_error: AfterError = ALWAYS_RESETS
 
 
 class Exchange:
@@ -262,12 +265,10 @@ class Exchange:
         """See ``owner.Owner``."""
         return self.attempts.wanted
 
-    def waiting_beat(self) -> bytes | None:
+    def waiting_beat(self, beat: bytes) -> bytes:
         """See ``owner.Owner``."""
         place = self.attempts.place
-        if place is None:
-            return None
-        return queued.heartbeat(self.prepared.surface, self.prepared.model, place.position, place.estimate_s)
+        return beat if place is None else queued.heartbeat(beat, place.position, place.estimate_s)
 
     # --- time and the record --------------------------------------------------------------------------------------
 
@@ -321,6 +322,7 @@ class Exchange:
             return Subscriber(
                 self.generation, writer, stream, house.clock, self.changed,
                 headers=self._stream_headers, numbering=self._numbering,
+                closes=asked.after_error.closes(self.prepared.surface),
             )  # fmt: skip
         if asked.upload is not None:
             return Either(

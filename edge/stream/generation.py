@@ -16,7 +16,7 @@ from edge.protocol.dialect import Codec
 from edge.settings import Settings
 from edge.stream.audience import Audience, Kept, Reader
 from edge.stream.deadlines import Manner, Waited, overdue, overlong
-from edge.stream.endings import broken_off, ended_here, failed, unread
+from edge.stream.endings import broken_off, ended_here, failed, told, unread
 from edge.stream.owner import Owner
 from edge.stream.prelude import Prelude
 from edge.stream.voice import Voice
@@ -116,6 +116,7 @@ class Generation(Audience):
         self._step(Happened.OPEN)
         self.sent = self.cut_off = False
         self.codec = call.codec
+        self._voice.prepare(self.codec)
         self._manner = Manner(call.buffers_calls, call.whole)
         self.headers = {}
         self._source = upstream.open(call, self)
@@ -216,16 +217,33 @@ class Generation(Audience):
         """The owner opens another attempt, now or when it can: what the last one left behind is dropped."""
         self._step(Happened.RETRY)
         self._held = None
-        self._others = 0
+        self._others = int(self._voice.opened is not None)
         self.codec = None
         self.told = self.terminated = False
 
     # --- readers --------------------------------------------------------------------------------------------------
 
-    def heartbeat(self, *, handed_over: bool) -> bytes:
+    def heartbeat(self, *, lively: bool) -> bytes:
+        """See ``Audience``. What a codec has read and nobody has got yet is no matter for a heartbeat."""
+        if lively and self._begin_early(committing=False):
+            return b""  # which was one
+        speaker = self.codec if self.handed_over else None
+        beat = (speaker or self._voice).heartbeat(lively=lively)
+        return self._owner.waiting_beat(beat) if self.state is State.ROUTING else beat
+
+    def committed(self) -> None:
         """See ``Audience``."""
-        waiting = self._owner.waiting_beat() if self.state is State.ROUTING else None
-        return waiting or (self.codec or self._voice).heartbeat(handed_over=handed_over)
+        self._begin_early(committing=True)
+
+    def _begin_early(self, *, committing: bool) -> bool:
+        """Have the event that begins an answer go out before the answer: what other attempts bring has to agree."""
+        late = self.begun or self.handed_over or self.outcome is not None
+        if late or not self._voice.opens(committing=committing):
+            return False
+        event, own = self._voice.begin(self._held, self.codec, self.id)
+        self._others += not own
+        self.present(event)
+        return True
 
     def left(self, *, stalled: bool) -> None:
         """See ``Audience``: it ends, or waits for a reader to come back, or is to be drained."""
@@ -355,7 +373,7 @@ class Generation(Audience):
         self.clients_turn = False
         self._left_at = None
         state, outcome = step(self.state, happened)
-        self.clean = outcome is Outcome.COMPLETE or self.terminated
+        self.clean = outcome is Outcome.COMPLETE
         self.state = state
         self._since = self._clock()
         tell = partial(self._tell, outcome)
@@ -393,15 +411,20 @@ class Generation(Audience):
         if last is not None:
             self._hand_over(last.data, last.events)
         readers = [reader for reader in self._readers if reader.wants_events]
-        if self.terminated or self.told or not (self.kept or readers):
+        words: list[bytes] = []
+        if self.terminated:
+            self.error_told = not self.clean
+        elif not (self.kept or readers):
             return
-        speaker: Codec | Voice = self.codec or self._voice
-        words = speaker.terminator if self.clean else b""
-        if not self.clean and (self.handed_over or self.begun or any(reader.committed for reader in readers)):
+        elif self.clean:
+            words = [(self.codec or self._voice).terminator]
+        elif self.told or self.handed_over or self.begun or any(reader.committed for reader in readers):
+            speaker = (self.codec if self.handed_over else None) or self._voice
             error = self.error or InternalError(f"the stream ended as {outcome}")
-            words = speaker.error_event(error, self._voice.request_id)
-        if words:
-            self.publish(words, 1)
+            words = told(speaker, error, self._voice.request_id, by_upstream=self.told)
+            self.error_told = True
+        for event in filter(None, words):
+            self.publish(event, 1)
 
     def _step(self, happened: Happened) -> None:
         self.state, _ = step(self.state, happened)

@@ -139,7 +139,7 @@ class Mux(Audience):
 
     # --- as an audience -------------------------------------------------------------------------------------------
 
-    def heartbeat(self, *, handed_over: bool) -> bytes:  # noqa: ARG002 - a comment fits anywhere
+    def heartbeat(self, *, lively: bool) -> bytes:  # noqa: ARG002 - a comment fits anywhere
         """See ``Audience``."""
         return HEARTBEAT
 

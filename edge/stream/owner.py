@@ -29,8 +29,8 @@ class Owner(Protocol):
     def settle(self, outcome: Outcome, tell: Callable[[], None]) -> None:
         """Nothing more will be generated. Call ``tell``, now or soon, to have the readers told how it ended."""
 
-    def waiting_beat(self) -> bytes | None:
-        """The heartbeat that tells for what no attempt has been opened yet; None if nothing is waited for."""
+    def waiting_beat(self, beat: bytes) -> bytes:
+        """This heartbeat, which also tells for what no attempt has been opened yet, if something is waited for."""
 
     def forsaken(self) -> None:
         """The last reader has left, and it goes on for one that may come back."""

@@ -34,6 +34,11 @@ class Prelude:
         """The events."""
         return bytes(self._data)
 
+    def drop_first(self, size: int) -> None:
+        """Let go of the first event, of so many bytes."""
+        del self._data[:size]
+        self.events -= 1
+
     def add(self, data: bytes, events: int) -> bool:
         """Hold more; whether that is within the bounds."""
         self._data += data

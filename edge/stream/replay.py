@@ -5,6 +5,7 @@ same end as the stream's. Must not: generate anything, or be read by a second re
 """
 
 import asyncio
+import contextlib
 from dataclasses import replace
 
 from edge.errors import BadRequest, EdgeError, Gone, InternalError
@@ -13,6 +14,7 @@ from edge.protocol.numbering import Numbering
 from edge.settings import Stream as StreamSettings
 from edge.store.base import LOST, Dropped, Ending, StoreDown, StreamState, Stretch
 from edge.stream.audience import Audience
+from edge.stream.endings import told
 from edge.stream.keeper import Found, unavailable
 from edge.stream.voice import Voice
 
@@ -60,9 +62,9 @@ class Replay(Audience):
         end = f" {self.outcome}" if self.outcome else " paused" * self._paused
         return f"<Replay {self.id}{end} at {self._last} {self.journal!r}>"
 
-    def heartbeat(self, *, handed_over: bool) -> bytes:
+    def heartbeat(self, *, lively: bool) -> bytes:
         """See ``Audience``."""
-        return b"" if self._voice is None else self._voice.heartbeat(handed_over=handed_over)
+        return b"" if self._voice is None else self._voice.heartbeat(lively=lively)
 
     def fail(self, bug: BaseException) -> None:
         """See ``Audience``."""
@@ -110,6 +112,7 @@ class Replay(Audience):
             try:
                 stretches = await found.store.read(self.id, self._last, self._page_bytes)
                 if not stretches:
+                    await self._learn_beginning(found)
                     if self._ends(found.state):
                         return
                     found = await self._changed(found)
@@ -118,6 +121,14 @@ class Replay(Audience):
                 continue
             for stretch in stretches:
                 self._hand_on(stretch)
+
+    async def _learn_beginning(self, found: Found) -> None:
+        """What this reader has not read of the stream, and its error event may have to name."""
+        ending = found.state.ending
+        if self._voice is not None and ending is not None and ending.error == LOST:
+            with contextlib.suppress(Dropped):
+                for stretch in await found.store.read(self.id, 0, 1):
+                    self._voice.learn(stretch.data)
 
     def _ends(self, state: StreamState) -> bool:
         """Whether all of it has been read, and it has ended; which is told then."""
@@ -148,7 +159,7 @@ class Replay(Audience):
         self._last = stretch.last
         self.handed_over = True
         if self._voice is not None:
-            self._voice.before = data
+            self._voice.heard(data)
         self.publish(data, count)
 
     def _conclude(self, state: StreamState, ending: Ending) -> None:
@@ -160,20 +171,25 @@ class Replay(Audience):
             self._finish(outcome, None)
         else:
             error = _told(ending)
-            if ending.error == LOST and (words := self._words(error)):
-                self.publish(words, 1)
-            self._finish(outcome, error)  # any other is among the events
+            untold = ending.error == LOST or not state.last  # any other is among the events
+            words = self._words(error, final=True) if untold else []
+            for event in words:
+                self.publish(event, 1)
+            self.error_told = bool(words) or not untold
+            self._finish(outcome, error)
 
     def _part(self, outcome: Outcome, error: EdgeError) -> None:
         """End for this reader: the error is no event of the stream, which may have another in its place."""
         if self.outcome is None:
-            self.broken, self.parting = error, self._words(error)
+            self.broken, self.parting = error, b"".join(self._words(error, final=False))
         self._finish(outcome, error)
 
-    def _words(self, error: EdgeError) -> bytes:
-        """An error as an event; empty where the status can tell it, or the reader does."""
+    def _words(self, error: EdgeError, *, final: bool) -> list[bytes]:
+        """An error as events; none where the status can tell it, or the reader does. ``final``: the stream ends so."""
         voice, committed = self._voice, self.handed_over or any(reader.committed for reader in self._readers)
-        return b"" if voice is None or not committed else voice.error_event(error, voice.request_id)
+        if voice is None or not committed:
+            return []
+        return told(voice, error, voice.request_id) if final else [voice.error_event(error, voice.request_id)]
 
     def _finish(self, outcome: Outcome, error: EdgeError | None) -> None:
         if self.outcome is None:

@@ -21,6 +21,9 @@ from edge.stream.writer import Writer
 
 # One write at the most: what a fast stream may take of a loop turn before it looks whether the reader keeps up.
 _WRITE_BYTES = 32 * 1024
+# Silence before a heartbeat has to be a lively one. Claude Code gives up after 30 others in a row, which it looks for
+# every 10 s.
+_LIVELY_AFTER_S = 100.0
 
 
 class Subscriber(BaseReader):
@@ -29,6 +32,7 @@ class Subscriber(BaseReader):
     Args:
         headers: Called at the commit for the response headers, so that they can tell what is known by then.
         numbering: Puts ids on the events, for a reader that may come back.
+        closes: The body may end cleanly after an error event; see ``policy.after_error``.
     """
 
     def __init__(
@@ -42,13 +46,16 @@ class Subscriber(BaseReader):
         headers: Callable[[], Mapping[str, str]],
         numbering: Numbering | None = None,
         position: int = 0,
+        closes: bool = False,
     ) -> None:
         super().__init__(audience, writer, settings, clock, changed, position=position)
+        self._closes = closes
         self._headers = headers
         self._numbering = numbering
         self._accepted_at = clock()
         self._commit_due = False
         self._written_at = self._accepted_at
+        self._lively_at = self._accepted_at  # the last event that every client takes for a sign of work
         self._wrote = False  # some bytes went out since the last tick
         self._ready = False  # status and headers are out
         self._flowing = False  # and the task waits for nothing but a reason to stop: ``take`` may write
@@ -80,7 +87,8 @@ class Subscriber(BaseReader):
         self.status = 200
         response = await self._writer.open(200, self._headers())
         self._ready = True
-        self._written_at = self._clock()
+        self._written_at = self._lively_at = self._clock()
+        self._audience.committed()
         try:
             await self._stream()
         except ConnectionError:
@@ -134,7 +142,7 @@ class Subscriber(BaseReader):
         elif self.state is ReaderState.OPEN:
             if self._wrote:
                 self._wrote = False
-                self._written_at = now
+                self._written_at = self._lively_at = now
             elif now - self._written_at >= self._settings.heartbeat_s:
                 self._beat(now)
 
@@ -186,7 +194,10 @@ class Subscriber(BaseReader):
         behind = self.blocked or self._writer.pending or self.position < self._audience.journal.end
         if not self._ready or behind:
             return
-        beat = self._audience.heartbeat(handed_over=self.position > 0)
+        lively = now - self._lively_at >= _LIVELY_AFTER_S
+        beat = self._audience.heartbeat(lively=lively)
+        if lively:
+            self._lively_at = now
         if not beat:
             return
         try:
@@ -208,6 +219,16 @@ class Subscriber(BaseReader):
                 parting = self._numbering.aside(parting)
             if parting:
                 self._writer.write_nowait(parting)
-            await self._writer.flush(self._settings.flush_s)
-            self._writer.abort()
+            if await self._writer.flush(self._settings.flush_s) and self._may_close():
+                await self._finish()
+            else:
+                self._writer.abort()
         self._step(ReaderHappened.FLUSHED)
+
+    def _may_close(self) -> bool:
+        """The peer has the error event, and its client takes no clean end after that for a whole answer.
+
+        What this reader alone is told is no end of the stream: it may come back, so its connection is cut.
+        """
+        audience = self._audience
+        return self._closes and audience.error_told and not audience.parting and not self.http10

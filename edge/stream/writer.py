@@ -212,19 +212,21 @@ class Writer:
             self._wide = False
             _set_option(self._transport, socket.SO_SNDBUF, SEND_BUFFER)
 
-    async def flush(self, deadline_s: float) -> None:
-        """Wait until the peer's kernel has every byte, for at most ``deadline_s``.
+    async def flush(self, deadline_s: float) -> bool:
+        """Wait until the peer's kernel has every byte, for at most ``deadline_s``; whether it has.
 
         An abort throws away what the transport and the kernel still hold, so the last event must be out of both first.
         """
         transport = self._transport
         if transport is None or transport.is_closing():
-            return
+            return False
         with contextlib.suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(deadline_s):
                 await self.drain()
                 while _unsent(transport) > 0:  # noqa: ASYNC110 - the kernel has no event for an acknowledged byte
                     await asyncio.sleep(_FLUSH_POLL_S)
+                return not transport.is_closing()
+        return False
 
     def _reset_on_close(self, *, on: bool) -> None:
         """See the module."""

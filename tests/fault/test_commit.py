@@ -39,6 +39,8 @@ from support.surfaces import SPOKEN, Spoken
 SOON = {"commit_after_s": 0.05, "heartbeat_s": 0.05}
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 COMMENT = b": ping\n\n"
+KEEPALIVE = b'event: keepalive\ndata: {"type":"keepalive","sequence_number":0}\n\n'
+BEATS = {MESSAGES: PING, RESPONSES: KEEPALIVE}
 OPENAI_ERROR = {"error": {"message": "too long", "type": "bad", "param": "messages", "code": "context_length"}}
 ANTHROPIC_ERROR = {"type": "error", "error": {"type": "overloaded_error", "message": "too long"}}
 
@@ -157,10 +159,38 @@ async def test_an_error_in_any_shape_is_told_in_the_surfaces_own(
 async def committed(edge: Running, client: RawClient, spoken: Spoken) -> bytes:
     """Ask for a stream and wait for the deadline's commit and two heartbeats; returns what a heartbeat is."""
     await client.post(spoken.path, spoken.asked(stream=True))
-    heartbeat = PING if spoken.path == MESSAGES else COMMENT
+    heartbeat = BEATS.get(spoken.path, COMMENT)
     await client.until(heartbeat)
     await beats(edge, 2)
     return heartbeat
+
+
+def created(spoken: Spoken, body: bytes) -> bytes:
+    """What goes out with a status that is sent early: on one surface the event that begins its answers."""
+    if spoken.path != RESPONSES:
+        return b""
+    (first, *_) = split_events(body)
+    told = payload(first)
+    assert (told["type"], told["sequence_number"]) == ("response.created", 0)
+    assert (told["response"]["status"], told["response"]["output"]) == ("in_progress", [])
+    return first
+
+
+def agrees(spoken: Spoken, body: bytes, first: bytes) -> bytes:
+    """The answer, as it would be had the upstream's own first event gone out."""
+    if not first:
+        return body
+    assert body.startswith(first)
+    ours = payload(first)["response"]
+    told = [payload(event) for event in split_events(body)]
+    assert [event["sequence_number"] for event in told] == list(range(len(told)))
+    responses = [event["response"] for event in told if "response" in event]
+    assert {(each["id"], each["created_at"]) for each in responses} == {(ours["id"], ours["created_at"])}
+    theirs = responses_body(None)
+    for each in responses:
+        each |= {"id": theirs["id"], "created_at": theirs["created_at"]}
+    told[0]["response"] = theirs
+    return b"".join(responses_event(event.pop("type"), event.pop("sequence_number"), **event) for event in told)
 
 
 @every_surface
@@ -176,12 +206,15 @@ async def test_after_the_deadline_only_heartbeats_go_out(
         heartbeat = await committed(edge, client, spoken)
         assert client.buffer.startswith(b"HTTP/1.1 200 OK\r\n")
         sofar = dechunk(client.buffer.partition(b"\r\n\r\n")[2])[0]
-        assert sofar == heartbeat * (len(sofar) // len(heartbeat))
+        first = created(spoken, sofar)
+        assert sofar.removeprefix(first) == heartbeat * (len(sofar.removeprefix(first)) // len(heartbeat))
+        assert not (begun and first) or spoken.prelude.startswith(first)  # the upstream's own
         fake.open("content")
         answer = await client.answer()
     assert answer.clean
     beaten = answer.events.count(heartbeat)
-    assert answer.body == heartbeat * beaten + whole_stream(spoken)
+    assert answer.body.startswith(first + heartbeat * beaten)
+    assert agrees(spoken, answer.body.replace(heartbeat, b""), first) == whole_stream(spoken)
     record = await edge.record()
     assert (record["outcome"], record["heartbeats"], record["attempts"]) == ("complete", beaten, 1)
     assert beaten >= 2
@@ -196,7 +229,7 @@ async def test_a_failure_after_the_deadline_is_told_in_band(
     edge = await serve(upstream=SURFACES, stream=SOON)
     async with RawClient(edge.port) as client:
         await client.post(spoken.path, spoken.asked(stream=True), version=http)
-        await client.until(b"ping")
+        await client.until(BEATS.get(spoken.path, COMMENT))
         fake.open("fail")
         answer = await client.answer()
     assert assert_cut(spoken, answer)["message"] == "too long"
@@ -229,7 +262,8 @@ async def test_failover_is_still_possible_after_the_deadline(serve: Serve, fake:
             fake.open("fail")
             answer = await client.answer()
         assert answer.clean
-        assert answer.body.replace(heartbeat, b"") == whole_stream(spoken)
+        body = answer.body.replace(heartbeat, b"")
+        assert agrees(spoken, body, created(spoken, body)) == whole_stream(spoken)
         record = await edge.record()
         assert (record["outcome"], record["attempts"], record["upstream"]) == ("complete", 2, "up1")
         await assert_gone(fake)

@@ -172,7 +172,7 @@ async def assert_told_in_band(edge: Running, fake: FakeModel, spoken: Spoken, fa
     assert answer.body.startswith(spoken.prelude + spoken.token)
     error = assert_cut(spoken, answer)
     if fails.status < 0:
-        assert answer.events[-1] == ERROR_EVENT[spoken.path]
+        assert answer.events[-2 if spoken.path == RESPONSES else -1] == ERROR_EVENT[spoken.path]
     elif spoken.path != MESSAGES:
         assert error["code"] == fails.code
     record = await edge.record(before)

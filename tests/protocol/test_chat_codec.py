@@ -330,7 +330,7 @@ def test_empty_deltas_are_no_tokens_on_either_path() -> None:
 def test_what_edge_says_on_this_surface() -> None:
     codec = codec_for(CHAT)
     assert codec.terminator == DONE
-    assert codec.heartbeat(handed_over=False) == codec.heartbeat(handed_over=True) == b": ping\n\n"
+    assert codec.heartbeat(lively=False) == codec.heartbeat(lively=True) == b": ping\n\n"
     event = codec.error_event(UpstreamCut("cut\noff"), "req_1")
     assert event.startswith(b"data: {")
     assert (event.count(b"\n"), event[-2:]) == (2, b"\n\n")

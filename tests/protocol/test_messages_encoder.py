@@ -185,7 +185,7 @@ def test_a_second_choice_is_no_part_of_a_message() -> None:
 
 def test_what_edge_says_on_this_surface() -> None:
     writer = encoder()
-    assert writer.heartbeat(handed_over=False) == b'event: ping\ndata: {"type":"ping"}\n\n'
+    assert writer.heartbeat(lively=False) == b'event: ping\ndata: {"type":"ping"}\n\n'
     told = writer.error_event(UpstreamCut("cut\noff"), "req_1")
     assert told.startswith(b'event: error\ndata: {"type":"error","error":{"type":"api_error"')
 

@@ -161,7 +161,7 @@ def test_what_has_no_place_is_left_out() -> None:
 @both
 def test_heartbeats_and_errors_are_lines(surface: Surface) -> None:
     writing = encoder(surface)
-    beat = orjson.loads(writing.heartbeat(handed_over=True))
+    beat = orjson.loads(writing.heartbeat(lively=True))
     assert (beat["model"], beat["done"]) == ("asked", False)
     assert beat.get("response", beat.get("message", {}).get("content")) == ""
     line = writing.error_event(UpstreamCut("it broke\noff"), "req_1")

@@ -14,6 +14,8 @@ from support.streams import FORGERIES, codec_for, cut, cuts, goldens, read, slow
 from edge.errors import UpstreamCut
 from edge.protocol.batch import Usage
 from edge.protocol.codec import SseCodec
+from edge.protocol.dialects import DIALECTS
+from edge.protocol.responses import keepalive
 from edge.protocol.surface import Surface
 
 RESPONSES = Surface.RESPONSES
@@ -39,7 +41,7 @@ ERROR = event("error", 2, code="c", message="m", param=None)
 
 
 def keepalive_number(codec: SseCodec) -> int:
-    head, data, *rest = codec.heartbeat(handed_over=True).split(b"\n")
+    head, data, *rest = codec.heartbeat(lively=False).split(b"\n")
     assert (head, rest) == (b"event: keepalive", [b"", b""])
     payload = orjson.loads(data.removeprefix(b"data: "))
     assert payload == {"type": "keepalive", "sequence_number": payload["sequence_number"]}
@@ -165,8 +167,10 @@ def test_json_of_another_shape_is_relayed_and_means_nothing(data: bytes) -> None
 
 
 def test_heartbeats_are_comments_before_the_first_event_and_numbered_events_after() -> None:
+    dialect = DIALECTS[RESPONSES]
+    assert dialect.heartbeat("m", b"", lively=True) == PING
+    assert dialect.heartbeat("m", CREATED + token("a", 7), lively=False) == keepalive(7)
     codec = codec_for(RESPONSES)
-    assert codec.heartbeat(handed_over=False) == PING
     for piece, number in (
         (CREATED, 0),
         (token("a", 1), 1),  # walked: the stream has only begun
@@ -180,7 +184,6 @@ def test_heartbeats_are_comments_before_the_first_event_and_numbered_events_afte
     ):
         codec.feed(piece)
         assert keepalive_number(codec) == number
-    assert codec.heartbeat(handed_over=False) == PING
 
 
 def test_the_error_event_is_flat_and_carries_the_next_number() -> None:

@@ -266,12 +266,11 @@ def test_the_model_is_the_requests_where_the_upstream_names_none() -> None:
     assert payload["response"]["model"] == "asked"  # type: ignore[index]  # decoded JSON
 
 
-def test_a_heartbeat_is_a_comment_before_anything_is_out_then_an_event_with_the_last_number() -> None:
+def test_a_heartbeat_is_an_event_with_the_last_number() -> None:
     making = encoder()
-    assert making.heartbeat(handed_over=False) == b": ping\n\n"
     for event in (Start("m"), Text("a")):
         last = making.add(event)[-1]
-    beat = making.heartbeat(handed_over=True)
+    beat = making.heartbeat(lively=False)
     assert beat.startswith(b"event: keepalive\ndata: ")
     assert orjson.loads(beat.split(b"data: ")[1]) == {
         "type": "keepalive",

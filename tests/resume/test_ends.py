@@ -7,7 +7,7 @@ import pytest
 from fakes.model_server import FakeModel, chunk, end, fin, gate, json_answer, rst, stall
 from support.eventsource import parsed
 from support.faults import ERROR_EVENT, assert_gone
-from support.raw import CHAT, Answer, RawClient, ask, chat_body
+from support.raw import CHAT, RESPONSES, Answer, RawClient, ask, chat_body
 from support.resumed import (
     CHAT_CASE,
     KEYS,
@@ -51,13 +51,16 @@ def error_in(case: Case, piece: bytes) -> str | None:
 
 
 def assert_failed(case: Case, answer: Answer, message: str) -> list[bytes]:
-    """One error, the last thing that is said, then a cut; all events."""
-    assert (answer.status, answer.clean, answer.ending) == (200, False, "reset"), answer
-    told = pieces(case, answer.body)
+    """One error, the last thing that is said but for what ends the surface's streams; all events."""
+    assert (answer.status, answer.clean, answer.ending) == (200, *case.failed), answer
+    told = all_told = pieces(case, answer.body)
     assert b"".join(told) == answer.body
+    if case.path == RESPONSES:
+        *told, failed = told
+        assert b"event: response.failed\n" in failed
     assert [error_in(case, piece) for piece in told[:-1]] == [None] * (len(told) - 1)
     assert message in str(error_in(case, told[-1]))
-    return told
+    return all_told
 
 
 async def stop(edge: Running, stream: str, headers: dict[str, str] | None = None) -> Answer:
@@ -87,7 +90,7 @@ async def test_a_failure_is_told_once_to_everybody(serve: Serve, fake: FakeModel
     for after in range(len(events)):
         again = await resumed(edge, stream, after)
         assert again.body == b"".join(events[after:])
-        assert (again.clean, again.ending) == (False, "reset")
+        assert (again.clean, again.ending) == case.failed
     assert (await resumed(edge, stream, len(events))).status == 204
     assert (await resumed(edge, stream, len(events) + 1)).status == 400
     assert len(fake.requests) == 1

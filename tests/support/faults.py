@@ -86,9 +86,16 @@ def is_heartbeat(event: bytes) -> bool:
 def told_in_band(spoken: Spoken, answer: Answer) -> Any:
     """The error that ends a stream, the only one in it and the last thing; its code where the surface has one."""
     *before, last = answer.events
-    assert [event for event in before if _error_in(spoken, event)] == []
     assert answer.body.endswith(last)
+    failed = None
+    if spoken.path == RESPONSES:  # whose own end follows: Codex reads nothing else
+        failed = payload(last)
+        *before, last = before
+    assert [event for event in before if _error_in(spoken, event)] == []
     error = _error_in(spoken, last)
+    if failed is not None:
+        assert (failed["type"], failed["sequence_number"]) == ("response.failed", error["sequence_number"] + 1)
+        assert (failed["response"]["status"], failed["response"]["error"]["message"]) == ("failed", error["message"])
     assert error is not None, last
     if spoken.path in (MESSAGES, RESPONSES):
         assert last.startswith(b"event: error\n")
@@ -107,12 +114,22 @@ def _error_in(spoken: Spoken, event: bytes) -> Any:
     return decoded.get("error")
 
 
+def ended_by_error(path: str) -> bool:
+    """Whether this surface's error ends a stream by itself, so that the body may end cleanly after it."""
+    return path in (RESPONSES, "/api/chat", "/api/generate")
+
+
 def assert_cut(spoken: Spoken, answer: Answer) -> Any:
-    """A committed stream that failed: one error, no terminator, then a reset. Returns the error."""
+    """A committed stream that failed: one error, no terminator, then what follows it. Returns the error.
+
+    A reset, but for Responses, whose own end is the error. To a client of HTTP/1.0 a clean end could be that of a whole
+    answer.
+    """
     assert answer.status == 200
     error = told_in_band(spoken, answer)
     assert END_MARK[spoken.path] not in answer.body
-    assert (answer.clean, answer.ending) == (False, "reset")
+    closes = ended_by_error(spoken.path) and answer.headers.get("transfer-encoding") == "chunked"
+    assert (answer.clean, answer.ending) == ((True, "framed") if closes else (False, "reset"))
     return error
 
 

@@ -59,6 +59,11 @@ class Case:
         return self.path in (OLLAMA_CHAT, OLLAMA_GENERATE)
 
     @property
+    def failed(self) -> tuple[bool, str]:
+        """Whether a stream that failed has a clean end, and which: on these surfaces the error is one by itself."""
+        return (True, "framed") if self.lines or self.path == RESPONSES else (False, "reset")
+
+    @property
     def native(self) -> bool:
         return self.path == self.says.path
 

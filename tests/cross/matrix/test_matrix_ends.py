@@ -7,15 +7,16 @@ from cross.matrix.conftest import Meeting, ServeWire
 from cross.matrix.said import HELLO, Said, Want
 from cross.matrix.table import POSSIBLE, Cell
 from fakes.model_server import FakeModel, chunk, end, fin, gate, json_answer, rst, stall
+from support.faults import ended_by_error
 from support.raw import Answer
 from support.sdk import BEATING, heartbeats
 
 everywhere = pytest.mark.parametrize("meeting", POSSIBLE, indirect=True, ids=str)
 
 
-def assert_broken_off(answer: Answer) -> None:
-    """A stream that nobody can take for whole."""
-    assert (answer.status, answer.clean) == (200, False), answer.body
+def assert_broken_off(meeting: Meeting, answer: Answer) -> None:
+    """A stream that nobody can take for whole: it was cut, or its surface's error is the end."""
+    assert (answer.status, answer.clean) == (200, ended_by_error(meeting.cell.speaker.path)), answer.body
 
 
 @everywhere
@@ -28,7 +29,7 @@ async def test_an_error_before_the_answer(meeting: Meeting) -> None:
         answer, told = await meeting.answered(Want(stream=stream))
         assert (told.error, told.text, told.done) == ("the model is away", "", False)
         if meeting.cell.speaker.at_once:
-            assert_broken_off(answer)
+            assert_broken_off(meeting, answer)
         else:
             assert (answer.status, answer.clean) == (status, True)
             assert answer.headers["retry-after"] == "7"
@@ -42,7 +43,7 @@ async def test_an_error_in_the_middle(meeting: Meeting) -> None:
         answer, told = await meeting.answered(Want(stream=stream))
         assert (told.error, told.done) == ("the model broke", False)
         if stream:
-            assert_broken_off(answer)
+            assert_broken_off(meeting, answer)
             assert told.text == "tok"
         else:
             assert (answer.status >= 500, answer.clean) == (True, True)
@@ -58,7 +59,7 @@ async def test_a_cut(meeting: Meeting) -> None:
         assert told.error
         assert not told.done
         if stream:
-            assert_broken_off(answer)
+            assert_broken_off(meeting, answer)
         else:
             assert (answer.status, answer.clean) == (502, True)
         assert (await meeting.edge.record(index))["outcome"] == "upstream_cut"
@@ -96,5 +97,5 @@ async def test_a_silent_model_is_bridged(cell: Cell, serve_wire: ServeWire, fake
     assert (told.text, told.finish) == ("".join(HELLO), "stop")
     fake.script(silence, *json_answer(cell.tongue.refusal("the model is away"), 503))
     answer, told = await meeting.answered(Want())
-    assert_broken_off(answer)
+    assert_broken_off(meeting, answer)
     assert (told.error, told.text, told.done) == ("the model is away", "", False)
