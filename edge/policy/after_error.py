@@ -21,7 +21,7 @@ _CHAT = frozenset({Surface.CHAT, Surface.COMPLETIONS})
 
 # Clients of chat completions that lose the reason when the connection is reset, and raise on the error event: the
 # product token of their User-Agent, and the version tried.
-LOSES_REASON: Mapping[str, str] = {}
+LOSES_REASON: Mapping[str, str] = {"opencode": "1.18.33"}
 
 
 @dataclass(frozen=True, slots=True)
