@@ -29,6 +29,12 @@ _SEQUENCE = b'"sequence_number":'
 _EMPTY = (b'"delta":""', b'"delta": ""')
 _NUMBER_BYTES = 24  # spaces and 64 bits
 _CREATED = "response.created"
+# Of a failed response: those of the surface that Edge's errors have, and those that Codex acts on. Typed clients know
+# few others; the error event before it has whatever code there is.
+_FAILED_CODES = (
+    "rate_limit_exceeded", "invalid_prompt", "context_length_exceeded", "insufficient_quota", "server_is_overloaded",
+    "slow_down", "usage_not_included",
+)  # fmt: skip
 _FINAL = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
 
@@ -96,10 +102,11 @@ class ResponsesCodec(SseCodec):
                 return Seen.DROP
             self._merge(event, payload)
         number = payload.get("sequence_number")
-        if isinstance(number, int):
+        broken = kind == "error" or (payload.get("error") and not kind.startswith("response."))
+        relay = event.event == "error" and is_responses_error(payload)
+        if isinstance(number, int) and (relay or not broken):
             self._sequence = b"%d" % number
-        if kind == "error" or (payload.get("error") and not kind.startswith("response.")):
-            relay = event.event == "error" and is_responses_error(payload)
+        if broken:
             raise SeenError(upstream_said(payload, 502), relay=relay)
         if kind == _CREATED:
             self._opened = _opened(payload)
@@ -186,7 +193,7 @@ def created_event(opened: Opened) -> bytes:
 def failed_event(error: EdgeError, number: int, opened: Opened, response: dict[str, Any] | None = None) -> bytes:
     """The surface's end of an answer that failed; ``response``: as far as it got."""
     code = openai_body(error)["error"].get("code")
-    told = {"code": code if isinstance(code, str) else "server_error", "message": error.message}
+    told = {"code": code if code in _FAILED_CODES else "server_error", "message": error.message}
     failed = {**(response or _empty(opened, "failed")), "status": "failed", "error": told}
     kind = "response.failed"
     return encode({"type": kind, "sequence_number": number, "response": failed}, kind)

@@ -36,7 +36,7 @@ from support.surfaces import SPOKEN, Spoken
 
 LIMIT_S = 60  # in the time that a test lets pass
 # Those that are not under test do not run out when it passes.
-OTHERS: dict[str, Any] = {"commit_after_s": 1000, "heartbeat_s": 1000}
+OTHERS: dict[str, Any] = {"commit_after_s": 240, "heartbeat_s": 1000}
 CHAT_SPOKEN = SPOKEN[0]
 TOOL = {"type": "function", "function": {"name": "write", "parameters": {"type": "object", "properties": {}}}}
 

@@ -25,7 +25,7 @@ from support.running import Running, Serve, time_passes
 from support.surfaces import SPOKEN, Spoken
 
 LIMIT_S = 60  # in the time that the tests let pass
-CLOCKS = {"connect_s": LIMIT_S, "first_token_s": LIMIT_S, "commit_after_s": 1000, "heartbeat_s": 1000}
+CLOCKS = {"connect_s": LIMIT_S, "first_token_s": LIMIT_S, "commit_after_s": 240, "heartbeat_s": 1000}
 TOLD = {"error": {"message": "from the second", "type": "t", "param": None, "code": "c"}}
 
 

@@ -223,9 +223,7 @@ async def test_who_has_waited_for_too_long_is_told_by_the_status(
     serve: Serve, fake: FakeModel, spoken: Spoken, stream: bool
 ) -> None:
     queue = {"drain_s": 0, "interactive_wait_s": LIMIT_S}
-    edge = await serve(
-        upstream={**SURFACES, "max_concurrency": 1}, queue=queue, stream={**LONG, "commit_after_s": 10 * LIMIT_S}
-    )
+    edge = await serve(upstream={**SURFACES, "max_concurrency": 1}, queue=queue, stream={**LONG, "commit_after_s": 240})
     async with Clients(edge) as clients:
         await occupied(edge, fake, clients)
         waits = await clients.ask(spoken.path, spoken.asked(stream=stream), waits=True)

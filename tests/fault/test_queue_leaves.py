@@ -249,7 +249,7 @@ async def test_one_that_ended_by_itself_has_nothing_to_drain(serve: Serve, fake:
 async def test_a_clock_that_runs_out_leaves_the_slot_draining(serve: Serve, fake: FakeModel) -> None:
     llama_cpp(fake, busy=True)
     fake.script(passing(61), stall())
-    edge = await serve(stream={"first_token_s": 60, "commit_after_s": 1000}, queue={"drain_s": 1000})
+    edge = await serve(stream={"first_token_s": 60, "commit_after_s": 240}, queue={"drain_s": 1000})
     assert (await ask(edge.port, CHAT, chat_body())).status == 504
     assert taken(edge) == (0, 1, 0)
     llama_cpp(fake, busy=False)

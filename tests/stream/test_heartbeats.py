@@ -134,7 +134,7 @@ async def test_a_failure_after_it_has_the_numbers_that_follow(play: Callable[...
         **told(scene)[0]["response"],
         "created_at": 0,
         "status": "failed",
-        "error": {"code": "upstream_cut", "message": "it was cut"},
+        "error": {"code": "server_error", "message": "it was cut"},
     }
     assert scene.connection.ended == "finished"
 

@@ -40,7 +40,10 @@ def well_formed(events: list[Json]) -> Json:
     assert [kind for kind in kinds if kind in _FINAL] == [kinds[-1]]
     for event in events:
         _MODELS[event["type"]].model_validate(event)
-    first, final = events[0]["response"], events[-1]["response"]
+    early, first, final = events[0]["response"], events[1]["response"], events[-1]["response"]
+    if early != first:  # Edge's own, sent before the upstream had begun: what the request asked for follows
+        assert early == {**early, **{name: first[name] for name in _AT_ONCE}}
+        assert (early["tools"], early["instructions"]) == ([], None)
     assert first["status"] == "in_progress"
     assert (first["output"], first["usage"]) == ([], None)
     assert kinds[-1] == f"response.{final['status']}"
@@ -56,6 +59,7 @@ def well_formed(events: list[Json]) -> Json:
     return dict(final)
 
 
+_AT_ONCE = ("id", "object", "created_at", "status", "model", "output", "usage", "error")
 _MOVING = ("status", "output", "usage", "incomplete_details")
 
 

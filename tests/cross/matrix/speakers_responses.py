@@ -35,10 +35,12 @@ class ResponsesClient:
                 return Told(answer.status, error=openai_error(body))
             return self._read(body)
         events = events_of(answer)
-        if events[-1]["type"] == "error":
-            assert set(events[-1]) == {"type", "code", "message", "param", "sequence_number"}
+        if events[-1]["type"] == "response.failed":
+            error, failed = events[-2], events[-1]["response"]
+            assert set(error) == {"type", "code", "message", "param", "sequence_number"}
+            assert (failed["status"], failed["error"]["message"]) == ("failed", error["message"])
             said = [event["delta"] for event in events if event["type"] == "response.output_text.delta"]
-            return Told(answer.status, "".join(said), error=events[-1]["message"])
+            return Told(answer.status, "".join(said), error=error["message"])
         return self._read(well_formed(events))
 
     def _history(self) -> list[Json]:
