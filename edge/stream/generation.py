@@ -402,7 +402,7 @@ class Generation(Audience):
         """Tell an early failure as a stream with a regular end, where the surface's clients need that."""
         words = self._voice.failure(error)
         if words and any(reader.wants_events and not reader.committed for reader in self._readers):
-            self.begun = self.terminated = True
+            self.handed_over = self.terminated = True
             self.publish(words, 2)
 
     def _last_words(self, outcome: Outcome | None) -> None:

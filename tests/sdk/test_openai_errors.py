@@ -79,6 +79,20 @@ async def embeddings(client: AsyncOpenAI) -> Any:
     return await client.embeddings.create(model="m", input="hi")
 
 
+async def assert_failed(call: Call, client: AsyncOpenAI) -> None:
+    """It fails in the middle. A stream of Responses is not an exception then, but ends in events that say so."""
+    if call is responses_stream:
+        *_, error, failed = await responses_stream(client)
+        assert (error.type, failed.type) == ("error", "response.failed")
+        assert failed.response.error.message == error.message
+    elif call is responses_helper:
+        with pytest.raises(RuntimeError, match=r"Didn't receive a `response\.completed` event"):
+            await call(client)
+    else:
+        with pytest.raises(openai.APIError):  # not the helpers' RuntimeError, which only misses the end
+            await call(client)
+
+
 CALLS: list[Call] = [
     chat,
     chat_stream,
@@ -301,8 +315,7 @@ async def test_a_cut_is_never_silent_success(
 ) -> None:
     fake.script(head(), *map(chunk, BEGUN[call]), *CUTS[cut])
     edge = await serve(upstream=EVERY_SURFACE)
-    with pytest.raises(openai.APIError):  # not the helpers' RuntimeError, which only misses the end
-        await call(openai_to(edge))
+    await assert_failed(call, openai_to(edge))
     assert (await edge.record())["outcome"] in ("upstream_cut", "upstream_error")
 
 
@@ -312,8 +325,7 @@ async def test_a_silence_in_mid_stream_ends_in_an_error(
 ) -> None:
     fake.script(head(), *map(chunk, BEGUN[call]), stall())
     edge = await serve(stream={"inter_token_s": 0.1}, upstream=EVERY_SURFACE)
-    with pytest.raises(openai.APIError):
-        await call(openai_to(edge))
+    await assert_failed(call, openai_to(edge))
     assert (await edge.record())["outcome"] == "upstream_stall"
 
 
@@ -351,5 +363,11 @@ async def test_an_error_event_of_responses_carries_message_and_code(
     told = [await anext(stream) for _ in range(7)][-1]
     assert (told.type, told.code, told.sequence_number) == ("error", "upstream_cut", 6)
     assert "broke off in the middle of the answer" in told.message
-    with pytest.raises(openai.APIConnectionError):
+    failed = await anext(stream)
+    assert (failed.type, failed.response.status, failed.response.error.message) == (
+        "response.failed",
+        "failed",
+        told.message,
+    )
+    with pytest.raises(StopAsyncIteration):
         await anext(stream)
