@@ -17,7 +17,7 @@ from support.running import Serve
 
 pytestmark = pytest.mark.service
 
-CODEX, CLAUDE = "@openai/codex@0.171.0", "@anthropic-ai/claude-code@2.1.197"
+CODEX, CLAUDE = "@openai/codex@0.171.0", "@anthropic-ai/claude-code@2.1.332"
 WAITS_S = 120.0  # against hanging
 INSTALL_S = 300.0
 IDLE_MS = 10_000  # Claude Code allows no less
