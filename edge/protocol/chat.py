@@ -24,9 +24,9 @@ from edge.protocol.surface import Surface
 
 DROP_NULL_EVENTS = "drop-null-events"
 
-_TEXT = re.compile(rb'"(?:content|reasoning_content|reasoning|text)": ?"')
-# What an event may hold beside text that has to be looked at.
-_MORE = re.compile(rb'"finish_reason": ?"|"usage": ?\{|"error": ?[^n]')
+_TEXT = re.compile(rb'"(?:content|reasoning_content|reasoning|text|arguments)": ?"')
+# What an event may hold beside text that has to be looked at: with a name a call begins.
+_MORE = re.compile(rb'"finish_reason": ?"|"usage": ?\{|"error": ?[^n]|"name": ?"')
 
 _SHOWN_CHARS = 40
 # Delta fields that are not generated content, whatever they hold.

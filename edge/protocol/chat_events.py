@@ -9,6 +9,7 @@ from edge.errors import EdgeError
 from edge.protocol import finish_reasons
 from edge.protocol.batch import Usage
 from edge.protocol.chat import read_usage
+from edge.protocol.dialect import Said
 from edge.protocol.events import (
     Annotation,
     Event,
@@ -26,9 +27,7 @@ from edge.protocol.message_content import read_content
 from edge.protocol.shapes import openai_body
 from edge.protocol.sse import COMMENT_HEARTBEAT, DONE, encode
 from edge.protocol.tool_calls import Arguments, CallNumbers
-from edge.protocol.transcoding import Answering, BaseEncoder, Piece
-
-_MARK = "0c3f1f3e"  # stands for a text; nothing behind it can hold it
+from edge.protocol.transcoding import MARK, Answering, BaseEncoder, Piece
 
 
 class ChatDecoder:
@@ -104,10 +103,16 @@ class ChatDecoder:
         calls = delta.get("tool_calls")
         for call in calls if isinstance(calls, list) else ():
             if isinstance(call, dict):
-                self.events += self._calls.setdefault(index, _Calls(index)).add(call)
+                self.events += self._calls_of(index).add(call)
         old = delta.get("function_call")
         if isinstance(old, dict):
-            self.events += self._calls.setdefault(index, _Calls(index)).add({"index": 0, "function": old})
+            self.events += self._calls_of(index).add({"index": 0, "function": old})
+
+    def _calls_of(self, index: int) -> "_Calls":
+        calls = self._calls.get(index)
+        if calls is None:
+            calls = self._calls[index] = _Calls(index)
+        return calls
 
     def _content(self, content: object, index: int) -> None:
         said = read_content(content)
@@ -148,7 +153,9 @@ class _Calls:
     def add(self, delta: dict[str, Any]) -> list[Event]:
         """The events of one delta."""
         number = self._numbers.number(delta)
-        call = self._calls.setdefault(number, _Call(len(self._calls)))
+        call = self._calls.get(number)
+        if call is None:
+            call = self._calls[number] = _Call(len(self._calls))
         function = delta.get("function")
         function = function if isinstance(function, dict) else {}
         identity, name, arguments = delta.get("id"), function.get("name"), function.get("arguments")
@@ -230,7 +237,7 @@ class ChatEncoder(ChunkEncoder):
     def __init__(self, answering: Answering) -> None:
         super().__init__(answering, "chatcmpl", "chat.completion.chunk")
         self._id = answering.id
-        self._ends: tuple[bytes, bytes] | None = None
+        self._around: dict[Said, list[bytes]] = {}  # what stands around a text
         self._called: set[int] = set()  # choices with tool calls
         self._logprobs: dict[int, list[dict[str, Any]]] = {}  # of each choice: those of the text that comes next
 
@@ -248,7 +255,7 @@ class ChatEncoder(ChunkEncoder):
                 return [self._delta(index, {"tool_calls": [{"index": call, "function": {"arguments": json}}]})]
             case Start(model):
                 self._head["model"] = model or self._head["model"]
-                self._ends = None
+                self._around = {}
                 return [self._delta(0, {"role": "assistant", "content": ""})]
             case ToolCallStart(call, identity, name, index):
                 self._called.add(index)
@@ -265,12 +272,13 @@ class ChatEncoder(ChunkEncoder):
                 said = "tool_calls" if reason == "stop" and index in self._called else reason
                 return [self._choice({"index": index, "delta": {}, "finish_reason": said})]
 
-    def text_ends(self) -> tuple[bytes, bytes] | None:
+    def plain(self, said: Said, escaped: bytes) -> bytes | None:
         """See ``transcoding.Encoder``."""
-        if self._ends is None:
-            before, _, after = self.frame(self._delta(0, {"content": _MARK})).rpartition(_MARK.encode())
-            self._ends = before, after
-        return self._ends
+        around = self._around.get(said)
+        if around is None:
+            event = self.add(Text(MARK) if said == "text" else Reasoning(MARK))
+            around = self._around[said] = self.frame(event[0]).rsplit(MARK.encode(), 1 if said == "text" else 2)
+        return escaped.join(around)
 
     def _delta(self, index: int, delta: dict[str, object], logprobs: list[dict[str, Any]] | None = None) -> Piece:
         choice: dict[str, object] = {"index": index, "delta": delta, "finish_reason": None}

@@ -13,14 +13,20 @@ import orjson
 
 from edge.errors import EdgeError, UpstreamSaid
 from edge.protocol.batch import Batch, Measured, Usage
-from edge.protocol.dialect import BadStream, Collector, Opened, TooLarge
+from edge.protocol.dialect import BadStream, Collector, Opened, Said, TooLarge
 from edge.protocol.halves import Halves
 from edge.protocol.json_text import loads_strictly
 from edge.protocol.mould import Mould
 from edge.protocol.sse import Event, EventTooLarge, SseSplitter, events
 
 EMPTY = Batch(b"")
-_ANSWERS = (b'"content"', b'"text"')  # keys of an answer's text, not of what the model thinks or calls
+_ARGUMENTS = b'"arguments"'
+_DECODED = re.compile(rb'"(?:arguments|input)"\s*+:\s*+[^"\s]')  # a call's arguments, unless they are a string
+# By the key of a text: what it belongs to. Others are arguments of calls.
+_SAID: dict[bytes, Said] = {
+    b"content": "text", b"text": "text",
+    b"reasoning_content": "thought", b"reasoning": "thought", b"thinking": "thought",
+}  # fmt: skip
 
 
 class Seen(Enum):
@@ -115,18 +121,22 @@ class SseCodec:
         self._count: Callable[[bytes], int] = self._mould.count
         self._halves = Halves()
         self._instead = b""  # to be relayed in place of the event at hand
+        self._said: Said = ""  # what the text of the mould belongs to
 
     def plain(self, data: bytes) -> int:
         """See ``dialect.Codec.plain``: what proves that the events are plain also proves that there is none to cut."""
         return 0 if self._held or len(data) > self._most else self._count(data)
 
-    def text(self, data: bytes) -> tuple[bytes, int]:
+    def text(self, data: bytes) -> tuple[Said, bytes, int]:
         """See ``dialect.Codec.text``."""
+        said = self._said
+        if not said or self._held or len(data) > self._most:
+            return "", b"", 0
         mould = self._mould
-        if self._held or len(data) > self._most or not mould.key.startswith(_ANSWERS):
-            return b"", 0
+        if text := mould.one(data):
+            return said, text, 1
         count = mould.count(data)
-        return (mould.text(data), count) if count else (b"", 0)
+        return (said, mould.text(data), count) if count else ("", b"", 0)
 
     def feed(self, data: bytes) -> Batch:
         """See ``dialect.Codec.feed``."""
@@ -183,6 +193,9 @@ class SseCodec:
             if seen is Seen.TOKEN:
                 self._keep(event, kept, tokens=1)
                 if self._is_text(event.raw) and self._mould.learn(event.raw):
+                    calls = self._mould.key.startswith(_ARGUMENTS)  # a name behind them begins another call
+                    self._mould.strict = calls or self._collector is not None
+                    self._said = _SAID.get(self._mould.key.split(b'"')[1], "")
                     walking = self._parse(whole, self._lead(whole, event.end, kept))
             elif seen is Seen.PRELUDE:
                 self._keep(event, kept)
@@ -223,7 +236,11 @@ class SseCodec:
     def _collect_run(self, run: bytes) -> None:
         """A run from the mould, as one event with all its text."""
         if self._collector is not None:
-            for event in events(self._mould.merged(run)):
+            merged = self._mould.merged(run)
+            if merged.startswith(b"data: ") and merged.find(b"\n") == len(merged) - 2:
+                self._collector.add(self._loads(merged[6:-2]))  # the usual event, of one line
+                return
+            for event in events(merged):
                 self._collector.add(self._loads(event.data))
 
     def _keep(self, event: Event, kept: Kept, tokens: int = 0) -> None:
@@ -253,8 +270,8 @@ class SseCodec:
 
     def _loads(self, data: bytes) -> Any:
         # Only what a model or a client made up has numbers that a double cannot hold; looking for them in each event
-        # would take half as long as decoding it.
-        exact = b'"arguments"' in data or b'"input"' in data
+        # would take half as long as decoding it. Most events of a call hold a piece of its JSON, as a string.
+        exact = (_ARGUMENTS in data or b'"input"' in data) and _DECODED.search(data) is not None
         try:
             return loads_strictly(data) if exact else orjson.loads(data)
         except orjson.JSONDecodeError:

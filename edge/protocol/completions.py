@@ -143,10 +143,6 @@ class CompletionsEncoder(ChunkEncoder):
                 return [self._choice("", index, _REASONS.get(reason, "stop"))]
         return []
 
-    def text_ends(self) -> tuple[bytes, bytes] | None:
-        """See ``transcoding.Encoder``."""
-        return None
-
     def _choice(self, text: str, index: int, finish: str | None) -> Piece:
         choice = {"index": index, "text": text, "logprobs": None, "finish_reason": finish}
         return None, {**self._head, "choices": [choice]}

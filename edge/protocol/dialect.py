@@ -4,7 +4,7 @@ In: bytes and errors. Out: batches and bytes. One ``Codec`` per attempt (it has 
 Must not: do I/O, or know which upstream is behind it.
 """
 
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from edge.errors import EdgeError
 from edge.protocol.batch import Batch, Measured, Usage
@@ -20,6 +20,17 @@ class Collector(Protocol):
 
     def answer(self) -> dict[str, object]:
         """The answer, as the upstream's own non-stream reply would have been."""
+
+
+@runtime_checkable
+class TextCollector(Collector, Protocol):
+    """One that takes pieces of text also as they come, from whoever does not decode their events."""
+
+    def add_text(self, escaped: bytes) -> None:
+        """Take a piece of the answer's text, which is the inside of a JSON string."""
+
+
+Said = Literal["", "text", "thought"]  # what a piece of plain text belongs to: the answer, or what the model thinks
 
 
 class Opened(NamedTuple):
@@ -63,10 +74,11 @@ class Codec(Protocol):
         Otherwise 0, and the read is still to be fed.
         """
 
-    def text(self, data: bytes) -> tuple[bytes, int]:
-        """The text of a read that is plain as above and adds to the answer's text alone, and the number of its events.
+    def text(self, data: bytes) -> tuple[Said, bytes, int]:
+        """What a read that is plain as above adds: of which kind it is, its text, and the number of its events.
 
-        Still escaped as it was: what is escaped in one JSON string is so in any. Otherwise nothing and 0.
+        The text is escaped as it was: what is escaped in one JSON string is so in any. That it is a string is still to
+        be seen. Otherwise the kind is empty, and the read is still to be fed.
         """
 
     def feed(self, data: bytes) -> Batch:

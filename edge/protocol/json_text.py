@@ -25,7 +25,7 @@ _UNKNOWN_BYTES = "\N{REPLACEMENT CHARACTER}".encode()
 # Signs of a number that a double may not hold, once every digit has been made a zero: no 19 digits are over 64 bits,
 # but for a negative number. Turning and searching takes 1 ns a byte; a regular expression took ten.
 _ZEROS = bytes(48 if 48 <= byte <= 57 else byte for byte in range(256))
-_SIGNS = (b"0" * 20, b"-" + b"0" * 19, b"e-000", b"E-000")
+_LONG, _NEGATIVE, _SMALL, _SMALL_TOO = b"0" * 20, b"-" + b"0" * 19, b"e-000", b"E-000"
 _SURE_DIGITS = 18  # so many are within 64 bits, with a sign too
 _DOUBLE_DIGITS = 17  # any double is told by so many
 _LEAST_WHOLE, _MOST_WHOLE = -(2**63), 2**64 - 1
@@ -72,7 +72,7 @@ def loads(data: bytes | str, *, finite: bool = False) -> Any:
 def loads_strictly(raw: bytes) -> Any:
     """The same, but half characters, NaN, infinities and numbers that are infinite as doubles are errors."""
     zeros = raw.translate(_ZEROS)
-    if any(sign in zeros for sign in _SIGNS):
+    if _LONG in zeros or _NEGATIVE in zeros or _SMALL in zeros or _SMALL_TOO in zeros:  # in a loop it takes 1 µs more
         orjson.loads(raw)
         return _exactly(raw, finite=True)
     return orjson.loads(raw)
@@ -84,7 +84,7 @@ def dumps(value: object) -> bytes:
     Raises:
         orjson.JSONEncodeError: nested too deep.
     """
-    return orjson.dumps(value, default=_as_it_came)
+    return orjson.dumps(value, _as_it_came)
 
 
 def out_of_memory(error: orjson.JSONDecodeError) -> bool:

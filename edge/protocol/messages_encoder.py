@@ -12,7 +12,7 @@ from collections import deque
 from edge.bounds import TOOL_ARGUMENTS_CHARS
 from edge.errors import EdgeError
 from edge.protocol.batch import Usage
-from edge.protocol.dialect import BadStream, Opened
+from edge.protocol.dialect import BadStream, Opened, Said
 from edge.protocol.events import (
     Annotation,
     Event,
@@ -27,9 +27,8 @@ from edge.protocol.events import (
 from edge.protocol.messages import PING, empty_message, no_change
 from edge.protocol.shapes import anthropic_body
 from edge.protocol.sse import encode
-from edge.protocol.transcoding import Answering, BaseEncoder, Piece
+from edge.protocol.transcoding import MARK, Answering, BaseEncoder, Piece
 
-_MARK = "0c3f1f3e"  # stands for a text; nothing behind it can hold it
 # The citations that the surface knows; those of others cannot be shown.
 _CITATIONS = frozenset(
     {
@@ -37,6 +36,7 @@ _CITATIONS = frozenset(
         "web_search_result_location",
     }
 )  # fmt: skip
+_KINDS: dict[Said, str] = {"text": "text", "thought": "thinking"}
 _STOPS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
 _JSON_MARK = re.compile(r'\\.|[\\"{}\[\]]', re.DOTALL)
 
@@ -99,7 +99,7 @@ class MessagesEncoder(BaseEncoder):
         self._refused = False
         self._has_start = False  # the client already has a message_start
         self._finish = Finish("stop")
-        self._ends: tuple[bytes, bytes] | None = None
+        self._around: list[bytes] | None = None  # what stands around a text in the open block
 
     def add(self, event: Event) -> list[Piece]:  # noqa: PLR0911 - one case per kind of event
         """See ``transcoding.Encoder``. There is one choice: the surface's clients cannot ask for more."""
@@ -126,15 +126,15 @@ class MessagesEncoder(BaseEncoder):
                 return self._closed()
         return []
 
-    def text_ends(self) -> tuple[bytes, bytes] | None:
+    def plain(self, said: Said, escaped: bytes) -> bytes | None:
         """See ``transcoding.Encoder``."""
-        if self._open is None or self._open.kind != "text":
+        block = self._open
+        if block is None or block.sealed or block.kind != _KINDS[said]:
             return None
-        if self._ends is None:
-            written = self.frame(self._delta({"type": "text_delta", "text": _MARK}))
-            before, _, after = written.rpartition(_MARK.encode())
-            self._ends = before, after
-        return self._ends
+        if self._around is None:
+            (event,) = self.add(Text(MARK) if said == "text" else Reasoning(MARK))
+            self._around = self.frame(event).rsplit(MARK.encode(), 1)
+        return escaped.join(self._around)
 
     def end(self, usage: Usage | None) -> list[Piece]:
         """See ``transcoding.Encoder``."""
@@ -227,7 +227,7 @@ class MessagesEncoder(BaseEncoder):
             pieces += self._stopped()
             block = self._open = self._queue.popleft()
             self._index += 1
-            self._ends = None
+            self._around = None
             begun = {"type": "content_block_start", "index": self._index, "content_block": block.begun}
             pieces.append(("content_block_start", begun))
             pieces += map(self._delta, block.waiting)

@@ -8,13 +8,14 @@ import re
 import time
 from collections import deque
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from edge.errors import EdgeError, UpstreamSaid
 from edge.protocol.batch import Batch, Measured
 from edge.protocol.codec import Seen, SeenError, SseCodec
 from edge.protocol.collect_ollama import OllamaCollector
-from edge.protocol.dialect import BaseDialect, Collector
+from edge.protocol.dialect import BaseDialect, Collector, Said
 from edge.protocol.json_text import dumps
 from edge.protocol.ndjson import LineSplitter, encode_line, lines
 from edge.protocol.ollama_events import read_usage
@@ -25,11 +26,10 @@ from edge.protocol.surface import Surface
 
 _NO_TEXT = re.compile(rb"(?!)")  # no mould: each line has a time of its own
 _GOES_ON = b'"done":false}\n'
-# Inside JSON text quotes are escaped, so none of these can be part of what a model says.
-_TO_BE_LOOKED_AT = (b'"content":""', b'"response":""', b'"error"', b'"tool_calls"')
+_SOME = rb'((?:[^"\\]++|\\.)+)'
 _TEXT_LINE = re.compile(
-    rb'\{"model":"(?:[^"\\]|\\.)*","created_at":"[^"\\]*","message":\{"role":"assistant","content":"((?:[^"\\]++|\\.)+)"\},'
-    rb'"done":false\}\n'
+    rb'\{"model":"(?:[^"\\]++|\\.)*+","created_at":"[^"\\]*+","message":\{"role":"assistant","content":"'
+    rb'(?:%b|","thinking":"%b)"\},"done":false\}\n' % (_SOME, _SOME)
 )
 _NS = 1e9
 _REPEATS = 30  # Ollama stops at the thirty-first equal token
@@ -48,6 +48,7 @@ class OllamaCodec(SseCodec):
         # The end of the latest reads, of which the last lines tell whether the model repeats itself. To keep them costs
         # 0.05 µs a read; what an Ollama sends is small, and its answers are not the fastest.
         self._recent: deque[bytes] = deque(maxlen=_REPEATS)
+        self._noted = b""  # the latest read that ``text`` has noted
         self._count = self._plain_lines
 
     def finished(self, *, clean_eof: bool) -> bool:  # noqa: ARG002 - the last line is finish and terminator in one
@@ -82,18 +83,27 @@ class OllamaCodec(SseCodec):
         self._collector = collector
         self._count = _none
 
-    def text(self, data: bytes) -> tuple[bytes, int]:
+    def text(self, data: bytes) -> tuple[Said, bytes, int]:
         """See ``dialect.Codec.text``."""
-        match = None if self._held else _TEXT_LINE.fullmatch(data)
+        match = None if self._held or len(data) > self._most else _TEXT_LINE.fullmatch(data)
         if match is None:
-            return b"", 0
-        self._recent.append(data[-_RECENT_BYTES:])
-        return match[1], 1
+            return "", b"", 0
+        self._recent.append(data if len(data) <= _RECENT_BYTES else data[-_RECENT_BYTES:])
+        self._noted = data
+        text = match[1]
+        return ("text", text, 1) if text else ("thought", match[2], 1)
+
+    def feed(self, data: bytes) -> Batch:
+        """See ``dialect.Codec.feed``."""
+        if data is self._noted:  # by ``text``, and nobody took it; it is noted below
+            self._recent.pop()
+        self._noted = b""
+        return super().feed(data)
 
     def _plain_lines(self, run: bytes) -> int:
         count = _plain_lines(run)
         if count:
-            self._recent.append(run[-_RECENT_BYTES:])
+            self._recent.append(run if len(run) <= _RECENT_BYTES else run[-_RECENT_BYTES:])
         return count
 
     def _repeats(self) -> bool:
@@ -140,7 +150,9 @@ def _plain_lines(run: bytes) -> int:
     count = run.count(b"\n")
     if not run.endswith(_GOES_ON) or run.count(_GOES_ON) != count:
         return 0
-    return 0 if any(mark in run for mark in _TO_BE_LOOKED_AT) else count
+    # Inside JSON text quotes are escaped, so none of these can be part of what a model says. A loop takes 0.4 µs more.
+    odd = b'"content":""' in run or b'"response":""' in run or b'"error"' in run or b'"tool_calls"' in run
+    return 0 if odd else count
 
 
 def read_measured(line: dict[str, Any]) -> Measured:
@@ -154,8 +166,15 @@ def _seconds(nanoseconds: object) -> float | None:
 
 def now_text(seconds: float | None = None) -> str:
     """A time as Ollama writes it."""
-    when = datetime.fromtimestamp(time.time() if seconds is None else seconds, UTC)
-    return f"{when.isoformat(timespec='microseconds')[:-6]}Z"  # strftime takes twice as long
+    seconds = time.time() if seconds is None else seconds
+    whole = int(seconds)
+    return f"{_second_text(whole)}.{int((seconds - whole) * 1e6):06d}Z"
+
+
+@lru_cache(maxsize=4)
+def _second_text(seconds: int) -> str:
+    """Kept, since each line of an answer has a time: 0.4 µs in place of 1.3."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def heartbeat_line(surface: Surface, model: str) -> bytes:

@@ -15,7 +15,7 @@ import orjson
 from edge.bounds import TOOL_ARGUMENTS_CHARS
 from edge.errors import EdgeError
 from edge.protocol.batch import Usage
-from edge.protocol.dialect import BadStream
+from edge.protocol.dialect import BadStream, Said
 from edge.protocol.events import (
     Annotation,
     Event,
@@ -32,7 +32,7 @@ from edge.protocol.json_text import loads
 from edge.protocol.ndjson import encode_line
 from edge.protocol.ollama import heartbeat_line, now_text
 from edge.protocol.surface import Surface
-from edge.protocol.transcoding import Answering, BaseEncoder, Piece
+from edge.protocol.transcoding import MARK, Answering, BaseEncoder, Piece
 
 # Ollama has no word for tool calls, and none for filters: that one is told as it is.
 _REASONS = {"tool_calls": "stop"}
@@ -54,6 +54,7 @@ class OllamaEncoder(BaseEncoder):
         self._calls: list[tuple[ToolCallStart, list[str]]] = []
         self._calls_chars = 0
         self._reason = "stop"
+        self._around: dict[Said, tuple[bytes, bytes, bytes]] = {}  # what stands around a time and a text
 
     def add(self, event: Event) -> list[Piece]:  # noqa: PLR0911 - one case per kind of event
         """See ``transcoding.Encoder``. There is one choice: Ollama's clients cannot ask for more."""
@@ -75,13 +76,24 @@ class OllamaEncoder(BaseEncoder):
                 return self._called(cut=reason == "length")
             case Start(model):
                 self._model = model or self._model
+                self._around = {}
                 return []
             case Annotation() | Logprobs():
                 return []
 
-    def text_ends(self) -> tuple[bytes, bytes] | None:
+    def plain(self, said: Said, escaped: bytes) -> bytes | None:
         """See ``transcoding.Encoder``."""
-        return None
+        if self._first is None:
+            return None
+        around = self._around.get(said)
+        if around is None:
+            (event,) = self.add(Text(MARK) if said == "text" else Reasoning(MARK))
+            (_, line) = event
+            line["created_at"] = MARK
+            before, middle, after = self.frame(event).rsplit(MARK.encode(), 2)
+            around = self._around[said] = before, middle, after
+        before, middle, after = around
+        return b"%b%b%b%b%b" % (before, now_text().encode(), middle, escaped, after)
 
     def end(self, usage: Usage | None) -> list[Piece]:
         """See ``transcoding.Encoder``."""

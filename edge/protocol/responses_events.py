@@ -8,7 +8,7 @@ Thoughts are told as ``reasoning_text``, for that is what they are; no summary i
 
 from edge.errors import EdgeError
 from edge.protocol.batch import Usage
-from edge.protocol.dialect import Opened
+from edge.protocol.dialect import Opened, Said
 from edge.protocol.events import (
     Annotation,
     Event,
@@ -38,6 +38,7 @@ from edge.protocol.responses_tools import Spelling
 from edge.protocol.sse import encode
 from edge.protocol.transcoding import Answering, Piece
 
+_PART_OF: dict[Said, str] = {"text": "output_text", "thought": "reasoning_text"}
 _INCOMPLETE: dict[Reason, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
@@ -89,8 +90,14 @@ class ResponsesEncoder:
                 self._reason = reason
         return self._taken()
 
-    def text_ends(self) -> None:
+    def plain(self, said: Said, escaped: bytes) -> bytes | None:
         """See ``transcoding.Encoder``: each piece has a number, and is kept for the end."""
+        around = None if self._spoken is None else self._spoken.plain(_PART_OF[said], escaped)
+        if around is None:
+            return None
+        head, before, after = around
+        self._number += 1
+        return b"%b%d%b%b%b" % (head, self._number - 1, before, escaped, after)
 
     def end(self, usage: Usage | None) -> list[Piece]:
         """See ``transcoding.Encoder``."""

@@ -12,6 +12,8 @@ import orjson
 from edge.protocol.json_text import loads
 from edge.protocol.responses_thought import seal
 from edge.protocol.responses_tools import CUSTOM_INPUT, Spelling
+from edge.protocol.sse import encode
+from edge.protocol.transcoding import MARK
 
 Json = dict[str, Any]
 Status = Literal["completed", "incomplete"]
@@ -47,6 +49,7 @@ class Spoken:
         self._pieces: list[str] = []
         self._annotations: list[Json] = []
         self._at: Json = {}
+        self._around: tuple[bytes, bytes, bytes] | None = None  # of a piece's number and its text
         self._name, self._field, self._besides = "", "", Json()
         tell("response.output_item.added", {"output_index": index, "item": {**item, "content": []}})
 
@@ -56,6 +59,25 @@ class Spoken:
             self._open(kind)
         self._pieces.append(piece)
         self._tell(self._name + ".delta", {**self._at, "delta": piece, **self._besides})
+
+    def plain(self, kind: str, escaped: bytes) -> tuple[bytes, bytes, bytes] | None:
+        """The same for a piece that is escaped: what its event has before and after its number, and after the text.
+
+        None if another part is open, or the piece is no text, which is for whoever feeds it to tell.
+        """
+        if kind != self._kind:
+            return None
+        try:
+            self._pieces.append(orjson.loads(b'"%b"' % escaped))
+        except orjson.JSONDecodeError:
+            return None
+        if self._around is None:
+            name = self._name + ".delta"
+            event = encode({"type": name, "sequence_number": 0, **self._at, "delta": MARK, **self._besides}, name)
+            before, after = event.rsplit(MARK.encode(), 1)
+            head, middle = before.split(b'"sequence_number":0', 1)
+            self._around = head + b'"sequence_number":', middle, after
+        return self._around
 
     def annotate(self, annotation: Json) -> None:
         """Of the text that is being said; what the surface has no shape for is not shown."""
@@ -83,7 +105,7 @@ class Spoken:
         self._close_part()
         self._kind = kind
         self._name, self._field, self._besides = _PARTS[kind]
-        self._pieces, self._annotations = [], []
+        self._pieces, self._annotations, self._around = [], [], None
         self._at = {"item_id": self._item["id"], "output_index": self.index, "content_index": len(self._parts)}
         self._tell("response.content_part.added", {**self._at, "part": self._part("")})
 

@@ -4,10 +4,12 @@ In: canonical events. Out: events, errors and heartbeats. Must not: be relayed; 
 events, as every stream of this surface can be resumed, and its readers do that.
 """
 
+import orjson
+
 from edge.errors import EdgeError
 from edge.protocol.batch import Usage
 from edge.protocol.chat_events import usage_object
-from edge.protocol.dialect import BaseDialect, Codec
+from edge.protocol.dialect import BaseDialect, Codec, Said
 from edge.protocol.events import Event, Finish, Reasoning, Refusal, Text
 from edge.protocol.json_text import dumps, loads
 from edge.protocol.request import Prepared
@@ -64,9 +66,15 @@ class SessionEncoder(BaseEncoder):
                 self._reason = reason
         return []
 
-    def text_ends(self) -> None:
-        """See ``transcoding.Encoder``: each piece has a number."""
-        return
+    def plain(self, said: Said, escaped: bytes) -> bytes | None:
+        """See ``transcoding.Encoder``."""
+        if self._first_at is None:
+            return None
+        if said == "thought":
+            return b""
+        self._spoken = True
+        self._chunks += 1
+        return b'event: message\ndata: {"delta":"%b","done":false,"chunk_index":%d}\n\n' % (escaped, self._chunks)
 
     def end(self, usage: Usage | None) -> list[Piece]:
         """See ``transcoding.Encoder``."""
@@ -121,6 +129,10 @@ class SessionCollector:
             text = data[: self._room].decode("utf-8", "ignore")
         self._room -= len(data)
         self._texts.append(text)
+
+    def add_text(self, escaped: bytes) -> None:
+        """See ``dialect.TextCollector``."""
+        self.add({"delta": orjson.loads(b'"%b"' % escaped)})
 
     def answer(self) -> dict[str, object]:
         """The text, and whether there was more of it."""

@@ -35,6 +35,9 @@ class CallNumbers:
         index, identity = delta.get("index"), delta.get("id")
         index = index if isinstance(index, int) and not isinstance(index, bool) else None
         identity = identity if isinstance(identity, str) else ""
+        if not identity and not name and index in self._by_index:  # more of a call that is known, as most deltas are
+            self._last = self._by_index[index]
+            return self._last
         at = self._by_id.get(identity) if identity else None
         if at is None:
             at = self._last if index is None else self._by_index.get(index)

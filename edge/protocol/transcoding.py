@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from edge.errors import EdgeError
 from edge.protocol.batch import Usage
-from edge.protocol.dialect import Collector, Opened
+from edge.protocol.dialect import Collector, Opened, Said
 from edge.protocol.events import Event
 from edge.protocol.request import Prepared
 
@@ -39,10 +39,10 @@ class Encoder(Protocol):
             BadStream: what the model has written cannot be said in the surface.
         """
 
-    def text_ends(self) -> tuple[bytes, bytes] | None:
-        """What stands before and after the escaped text of the next piece of text, if that is all there is to it.
+    def plain(self, said: Said, escaped: bytes) -> bytes | None:
+        """The surface's event for a piece of text or thought, which is escaped: as ``add`` and ``frame`` would make it.
 
-        None where a piece of text needs ``add``: nothing has begun, or each piece is numbered or kept.
+        Empty if the surface does not tell such pieces; None if this one needs ``add``, as where something begins.
         """
 
     def end(self, usage: Usage | None) -> list[Piece]:
@@ -64,8 +64,15 @@ class Encoder(Protocol):
         """See ``dialect.Codec.after_error``."""
 
 
+MARK = "0c3f1f3e"  # stands for a text in an event to be split there; nothing behind it can hold it
+
+
 class BaseEncoder:
     """What most encoders have in common."""
+
+    def plain(self, said: Said, escaped: bytes) -> bytes | None:  # noqa: ARG002
+        """Each piece needs ``add``."""
+        return None
 
     def begun(self, opened: Opened) -> None:
         """See ``dialect.Codec.begun``; most surfaces have no such event."""

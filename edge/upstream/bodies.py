@@ -11,11 +11,13 @@ import orjson
 from edge.bounds import ERROR_BYTES
 from edge.errors import AnswerTooLarge, InternalError, TooLong, UpstreamBroken, UpstreamCut, UpstreamSaid
 from edge.policy.lifecycle import Happened
+from edge.protocol.batch import Batch
 from edge.protocol.context import Context
 from edge.protocol.dialect import BadStream, Codec, TooLarge
 from edge.protocol.json_text import dumps, loads
 from edge.protocol.shapes import tells_error, upstream_said
 from edge.protocol.surface import Surface
+from edge.protocol.transcode import Transcoder
 from edge.protocol.whole_answer import flaw
 from edge.upstream.base import Call, Sink
 from edge.upstream.body import End
@@ -35,11 +37,12 @@ _ENDS_BYTES = 4096
 class Events:
     """An event stream of the call's surface."""
 
-    __slots__ = ("_codec", "_end", "_name", "_plain", "_sink", "_tokens")
+    __slots__ = ("_codec", "_end", "_name", "_plain", "_sink", "_tokens", "_walk")
 
     def __init__(self, name: str, codec: Codec, sink: Sink, end: End) -> None:
         self._name = name
         self._codec = codec
+        self._walk = codec.feed
         self._plain = codec.plain
         self._sink = sink
         self._tokens = sink.tokens
@@ -68,7 +71,7 @@ class Events:
         """Push what a read brought, the clean end of the body if it is empty, and see whether that was the end."""
         codec = self._codec
         try:
-            batch = codec.feed(data) if data else codec.eof()
+            batch = self._walk(data) if data else codec.eof()
         except BadStream as error:
             self._sink.feed(error.before)
             kind = AnswerTooLarge if isinstance(error, TooLarge) else UpstreamBroken
@@ -83,6 +86,30 @@ class Events:
             else:
                 message = f"upstream {self._name} ended before the answer was finished"
                 self._end(Happened.CUT, UpstreamCut(message))
+
+
+class Turned(Events):
+    """An event stream that is turned into another surface's."""
+
+    __slots__ = ("_turned",)
+
+    def __init__(self, name: str, codec: Transcoder, sink: Sink, end: End) -> None:
+        super().__init__(name, codec, sink, end)
+        self._turned = codec.turned
+        self._walk = codec.walk
+
+    def take(self, data: bytes) -> None:
+        """See ``Events.take``: a token that is plain text goes the same way, as the client's event."""
+        try:
+            told, count = self._turned(data)
+            if count == 1 and told:
+                self._tokens(told, 1)
+            elif count:
+                self._sink.feed(Batch(told, 1 if told else 0, count))
+            else:
+                self._push(data)
+        except Exception as bug:  # noqa: BLE001 - as in Events
+            self._end(Happened.BUG, broken_by(bug))
 
 
 class Answer:

@@ -17,8 +17,9 @@ from edge.policy.lifecycle import Happened
 from edge.policy.routing import printable
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.surface import RELAYED, Surface
+from edge.protocol.transcode import Transcoder
 from edge.upstream.base import JSON_TYPE, Call
-from edge.upstream.bodies import Answer, Events, Refusal, Text, broke_off, passed_on
+from edge.upstream.bodies import Answer, Events, Refusal, Text, Turned, broke_off, passed_on
 from edge.upstream.body import Body, Receiver
 from edge.upstream.connection import Head
 from edge.upstream.content_encoding import READABLE, Inflating
@@ -125,6 +126,8 @@ class FirstBytes:
                 return None
             is_json = not by_lines and text.startswith((b"{", b"["))
             if is_stream or (typed and not is_json):
+                if isinstance(call.codec, Transcoder):
+                    return Turned(name, call.codec, sink, self._note_end)
                 return Events(name, call.codec, sink, self._note_end)
         if self._kind == JSON_TYPE or text.startswith((b"{", b"[")):
             return Answer(name, sink, self._note_end, call)

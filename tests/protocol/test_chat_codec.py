@@ -15,6 +15,7 @@ from support.streams import FORGERIES, all_cuts, codec_for, compact, cut, cuts, 
 from edge.errors import UpstreamBroken, UpstreamCut
 from edge.protocol.batch import Usage
 from edge.protocol.chat import DROP_NULL_EVENTS
+from edge.protocol.collect_chat import ChatCollector
 from edge.protocol.surface import Surface
 
 CHAT, COMPLETIONS = Surface.CHAT, Surface.COMPLETIONS
@@ -337,3 +338,32 @@ def test_what_edge_says_on_this_surface() -> None:
     error = {"message": "cut\noff", "type": "server_error", "param": None, "code": "upstream_cut"}
     assert orjson.loads(event[6:]) == {"error": error}
     assert read(codec_for(CHAT), [codec.error_event(UpstreamBroken("x"), "req_1")]).ending == "error told"
+
+
+def test_a_piece_of_a_calls_arguments_is_known_like_one_of_text_and_the_beginning_of_a_call_is_not() -> None:
+    def call(**function: str) -> bytes:
+        return say.chat_delta({"tool_calls": [{"index": 0, "function": function}]})
+
+    codec = codec_for(CHAT)
+    begun = say.chat_delta({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "x"}}]})
+    for event in (say.chat_role(), begun, begun):
+        assert codec.plain(event) == 0
+        codec.feed(event)
+    assert codec.plain(call(arguments='{"a":')) == 0
+    codec.feed(call(arguments='{"a":'))
+    assert codec.plain(call(arguments=' "b"}') * 2) == 2
+    for odd in (call(arguments=""), call(arguments="x", name="f"), begun, say.chat_finish("tool_calls")):
+        assert codec.plain(odd) == 0
+
+
+@pytest.mark.parametrize("size", [1, 9])
+def test_what_one_event_tells_beside_its_text_is_collected_where_it_belongs(size: int) -> None:
+    """Events of the same shape are collected as one, but for one that tells more."""
+    codec = codec_for(CHAT)
+    codec.collect(ChatCollector())
+    both = say.chat_delta({"content": "c", "reasoning_content": "hm"})
+    stream = [say.chat_role(), *map(say.chat_token, "ab"), both, say.chat_token("d"), say.chat_finish(), DONE]
+    for at in range(0, len(stream), size):
+        codec.feed(b"".join(stream[at : at + size]))
+    message = codec.answer()["choices"][0]["message"]
+    assert (message["content"], message["reasoning_content"]) == ("abcd", "hm")

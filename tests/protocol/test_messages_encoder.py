@@ -191,16 +191,13 @@ def test_what_edge_says_on_this_surface() -> None:
 
 
 @pytest.mark.parametrize("model", ["m", "0c3f1f3e", 'a"b\\'])
-def test_the_ends_of_a_piece_of_text_are_those_it_would_get(model: str) -> None:
+def test_a_plain_piece_is_the_event_it_would_get(model: str) -> None:
     writer = encoder()
-    assert writer.text_ends() is None
+    assert writer.plain("text", b"y") is None
     for event in [Start(model), *call(0, "{}"), Text("x")]:
         writer.add(event)
-    ends = writer.text_ends()
-    assert ends is not None
-    (piece,) = writer.add(Text("y"))
-    assert ends[0] + b"y" + ends[1] == writer.frame(piece)
-    writer.add(Reasoning("hm"))
-    assert writer.text_ends() is None
-    writer.add(Text("z"))
-    assert writer.text_ends() == (ends[0].replace(b'"index":1', b'"index":3'), ends[1])
+    for said, event in (("text", Text("y")), ("thought", Reasoning("y")), ("text", Text("z"))):
+        first = writer.plain(said, event.text.encode())
+        (*begun, piece) = writer.add(event)
+        assert (first is None) == bool(begun) or first == writer.frame(piece)
+        assert writer.plain(said, event.text.encode()) == writer.frame(piece)

@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 import pytest
+from fakes import ollama
 from hypothesis import given
 from hypothesis import strategies as st
 from support.eventsource import parsed
@@ -13,6 +14,7 @@ from support.streams import FORGERIES, unhurried
 from edge.errors import BadRequest, UpstreamCut
 from edge.protocol.batch import Usage
 from edge.protocol.canonical import Target, TextPart
+from edge.protocol.dialects import DIALECTS
 from edge.protocol.events import (
     Annotation,
     Event,
@@ -28,7 +30,7 @@ from edge.protocol.numbering import EventIds
 from edge.protocol.session import SessionCollector, SessionEncoder, opening
 from edge.protocol.session_request import Wanted, parse, prepared, read
 from edge.protocol.surface import Surface
-from edge.protocol.transcode import translate
+from edge.protocol.transcode import Transcoder, transcoder, translate
 from edge.protocol.transcoding import Answering
 
 ASKED = Wanted("hi", "s", "m", None, metadata=False, ignored=())
@@ -158,3 +160,32 @@ def test_what_is_kept_of_an_answer_is_its_beginning_within_the_bound(pieces: lis
     assert len(content.encode()) <= most
     assert kept["cut"] is (len(text.encode()) > most)
     assert content == text or len(content.encode()) > most - 4
+
+
+def crossing() -> Transcoder:
+    """A session that is answered by an Ollama, as it is kept."""
+    asked = prepared(ASKED, [], 100, 0.0)
+    source = DIALECTS[Surface.OLLAMA_CHAT].codec(asked, 2**20, frozenset())
+    codec = transcoder(source, Surface.OLLAMA_CHAT, Answering(asked, "0" * 32, 1))
+    codec.collect(SessionCollector(20))
+    return codec
+
+
+@unhurried
+@given(st.lists(st.tuples(st.booleans(), (st.text() | st.sampled_from(FORGERIES)).filter(bool)), max_size=9))
+def test_what_is_told_and_kept_is_the_same_without_decoding_each_piece(said: list[tuple[bool, str]]) -> None:
+    short, long = crossing(), crossing()
+    for is_text, text in said:
+        line = ollama.token(text) if is_text else ollama.said(thinking=text)
+        mine, other = short.feed(line), long.walk(line)
+        assert (mine.data, mine.events, mine.tokens) == (other.data, other.events, other.tokens)
+    assert short.answer() == long.answer()
+
+
+def test_a_piece_of_text_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = crossing()
+    codec.feed(ollama.said(thinking="hm"))
+    monkeypatch.delattr(Transcoder, "walk")
+    for text in ("a", "\n", "é"):
+        assert codec.feed(ollama.token(text)).data.startswith(b"event: message\n")
+    assert codec.answer()["content"] == "a\né"
