@@ -7,6 +7,10 @@ In: nothing. Out: numbers. Must not: hold a bound on what clients send (``settin
 # holds all pictures of the answer once more. The default of ``stream.max_event_bytes``.
 EVENT_BYTES = 16 * 2**20
 
+# What comes before the first content and is held, beside one event of the largest kind: 10,000 empty deltas of 400
+# bytes. Responses tells the request's instructions and tools back in each of its first two events.
+PRELUDE_BYTES = 4 * 2**20
+
 # One answer that is held whole. OpenAI's API takes 2,048 texts at once; 3,072 numbers for each, written with 21
 # characters, are 132 MB. The default of ``stream.max_answer_bytes``.
 ANSWER_BYTES = 256 * 2**20

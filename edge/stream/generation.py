@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from edge.errors import EdgeError, InternalError, UpstreamBroken
+from edge.errors import EdgeError, InternalError
 from edge.policy.lifecycle import Happened, Outcome, State, step
 from edge.protocol.batch import Batch
 from edge.protocol.dialect import Codec
@@ -280,10 +280,11 @@ class Generation(Audience):
 
     def _hold(self, data: bytes, events: int) -> None:
         self._held = self._held or Prelude(self._settings.max_event_bytes)
-        if not self._held.add(data, events):
-            error = UpstreamBroken(f"the upstream sent {self._held.events} events without any content")
+        self._held.add(data, events)
+        excess = self._held.excess()
+        if excess is not None:
             self._abort()
-            self.end(Happened.ERROR, error)
+            self.end(Happened.ERROR, excess)
 
     def _release(self) -> None:
         held, self._held = self._held, None

@@ -3,10 +3,11 @@
 In: whole events. Out: all of them at once. Must not: hold more than its bounds, or end anything.
 """
 
+from edge.bounds import PRELUDE_BYTES
+from edge.errors import AnswerTooLarge, UpstreamBroken
+
 # Far above any real one. A server that shows that it is alive by empty deltas may send five a second for half an hour.
 MOST_EVENTS = 10_000
-# As many of the largest events: Responses tells the whole request back, with all its tools, in each of the first two.
-MOST_LARGEST = 4
 
 
 class Prelude:
@@ -23,7 +24,7 @@ class Prelude:
 
     def __init__(self, largest: int) -> None:
         self._data = bytearray()  # in one piece: an object for each small event would take as much again
-        self._most_bytes = MOST_LARGEST * largest
+        self._most_bytes = largest + PRELUDE_BYTES
         self.events = 0
 
     def __repr__(self) -> str:
@@ -39,8 +40,18 @@ class Prelude:
         del self._data[:size]
         self.events -= 1
 
-    def add(self, data: bytes, events: int) -> bool:
-        """Hold more; whether that is within the bounds."""
+    def add(self, data: bytes, events: int) -> None:
+        """Hold more."""
         self._data += data
         self.events += events
-        return self.events <= MOST_EVENTS and len(self._data) <= self._most_bytes
+
+    def excess(self) -> UpstreamBroken | None:
+        """What there is to tell if it is over its bounds."""
+        if len(self._data) > self._most_bytes:
+            return AnswerTooLarge(
+                f"the upstream sent over {self._most_bytes} bytes of events without any content; "
+                "raise stream.max_event_bytes if they are meant to be so many"
+            )
+        if self.events > MOST_EVENTS:
+            return UpstreamBroken(f"the upstream sent {self.events} events without any content")
+        return None

@@ -10,6 +10,7 @@ import pytest
 from fakes.answers import chat_delta, chat_finish, chat_role, messages_event, messages_ping, responses_event, sse
 from support.surfaces import SPOKEN, Spoken
 
+from edge.bounds import PRELUDE_BYTES
 from edge.errors import EdgeError
 from edge.policy.lifecycle import Happened, Outcome, State
 from edge.protocol.dialects import DIALECTS
@@ -18,7 +19,7 @@ from edge.protocol.surface import Surface
 from edge.settings import Settings, Stream
 from edge.stream.deadlines import Manner, Waited, overdue
 from edge.stream.generation import Generation
-from edge.stream.prelude import MOST_EVENTS, MOST_LARGEST
+from edge.stream.prelude import MOST_EVENTS
 from edge.stream.voice import Voice
 from edge.upstream.base import Call
 from edge.upstream.bodies import Events
@@ -272,11 +273,17 @@ def test_a_prelude_is_bounded_in_number() -> None:
 def test_a_prelude_is_bounded_in_bytes() -> None:
     running = Running()
     largest = chat_delta({"role": "assistant", "content": ""}, padding="x" * (SETTINGS.stream.max_event_bytes - 1000))
-    for _ in range(MOST_LARGEST):
-        running.gets(largest)
+    others = [largest] * (PRELUDE_BYTES // len(largest))
+    for event in [largest, *others]:
+        running.gets(event)
     assert running.generation.outcome is None
     running.gets(largest)
     assert running.generation.outcome is Outcome.UPSTREAM_ERROR
+    (error,) = running.errors
+    assert (error.status, error.retryable) == (502, False)
+    assert str(SETTINGS.stream.max_event_bytes + PRELUDE_BYTES) in error.message
+    assert "stream.max_event_bytes" in error.message
+    assert running.generation.journal.end == 0
 
 
 def test_a_large_prelude_is_held_and_then_told_whole() -> None:
