@@ -98,7 +98,16 @@ class Edge:
         self.limits = Limits(stores.counters(), settings)
         admitting = Admitting(self.fleet.admission, self.ticker, clock)
         self._house = House(
-            settings, self.fleet, self.registry, self.ticker, tell, clock, self.keeper, self.limits, admitting
+            settings,
+            self.fleet,
+            self.registry,
+            self.ticker,
+            tell,
+            clock,
+            self.keeper,
+            self.limits,
+            admitting,
+            self.bodies.apart,
         )
         self.callers = Callers(
             settings.auth, KeyRing(lambda: stores.keys, self.log), lambda auth: KeySet(auth, self.log)

@@ -27,6 +27,7 @@ from edge.protocol.token_estimate import estimate
 from edge.protocol.transcode import prepare_crossed
 from edge.settings import Server as ServerSettings
 from edge.settings import Settings
+from edge.upstream.base import Apart
 
 _INLINE_BYTES = 2**20  # parsed here, in 2 ms at the most
 _EACH = 4  # of the budget, nobody holds more than one part in so many
@@ -58,6 +59,11 @@ class Bodies:
         self._parser = Parser()
         self.budget = Budget(settings.bodies_budget_bytes, _each(settings))
         self.arrivals = Arrivals()
+
+    @property
+    def apart(self) -> Apart:
+        """Does work in the process for large bodies."""
+        return self._parser.run
 
     def follow(self, settings: Settings) -> None:
         """Other settings are in force."""

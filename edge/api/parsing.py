@@ -77,9 +77,9 @@ class Parser:
         except EdgeError as told:
             raise told from None  # what it came from is of the other process
         except TimeoutError:
-            raise Busy("reading a large request took too long; try again", headers=_RETRY) from None
+            raise Busy("reading a large body took too long; try again", headers=_RETRY) from None
         except (_Died, OSError, MemoryError, subprocess.SubprocessError):
-            why = "the process that reads large requests could not be started, or died; try again"
+            why = "the process that reads large bodies could not be started, or died; try again"
             raise Busy(why, headers=_RETRY) from None
 
     async def close(self) -> None:

@@ -6,17 +6,38 @@ In: decoded bodies. Out: decoded bodies. Must not: change a vector, but for the 
 import base64
 import struct
 from collections.abc import Callable
+from functools import partial
 from operator import itemgetter
 from typing import Any
+
+import orjson
 
 from edge.errors import UpstreamBroken
 from edge.protocol.batch import count_in
 from edge.protocol.canonical import Target
 from edge.protocol.fields import Fields
+from edge.protocol.json_text import dumps, loads
+from edge.protocol.shapes import tells_error
 from edge.protocol.surface import Surface
 
 Body = dict[str, Any]
-Reshape = Callable[[Body], Body]
+Reshape = Callable[[Body], Body]  # can be passed to another process
+
+
+def reshaped(raw: bytes, reshape: Reshape) -> bytes | UpstreamBroken | None:
+    """A whole answer made the client's, or why it cannot be; None if it is to be looked at for an error.
+
+    For the process that reads large bodies: what it gives can be passed back.
+    """
+    try:
+        decoded = loads(raw)
+        if not isinstance(decoded, dict) or tells_error(decoded):
+            return None
+        return dumps(reshape(decoded))
+    except UpstreamBroken as broken:
+        return broken
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        return None
 
 
 def translate(surface: Surface, body: Body, to: Target) -> tuple[Body, tuple[str, ...], Reshape]:
@@ -47,20 +68,21 @@ def _to_ollama(body: Body, to: Target) -> tuple[Body, tuple[str, ...], Reshape]:
         if value is not None:
             asked[name] = value
 
-    def reshape(answer: Body) -> Body:
-        vectors = answer.get("embeddings")
-        if not isinstance(vectors, list):
-            raise UpstreamBroken("it sent no embeddings")
-        _check_count(vectors, asked["input"])
-        tokens = count_in(answer, "prompt_eval_count") or 0
-        data = [
-            {"object": "embedding", "index": number, "embedding": _base64(vector) if as_base64 else vector}
-            for number, vector in enumerate(vectors)
-        ]
-        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        return {"object": "list", "data": data, "model": answer.get("model") or model, "usage": usage}
+    return asked, tuple(fields.rest()), partial(_as_openai, _count(asked["input"]), model, as_base64)
 
-    return asked, tuple(fields.rest()), reshape
+
+def _as_openai(texts: int, model: str | None, as_base64: bool, answer: Body) -> Body:  # noqa: FBT001 - for partial alone
+    vectors = answer.get("embeddings")
+    if not isinstance(vectors, list):
+        raise UpstreamBroken("it sent no embeddings")
+    _check_count(vectors, texts)
+    tokens = count_in(answer, "prompt_eval_count") or 0
+    data = [
+        {"object": "embedding", "index": number, "embedding": _base64(vector) if as_base64 else vector}
+        for number, vector in enumerate(vectors)
+    ]
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return {"object": "list", "data": data, "model": answer.get("model") or model, "usage": usage}
 
 
 def _to_openai(body: Body) -> tuple[Body, tuple[str, ...], Reshape]:
@@ -70,17 +92,17 @@ def _to_openai(body: Body) -> tuple[Body, tuple[str, ...], Reshape]:
     if dimensions is not None:
         asked["dimensions"] = dimensions
     fields.known("stream")
+    return asked, tuple(fields.rest()), partial(_as_ollama, _count(asked["input"]), model)
 
-    def reshape(answer: Body) -> Body:
-        vectors = _in_order(answer.get("data"))
-        _check_count(vectors, asked["input"])
-        usage = answer.get("usage")
-        told: Body = {"model": answer.get("model") or model, "embeddings": vectors}
-        if (tokens := count_in(usage, "prompt_tokens")) is not None:
-            told["prompt_eval_count"] = tokens
-        return told
 
-    return asked, tuple(fields.rest()), reshape
+def _as_ollama(texts: int, model: str | None, answer: Body) -> Body:
+    vectors = _in_order(answer.get("data"))
+    _check_count(vectors, texts)
+    usage = answer.get("usage")
+    told: Body = {"model": answer.get("model") or model, "embeddings": vectors}
+    if (tokens := count_in(usage, "prompt_tokens")) is not None:
+        told["prompt_eval_count"] = tokens
+    return told
 
 
 def _one_to_openai(body: Body) -> tuple[Body, tuple[str, ...], Reshape]:
@@ -92,13 +114,13 @@ def _one_to_openai(body: Body) -> tuple[Body, tuple[str, ...], Reshape]:
         "encoding_format": "float",
     }
     fields.known("stream")
+    return asked, tuple(fields.rest()), _as_one
 
-    def reshape(answer: Body) -> Body:
-        vectors = _in_order(answer.get("data"))
-        _check_count(vectors, asked["input"])
-        return {"embedding": vectors[0]}
 
-    return asked, tuple(fields.rest()), reshape
+def _as_one(answer: Body) -> Body:
+    vectors = _in_order(answer.get("data"))
+    _check_count(vectors, 1)
+    return {"embedding": vectors[0]}
 
 
 def _in_order(data: Any) -> list[Any]:
@@ -111,8 +133,11 @@ def _in_order(data: Any) -> list[Any]:
     return [item["embedding"] for _, item in sorted(zip(places, data, strict=True), key=itemgetter(0))]
 
 
-def _check_count(vectors: list[Any], asked: Any) -> None:
-    texts = 1 if isinstance(asked, str) else len(asked)
+def _count(given: Any) -> int:
+    return 1 if isinstance(given, str) else len(given)
+
+
+def _check_count(vectors: list[Any], texts: int) -> None:
     if len(vectors) != texts:
         raise UpstreamBroken(f"it sent {len(vectors)} embeddings for {texts} texts")
 

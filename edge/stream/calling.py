@@ -19,7 +19,7 @@ from edge.protocol.surface import GENERATING, KEPT, Surface
 from edge.protocol.transcode import transcoder, translate
 from edge.protocol.transcoding import Answering
 from edge.settings import Stream as StreamSettings
-from edge.upstream.base import Call, Upload
+from edge.upstream.base import Apart, Call, Upload
 from edge.upstream.health import Member
 from edge.upstream.servers import CLOUDS, Kind
 
@@ -38,6 +38,7 @@ class Terms:
         headers: Those that go upstream.
         upload: The request's body, where it is passed on as it comes.
         clock: Monotonic.
+        apart: See ``Call``.
         kept: The answer is kept, for a session or for a reader that comes back: it is made of a stream.
     """
 
@@ -47,6 +48,7 @@ class Terms:
     stream_id: str
     upload: Upload | None
     clock: Callable[[], float]
+    apart: Apart | None = None
     kept: bool = False
 
 
@@ -82,6 +84,7 @@ def _translated(prepared: Prepared, member: Member, terms: Terms, to: Target) ->
         return Call(
             to.surface, translated.body, None, headers, most,
             takes_body=True, reshape=translated.reshape, dropped=translated.dropped, changed=translated.changed,
+            apart=terms.apart,
         )  # fmt: skip
     # Nothing is stripped on the way in: whether the client gets the usage is the encoder's business.
     asked = replace(prepared, strip_usage=False)

@@ -38,7 +38,7 @@ from edge.stream.voice import Voice
 from edge.stream.writer import Writer
 from edge.telemetry.record import ReturnRecord, StreamRecord, TransferRecord
 from edge.telemetry.timeline import Phase, Timeline
-from edge.upstream.base import Upload
+from edge.upstream.base import Apart, Upload
 from edge.upstream.fleet import Fleet
 
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -79,6 +79,7 @@ class House:
 
     Attributes:
         settings: In force now. A reload puts others here; an exchange keeps those that it began with.
+        apart: Does work on a large body in another process.
     """
 
     settings: Settings
@@ -90,6 +91,7 @@ class House:
     keeper: Keeper
     limits: Limits
     admitting: Admitting
+    apart: Apart
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ An upstream pushes; it never queues. It calls the sink from the event loop, in o
 retries, deadlines and outcomes belong to the exchange.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from edge.errors import EdgeError
 from edge.policy.lifecycle import Happened
@@ -41,6 +41,9 @@ class Upload(Protocol):
         """
 
 
+Apart = Callable[..., Awaitable[Any]]  # does ``work(body, *arguments)`` in another process
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One request to one upstream, in a surface that it speaks.
@@ -59,6 +62,7 @@ class Call:
         changed: What was changed of the prompt, by the names that ``x-edge-changed`` has for it.
         context: What is known of the prompt's length, where the server may cut it silently.
         buffers_calls: The request has tools, and the server may be silent while it writes a call of one.
+        apart: Where a large answer is reshaped, if ``reshape`` can be passed there.
     """
 
     surface: Surface
@@ -74,6 +78,7 @@ class Call:
     context: Context | None = None
     upload: Upload | None = None
     buffers_calls: bool = False
+    apart: Apart | None = None
 
 
 class Sink(Protocol):

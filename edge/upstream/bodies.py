@@ -9,18 +9,19 @@ from collections.abc import Mapping
 import orjson
 
 from edge.bounds import ERROR_BYTES
-from edge.errors import AnswerTooLarge, InternalError, TooLong, UpstreamBroken, UpstreamCut, UpstreamSaid
+from edge.errors import AnswerTooLarge, EdgeError, InternalError, TooLong, UpstreamBroken, UpstreamCut, UpstreamSaid
 from edge.policy.lifecycle import Happened
+from edge.protocol import embeddings
 from edge.protocol.batch import Batch
 from edge.protocol.context import Context
 from edge.protocol.dialect import BadStream, Codec, TooLarge
 from edge.protocol.json_text import dumps, loads
 from edge.protocol.shapes import tells_error, upstream_said
-from edge.protocol.surface import Surface
+from edge.protocol.surface import EMBEDS
 from edge.protocol.transcode import Transcoder
 from edge.protocol.whole_answer import flaw
-from edge.upstream.base import Call, Sink
-from edge.upstream.body import End
+from edge.upstream.base import Apart, Call, Sink
+from edge.upstream.body import End, Work
 from edge.upstream.connection import Head
 
 # Response headers a client gets to see. Prefixes end with a dash.
@@ -29,8 +30,9 @@ _PASSED_ON = frozenset(
 )  # the last one says where in the bytes of vLLM's embeddings which vector is
 _PASSED_ON_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-")
 
-# From so much on, an answer of embeddings is passed on unread: 2,048 vectors as numbers stop every stream for a second.
-_UNREAD_BYTES = 2**20
+# From so much on, an answer of embeddings is passed on unread, or translated in another process: 2,048 vectors as
+# numbers stop every stream for a second.
+_LARGE_BYTES = 2**20
 _ENDS_BYTES = 4096
 
 
@@ -115,10 +117,14 @@ class Turned(Events):
 class Answer:
     """One JSON object: expected, or the server's own choice."""
 
-    __slots__ = ("_end", "_most", "_name", "_parts", "_reshape", "_sink", "_size", "_surface", "_wanted")
+    __slots__ = (
+        "_apart", "_end", "_most", "_name", "_parts", "_reshape", "_sink", "_size", "_surface", "_wanted", "_work",
+    )  # fmt: skip
 
-    def __init__(self, name: str, sink: Sink, end: End, call: Call) -> None:
+    def __init__(self, name: str, sink: Sink, end: End, call: Call, work: Work) -> None:
         self._name = name
+        self._apart = call.apart
+        self._work = work
         self._most = call.max_answer_bytes
         self._surface = call.surface
         self._wanted = call.takes_body
@@ -139,10 +145,32 @@ class Answer:
     def whole(self) -> None:
         """See ``Body``."""
         data = b"".join(self._parts)
+        self._parts.clear()
         if self._need_not_be_read(data):
             self._sink.body(data)
             self._end(Happened.DONE, None)
-            return
+        elif self._apart is not None and self._reshape is not None and len(data) >= _LARGE_BYTES:
+            self._work.begin(self._reshape_apart(data, self._apart, self._reshape))
+        else:
+            self._read(data)
+
+    async def _reshape_apart(self, data: bytes, apart: Apart, reshape: embeddings.Reshape) -> None:
+        """In another process: each vector is thousands of numbers, and 10 MB of them would stop the loop for 0.3 s."""
+        try:
+            made = await apart(embeddings.reshaped, data, reshape)
+            if made is None:
+                self._read(data)
+            elif isinstance(made, UpstreamBroken):
+                self._end(Happened.ERROR, UpstreamBroken(f"upstream {self._name}: {made}"))
+            else:
+                self._sink.body(made)
+                self._end(Happened.DONE, None)
+        except EdgeError as error:
+            self._end(Happened.ERROR, error)
+        except Exception as bug:  # noqa: BLE001 - as in Events
+            self._end(Happened.BUG, broken_by(bug))
+
+    def _read(self, data: bytes) -> None:
         try:
             decoded = loads(data)
         except orjson.JSONDecodeError:
@@ -160,10 +188,10 @@ class Answer:
 
     def _need_not_be_read(self, data: bytes) -> bool:
         """Many vectors, to be passed on as they are; that the body is whole is told by its framing."""
-        if self._surface is not Surface.EMBEDDINGS or self._reshape is not None or len(data) < _UNREAD_BYTES:
+        if self._surface not in EMBEDS or self._reshape is not None or len(data) < _LARGE_BYTES:
             return False
         first, last = data[:_ENDS_BYTES].lstrip(), data[-_ENDS_BYTES:].rstrip()
-        return first.startswith(b"{") and last.endswith(b"}") and b'"embedding"' in first and b'"error"' not in first
+        return first.startswith(b"{") and last.endswith(b"}") and b'"embedding' in first and b'"error"' not in first
 
     def _give(self, data: bytes, decoded: object) -> None:
         if self._reshape is not None:
@@ -186,7 +214,7 @@ class Text(Answer):
     __slots__ = ("_type",)
 
     def __init__(self, name: str, sink: Sink, end: End, call: Call, content_type: str) -> None:
-        super().__init__(name, sink, end, call)
+        super().__init__(name, sink, end, call, Work())
         self._type = content_type
 
     def whole(self) -> None:

@@ -61,7 +61,7 @@ def _plain(head: Head, to: Receiver) -> Body | None:
     to.sink.answered(passed_on(head.headers))
     kind, call = head.content_type, to.call
     if call.codec is None and kind == JSON_TYPE:
-        return Answer(to.name, to.sink, to.end, call)
+        return Answer(to.name, to.sink, to.end, call, to.work)
     if _passes_unread(call, kind):
         return Text(to.name, to.sink, to.end, call, head.headers.get("content-type", _BINARY))
     if len(call.body) > _SMALL_BYTES:  # it may be an image of 30 MB, and the first bytes may take minutes
@@ -130,7 +130,7 @@ class FirstBytes:
                     return Turned(name, call.codec, sink, self._note_end)
                 return Events(name, call.codec, sink, self._note_end)
         if self._kind == JSON_TYPE or text.startswith((b"{", b"[")):
-            return Answer(name, sink, self._note_end, call)
+            return Answer(name, sink, self._note_end, call, self._to.work)
         wanted = "a JSON body" if call.codec is None else "an event stream"
         message = f"upstream {name} answered with {self._kind or 'no type'} instead of {wanted}"
         self._note_end(Happened.ERROR, UpstreamBroken(message))

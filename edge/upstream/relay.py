@@ -16,7 +16,7 @@ from edge.policy.lifecycle import Happened
 from edge.protocol.surface import UPSTREAM_PATHS
 from edge.upstream.base import JSON_TYPE, Call, Sink, Upload
 from edge.upstream.bodies import broken_by
-from edge.upstream.body import Body, Receiver
+from edge.upstream.body import Body, Receiver, Work
 from edge.upstream.body_choice import body_for
 from edge.upstream.connection import Connection, Ended, Head, Malformed, ignore
 from edge.upstream.pool import Pool
@@ -71,6 +71,7 @@ class RelaySource:
         "_sink",
         "_telling",
         "_tries",
+        "_work",
         "connecting",
     )
 
@@ -80,6 +81,7 @@ class RelaySource:
         self._call: Call | None = call  # until the answer begins
         self._sink = sink
         self._answer: Body | None = None  # what takes the answer, once it has begun
+        self._work = Work()
         self._connection: Connection | None = None
         self._connected = False
         self._reused = False
@@ -203,12 +205,15 @@ class RelaySource:
         call, self._call = self._call, None  # its body may be an image of 30 MB, and the answer may take minutes
         try:
             if call is not None:
-                self._answer = body_for(head, Receiver(self._relay.name, call, self._sink, self._end, self._use_body))
+                self._answer = body_for(head, self._receiver(call))
         except Exception as bug:  # noqa: BLE001 - as above
             self._fail(bug)
         if self._paused and self._connection is not None:
             self._connection.pause()
         return ignore if self._answer is None else self._answer.take
+
+    def _receiver(self, call: Call) -> Receiver:
+        return Receiver(self._relay.name, call, self._sink, self._end, self._use_body, self._work)
 
     def _use_body(self, body: Body) -> None:
         self._answer = body
@@ -257,6 +262,7 @@ class RelaySource:
         if self._over:
             return False
         self._over = True
+        self._work.drop()
         if self._telling is not None:
             self._telling.cancel()
         if self.connecting is not None and self.connecting is not asyncio.current_task():

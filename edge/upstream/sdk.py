@@ -26,7 +26,7 @@ from edge.protocol.surface import UPSTREAM_PATHS
 from edge.settings import Upstream as UpstreamSettings
 from edge.upstream.base import Call, Sink
 from edge.upstream.bodies import broken_by
-from edge.upstream.body import Body, Receiver
+from edge.upstream.body import Body, Receiver, Work
 from edge.upstream.body_choice import body_for
 from edge.upstream.connection import Head
 from edge.upstream.early import TURNS
@@ -155,12 +155,13 @@ class Cloud:
 class CloudSource:
     """One call in progress."""
 
-    __slots__ = ("_body", "_cloud", "_connected", "_done", "_flowing", "_over", "_sink", "task")
+    __slots__ = ("_body", "_cloud", "_connected", "_done", "_flowing", "_over", "_sink", "_work", "task")
 
     def __init__(self, cloud: Cloud, call: Call, sink: Sink) -> None:
         self._cloud = cloud
         self._sink = sink
         self._body: Body | None = None
+        self._work = Work()
         self._connected = False
         self._done = False
         self._over = False
@@ -227,7 +228,7 @@ class CloudSource:
     async def _read(self, response: httpx2.Response, reads: AsyncIterator[bytes], call: Call) -> None:
         headers = {name: value for name, value in response.headers.items() if name != "content-encoding"}  # undone here
         head = Head(response.status_code, response.reason_phrase, headers)
-        self._body = body_for(head, Receiver(self._cloud.name, call, self._sink, self._end, self._use))
+        self._body = body_for(head, self._receiver(call))
         while (body := self._body) is not None and not self._over:
             await self._flowing.wait()
             try:
@@ -241,11 +242,15 @@ class CloudSource:
                 body.take(data)
             else:
                 body.whole()
+                await self._work.done()
                 return
         if self._done:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_TAIL_S):
                     await _run_out(reads)
+
+    def _receiver(self, call: Call) -> Receiver:
+        return Receiver(self._cloud.name, call, self._sink, self._end, self._use, self._work)
 
     def _use(self, body: Body) -> None:
         self._body = body

@@ -14,7 +14,7 @@ from edge.policy.lifecycle import Happened
 from edge.settings import Upstream as UpstreamSettings
 from edge.upstream.base import Call, Sink
 from edge.upstream.bodies import broken_by
-from edge.upstream.body import Body, Receiver
+from edge.upstream.body import Body, Receiver, Work
 from edge.upstream.body_choice import body_for
 from edge.upstream.servers import Found, Kind
 from edge.upstream.simulated_models import Ending
@@ -60,12 +60,13 @@ class Simulator:
 class SimulatorSource:
     """One call in progress."""
 
-    __slots__ = ("_answer", "_ending", "_over", "_paused", "_pieces", "_simulator", "_sink", "_timer")
+    __slots__ = ("_answer", "_ending", "_over", "_paused", "_pieces", "_simulator", "_sink", "_timer", "_work")
 
     def __init__(self, simulator: Simulator, call: Call, sink: Sink) -> None:
         self._simulator = simulator
         self._sink = sink
         self._answer: Body | None = None  # what takes the answer, once it has begun
+        self._work = Work()
         self._pieces: Iterator[bytes] = iter(())
         self._ending = Ending.WHOLE
         self._paused = False
@@ -100,10 +101,13 @@ class SimulatorSource:
         try:
             replied = reply(call.surface, call.body, simulator.script)
             self._pieces, self._ending = replied.pieces, replied.ending
-            self._answer = body_for(replied.head, Receiver(simulator.name, call, self._sink, self._end, self._use))
+            self._answer = body_for(replied.head, self._receiver(call))
         except Exception as bug:  # noqa: BLE001 - a bug of ours must reach the client as one, not as a hang
             self._fail(bug)
         self._go_on()
+
+    def _receiver(self, call: Call) -> Receiver:
+        return Receiver(self._simulator.name, call, self._sink, self._end, self._use, self._work)
 
     def _use(self, body: Body) -> None:
         self._answer = body
@@ -148,6 +152,7 @@ class SimulatorSource:
             return False
         self._over = True
         self._answer = None
+        self._work.drop()
         self._stop_timer()
         self._simulator.over(self)
         return True
