@@ -169,7 +169,7 @@ def prepare(
         return Prepared(surface, model, False, False, written, False, 1, len(raw), loads=True, named=named)
     limit = None if most is None else most(model)
     capped = limit is not None and cap.cap(surface, body, limit)
-    streamed = stream or not any(_asks(body, name) for name in _UNSTREAMABLE)
+    streamed = stream or not any(_asks(body, name) for name in _UNSTREAMABLE if name in body)
     strip_usage, wish = False, b""
     if streamed:
         strip_usage, wish = _ask_for_stream(surface, body, stream=stream)

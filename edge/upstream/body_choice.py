@@ -31,6 +31,7 @@ _TEXTS = frozenset({"text/plain", "text/vtt", "text/srt", "application/x-subrip"
 _SMALL_BYTES = 16 * 1024
 _BLANK = b"\xef\xbb\xbf \t\r\n"  # a byte order mark among them
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")  # how server-sent events begin
+_FIELD_BYTES = max(map(len, _FIELDS))
 _NDJSON = "application/x-ndjson"
 
 
@@ -145,8 +146,8 @@ def _is_events(text: bytes, *, ended: bool) -> bool | None:
     """Whether a body that begins so is one of server-sent events; None if more of it must come first."""
     if text.startswith(_FIELDS):
         return True
-    may_be = text and not ended and any(field.startswith(text) for field in _FIELDS)
-    return None if may_be else False
+    begins = 0 < len(text) < _FIELD_BYTES and not ended and any(field.startswith(text) for field in _FIELDS)
+    return None if begins else False
 
 
 def _is_lines(text: bytes, *, ended: bool) -> bool | None:
