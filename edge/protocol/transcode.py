@@ -33,7 +33,7 @@ from edge.protocol import (
 from edge.protocol.batch import Batch, Measured, Usage
 from edge.protocol.canonical import Ask, Rendering, Target
 from edge.protocol.dialect import BadStream, Codec, Collector, Opened
-from edge.protocol.events import short
+from edge.protocol.events import Event, short
 from edge.protocol.halves import HALF
 from edge.protocol.history import settle
 from edge.protocol.json_text import dumps, loads
@@ -75,6 +75,7 @@ _ENCODERS: Mapping[Surface, Callable[[Answering], Encoder]] = {
     Surface.RESPONSES: responses_events.ResponsesEncoder,
     Surface.SESSION: session.SessionEncoder,
 }
+_CHOICES = (Surface.CHAT, Surface.COMPLETIONS)  # whose answers may have several
 _LONGEST_BYTES = 32 * 1024  # of a text that is put into one event as it is
 _CONTINUES = (Surface.COMPLETIONS, Surface.OLLAMA_GENERATE)  # those that take a prompt as it stands
 # For a client's surface, the surfaces it may be answered through, the one that loses least first.
@@ -168,20 +169,28 @@ def prepare_crossed(
 
 def transcoder(source: Codec, spoken: Surface, answering: Answering) -> "Transcoder":
     """A codec that reads ``spoken`` by ``source``, and gives the surface that the request came in."""
-    return Transcoder(source, _DECODERS[spoken](), _ENCODERS[answering.prepared.surface](answering))
+    surface = answering.prepared.surface
+    return Transcoder(source, _DECODERS[spoken](), _ENCODERS[surface](answering), one=surface not in _CHOICES)
 
 
 class Transcoder:
-    """A codec over another one: decoder of one dialect, encoder of another; see ``dialect.Codec``."""
+    """A codec over another one: decoder of one dialect, encoder of another; see ``dialect.Codec``.
+
+    Args:
+        one: The client's surface has one choice. It gets the first that comes; others, which nobody asked for, go.
+    """
 
     terminator = b""  # it is part of the last batch
 
-    def __init__(self, source: Codec, decoder: Decoder, encoder: Encoder) -> None:
+    def __init__(self, source: Codec, decoder: Decoder, encoder: Encoder, *, one: bool) -> None:
         self._source = source
         self._decoder = decoder
         self._encoder = encoder
         self._collector: Collector | None = None
         self._ended = False
+        self._one = one
+        self._choice: int | None = None  # that the client gets
+        self._several = False  # the upstream gives more than that one
         self._ends: tuple[bytes, bytes] | None = None  # what a piece of plain text is put between, if it can be
         self._whole_usage: Usage | None = None
         source.collect(decoder)
@@ -274,7 +283,7 @@ class Transcoder:
             UpstreamBroken: there is no answer in it.
         """
         self._whole_usage = self._decoder.whole(answer)
-        events, self._decoder.events = self._decoder.events, []
+        events = self._taken()
         if self._decoder.unreadable:
             raise UpstreamBroken(_unreadable(self._decoder))
         if not events:
@@ -288,12 +297,11 @@ class Transcoder:
         return self.answer()
 
     def _turned(self, batch: Batch, *, finished: bool = False) -> Batch:
-        events = self._decoder.events
         parts: list[bytes] = []
         if self._decoder.unreadable:
             raise BadStream(_unreadable(self._decoder))
-        if events:
-            self._decoder.events = []
+        if self._decoder.events:
+            events = self._taken()
             try:
                 for event in events:
                     for piece in short(event):
@@ -308,11 +316,28 @@ class Transcoder:
             self._ended = True
             parts += self._encode(self._encoder.end(self._source.usage))
             tail = self._encoder.terminator
-        self._ends = self._encoder.text_ends() if self._collector is None and batch.tokens else None
+        plain = self._collector is None and batch.tokens and not self._several
+        self._ends = self._encoder.text_ends() if plain else None
         if tail:
             parts.append(tail)  # an event like the others to whoever counts them
         terminated = (batch.terminated and batch.error is None) or finished
         return Batch(b"".join(parts), len(parts), batch.tokens, terminated=terminated, error=batch.error)
+
+    def _taken(self) -> list[Event]:
+        """What the decoder has found, of the choices that the client's surface has."""
+        events, self._decoder.events = self._decoder.events, []
+        further = False
+        for event in events:
+            choice = getattr(event, "choice", None)
+            if choice is None:  # the beginning, which all share
+                continue
+            if self._choice is None:
+                self._choice = choice if self._one else 0
+            further = further or choice != self._choice
+        if not further:
+            return events
+        self._several = True
+        return [event for event in events if getattr(event, "choice", self._choice) == self._choice or not self._one]
 
     def _encode(self, pieces: list[Piece]) -> list[bytes]:
         if self._collector is not None:
