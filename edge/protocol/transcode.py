@@ -33,7 +33,7 @@ from edge.protocol import (
 from edge.protocol.batch import Batch, Measured, Usage
 from edge.protocol.canonical import Ask, Rendering, Target
 from edge.protocol.dialect import BadStream, Codec, Collector, Opened
-from edge.protocol.events import Event, short
+from edge.protocol.events import Event, Start, short
 from edge.protocol.halves import HALF
 from edge.protocol.history import settle
 from edge.protocol.json_text import dumps, loads
@@ -189,7 +189,8 @@ class Transcoder:
         self._collector: Collector | None = None
         self._ended = False
         self._one = one
-        self._choice: int | None = None  # that the client gets
+        self._choice = 0  # that the client gets, if its surface has one
+        self._chose = False
         self._several = False  # the upstream gives more than that one
         self._ends: tuple[bytes, bytes] | None = None  # what a piece of plain text is put between, if it can be
         self._whole_usage: Usage | None = None
@@ -326,18 +327,27 @@ class Transcoder:
     def _taken(self) -> list[Event]:
         """What the decoder has found, of the choices that the client's surface has."""
         events, self._decoder.events = self._decoder.events, []
-        further = False
         for event in events:
-            choice = getattr(event, "choice", None)
-            if choice is None:  # the beginning, which all share
-                continue
-            if self._choice is None:
-                self._choice = choice if self._one else 0
-            further = further or choice != self._choice
-        if not further:
-            return events
+            if getattr(event, "choice", 0) or self._choice:
+                return self._chosen(events)
+            self._chose = self._chose or not isinstance(event, Start)
+        return events
+
+    def _chosen(self, events: list[Event]) -> list[Event]:
+        """Where there is more than choice 0: for a surface with one choice that which came first, as its only one."""
         self._several = True
-        return [event for event in events if getattr(event, "choice", self._choice) == self._choice or not self._one]
+        if not self._one:
+            return events
+        chosen: list[Event] = []
+        for event in events:
+            if isinstance(event, Start):
+                chosen.append(event)
+                continue
+            if not self._chose:
+                self._chose, self._choice = True, event.choice
+            if event.choice == self._choice:
+                chosen.append(event._replace(choice=0))
+        return chosen
 
     def _encode(self, pieces: list[Piece]) -> list[bytes]:
         if self._collector is not None:
