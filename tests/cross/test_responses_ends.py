@@ -148,11 +148,11 @@ async def test_the_servers_own_failed_response_is_the_end(serve: Serve, fake: Fa
 async def test_the_servers_own_code_is_told_whenever_it_fails(serve: Serve, fake: FakeModel, *, early: bool) -> None:
     """The event of Responses is flat: its code was lost where it came first, and had to become a status."""
     edge = await serve(upstream=WIRES["responses"])
-    told = responses_event("error", 0 if early else 5, code="rate_limit_exceeded", message="slow down", param=None)
+    told = responses_event("error", 0 if early else 5, code="weights_lost", message="oh no", param=None)
     fake.script(head(), *([] if early else [chunk(WORDS["responses"])]), chunk(told), end())
     answer = await ask(edge.port, RESPONSES, ASKED)
     if early:
-        assert (answer.status, answer.json["error"]["code"]) == (429, "rate_limit_exceeded")
+        assert (answer.status, answer.json["error"]["code"]) == (502, "weights_lost")
     else:
-        events = well_ended(answer, "rate_limit_exceeded", "slow down")
-        assert events[-1]["response"]["error"]["code"] == "rate_limit_exceeded"
+        events = well_ended(answer, "weights_lost", "oh no")
+        assert events[-1]["response"]["error"]["code"] == "server_error", "typed clients know few others"
