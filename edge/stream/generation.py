@@ -401,6 +401,7 @@ class Generation(Audience):
     def _fail_in_stream(self, error: EdgeError) -> None:
         """Begin the stream of an answer that failed early, where the surface's clients act only on one that fails."""
         if self._voice.fails_in_stream(error) and any(reader.wants_events for reader in self._readers):
+            self.fails_in_stream = True
             self._begin_early(committing=True)
 
     def _last_words(self, outcome: Outcome | None) -> None:
