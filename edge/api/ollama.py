@@ -110,7 +110,7 @@ def loaded(prepared: Prepared, fleet: Fleet) -> web.Response | None:
     """
     if not prepared.loads:
         return None
-    first, *_ = route(prepared.surface, prepared.model, fleet.members)
+    first, *_ = route(prepared.surface, prepared.model, fleet.members_for(prepared.model))
     if first.target(prepared.surface) is None:
         return None
     chat = prepared.surface is Surface.OLLAMA_CHAT

@@ -29,7 +29,7 @@ _SECURITY = {
 _TICKET = {"ticket": {"type": "apiKey", "in": "query", "name": "ticket"}}
 _NEEDED: list[dict[str, list[str]]] = [{name: []} for name in _SECURITY]
 _LICENCE = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
-_ALWAYS = (403, 500)
+_ALWAYS = (403, 417, 431, 500)
 
 
 def document(*, have_keys: bool, have_metrics: bool) -> dict[str, Any]:

@@ -60,9 +60,8 @@ class ChatDecoder:
         if not isinstance(choices, list) or not choices:
             return None
         self._start(answer)
-        for choice in choices:
-            if isinstance(choice, dict):
-                self._choice(choice, choice.get("message"))
+        for choice in in_order(choices):
+            self._choice(choice, choice.get("message"))
         usage = answer.get("usage")
         return read_usage(usage) if isinstance(usage, dict) else None
 
@@ -74,6 +73,9 @@ class ChatDecoder:
     def _choice(self, choice: dict[str, Any], delta: object) -> None:
         number = choice.get("index")
         index = number if isinstance(number, int) else 0
+        likely = choice.get("logprobs")
+        if likely and isinstance(likely, dict):
+            self._likely(likely, index)
         if isinstance(delta, dict):
             self._delta(delta, index)
         finish = choice.get("finish_reason")
@@ -114,6 +116,12 @@ class ChatDecoder:
             calls = self._calls[index] = _Calls(index)
         return calls
 
+    def _likely(self, told: dict[str, Any], index: int) -> None:
+        lists = [told.get(name) for name in ("content", "refusal")]
+        tokens = [token for each in lists if isinstance(each, list) for token in each if isinstance(token, dict)]
+        if tokens:
+            self.events.append(Logprobs(tokens, index))
+
     def _content(self, content: object, index: int) -> None:
         said = read_content(content)
         if said.unknown:
@@ -122,6 +130,13 @@ class ChatDecoder:
             self.events.append(Reasoning(said.thought, "", index))
         if said.text:
             self.events.append(Text(said.text, index))
+
+
+def in_order(choices: list[object]) -> list[dict[str, Any]]:
+    """The choices of a whole answer by their index, which need not be their place; without one it is their place."""
+    placed = [(place, choice) for place, choice in enumerate(choices) if isinstance(choice, dict)]
+    numbered = [choice if isinstance(choice.get("index"), int) else {**choice, "index": at} for at, choice in placed]
+    return sorted(numbered, key=lambda choice: choice["index"])
 
 
 class _Call:

@@ -5,15 +5,16 @@ not: raise on any JSON of an upstream's, or accept what nobody else could be tol
 Format: https://platform.openai.com/docs/api-reference/completions
 """
 
+from itertools import zip_longest
 from typing import Any
 
 from edge.protocol import finish_reasons
 from edge.protocol.batch import Usage
 from edge.protocol.canonical import Ask, Rendering, Target
 from edge.protocol.chat import read_usage
-from edge.protocol.chat_events import ChunkEncoder
+from edge.protocol.chat_events import ChunkEncoder, in_order
 from edge.protocol.chat_request import SHAPING, read_sampling
-from edge.protocol.events import Event, Finish, Reason, Refusal, Start, Text
+from edge.protocol.events import Event, Finish, Logprobs, Reason, Refusal, Start, Text
 from edge.protocol.fields import Fields
 from edge.protocol.transcoding import Answering, Piece
 
@@ -69,6 +70,8 @@ def render(ask: Ask, to: Target) -> Rendering:
     out.body["max_tokens"] = ask.max_tokens
     for name in _SAMPLING:
         out.put(name, getattr(ask, name))
+    if ask.logprobs:  # 0 alternatives would be none at all to llama.cpp
+        out.body["logprobs"] = ask.top_logprobs or 1
     out.drop("thinking", "keep_alive", "options")
     if to.cloud:
         out.drop("top_k", "min_p")
@@ -107,9 +110,10 @@ class CompletionsDecoder:
 
     def whole(self, answer: dict[str, object]) -> Usage | None:
         """See ``transcoding.Decoder``: a whole answer is like one chunk."""
-        if not answer.get("choices"):
+        choices = answer.get("choices")
+        if not isinstance(choices, list) or not choices:
             return None
-        self.add(answer)
+        self.add({**answer, "choices": in_order(choices)})
         usage = answer.get("usage")
         return read_usage(usage) if isinstance(usage, dict) else None
 
@@ -117,6 +121,9 @@ class CompletionsDecoder:
         number = choice.get("index")
         index = number if isinstance(number, int) else 0
         text, finish = choice.get("text"), choice.get("finish_reason")
+        tokens = read_logprobs(choice.get("logprobs"))
+        if tokens:
+            self.events.append(Logprobs(tokens, index))
         if text and isinstance(text, str):
             self.events.append(Text(text, index))
         if finish:
@@ -124,6 +131,27 @@ class CompletionsDecoder:
             means = finish_reasons.reason(finish)
             means = "stop" if means == "tool_calls" else means
             self.events.append(Finish(means, stopped if isinstance(stopped, str) else None, index))
+
+
+def read_logprobs(told: object) -> list[dict[str, Any]]:
+    """What a choice tells of its tokens: in the lists of completions, or as llama.cpp does, in those of chat."""
+    if not isinstance(told, dict):
+        return []
+    content = told.get("content")
+    if isinstance(content, list):
+        return [token for token in content if isinstance(token, dict)]
+    columns = [told.get(name) for name in ("tokens", "token_logprobs", "top_logprobs")]
+    tokens, likely, top = (column if isinstance(column, list) else [] for column in columns)
+    return [
+        {"token": token, "logprob": logprob, "top_logprobs": _alternatives(others)}
+        for token, logprob, others in zip_longest(tokens, likely[: len(tokens)], top[: len(tokens)])
+        if isinstance(token, str)
+    ]
+
+
+def _alternatives(others: object) -> list[dict[str, Any]]:
+    found = others.items() if isinstance(others, dict) else ()
+    return [{"token": token, "logprob": logprob} for token, logprob in found]
 
 
 class CompletionsEncoder(ChunkEncoder):

@@ -55,22 +55,27 @@ class OllamaEncoder(BaseEncoder):
         self._calls_chars = 0
         self._reason = "stop"
         self._around: dict[Said, tuple[bytes, bytes, bytes]] = {}  # what stands around a time and a text
+        self._logprobs: list[dict[str, Any]] = []  # of the next line
 
     def add(self, event: Event) -> list[Piece]:  # noqa: PLR0911 - one case per kind of event
         """See ``transcoding.Encoder``. There is one choice: Ollama's clients cannot ask for more."""
         if self._first is None and not isinstance(event, Start | Finish):
             self._first = self._clock()
         match event:
+            case Logprobs(tokens):
+                waiting = self._without_text()
+                self._logprobs = [_token(token) for token in tokens]
+                return waiting
             case Text(text) | Refusal(text):
                 return [self._line({"content": text})]
             case Reasoning(text):
                 return [self._line({"content": "", "thinking": text})] if text else []
             case ToolCallStart():
                 self._calls.append((event, []))
-                return []
+                return self._without_text()
             case ToolCallArguments(call, json):
                 self._argue(call, json)
-                return []
+                return self._without_text()
             case Finish(reason):
                 self._reason = _REASONS.get(reason, reason)
                 return self._called(cut=reason == "length")
@@ -78,7 +83,7 @@ class OllamaEncoder(BaseEncoder):
                 self._model = model or self._model
                 self._around = {}
                 return []
-            case Annotation() | Logprobs():
+            case Annotation():
                 return []
 
     def plain(self, said: Said, escaped: bytes) -> bytes | None:
@@ -127,10 +132,17 @@ class OllamaEncoder(BaseEncoder):
 
     def _line(self, told: dict[str, Any]) -> Piece:
         head: dict[str, object] = {"model": self._model, "created_at": now_text()}
+        likely: dict[str, object] = {}
+        if self._logprobs:
+            likely, self._logprobs = {"logprobs": self._logprobs}, []
         if self._chat:
-            return None, {**head, "message": {"role": "assistant", **told}, "done": False}
+            return None, {**head, "message": {"role": "assistant", **told}, "done": False, **likely}
         content = told.pop("content")
-        return None, {**head, "response": content, **told, "done": False}
+        return None, {**head, "response": content, **told, "done": False, **likely}
+
+    def _without_text(self) -> list[Piece]:
+        """As an Ollama does, a line of log probabilities alone: of tokens that are a call's, which comes whole."""
+        return [self._line({"content": ""})] if self._logprobs else []
 
     def _argue(self, call: int, json: str) -> None:
         self._calls_chars += len(json)
@@ -164,6 +176,14 @@ class OllamaEncoder(BaseEncoder):
         except orjson.JSONEncodeError:  # it reads three times as deep as it writes
             raise BadStream("the model's arguments are nested too deep to be written as JSON") from None
         return [line]
+
+
+def _token(told: dict[str, Any]) -> dict[str, Any]:
+    """One token, as Ollama tells of it: what is not known, or not asked for, is left out."""
+    entry = {name: told[name] for name in ("token", "logprob", "bytes") if told.get(name) is not None}
+    top = told.get("top_logprobs")
+    others = [_token(other) for other in top if isinstance(other, dict)] if isinstance(top, list) else []
+    return {**entry, "top_logprobs": others} if others else entry
 
 
 def _object(json: str) -> dict[str, Any] | None:

@@ -29,6 +29,7 @@ from edge.protocol.history import written_arguments
 _ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 # How the base64 text of an image begins: Ollama's clients do not say what kind it is.
 _IMAGES = {"iVBORw0KGgo": "image/png", "/9j/": "image/jpeg", "R0lGOD": "image/gif", "UklGR": "image/webp"}
+_MOST_LOGPROBS = 20  # Ollama's own bound
 _LINE_ENDS = str.maketrans("", "", "\r\n")
 _NAMES = {
     "max_tokens": "options.num_predict",
@@ -89,8 +90,7 @@ def _shared(fields: Fields) -> Ask:
     options = fields.object("options") or Fields({}, "options.")
     if fields.text("template"):
         raise fields.wrong("template", "the upstream that has this model has its own; leave it out")
-    if fields.flag("logprobs") or fields.whole("top_logprobs", 0):
-        raise fields.wrong("logprobs", "cannot be carried over from the upstream that has this model")
+    logprobs, top_logprobs = fields.flag("logprobs"), fields.whole("top_logprobs", 0, _MOST_LOGPROBS)
     most = options.whole("num_predict")
     ask = Ask(
         model=fields.text("model"),
@@ -106,6 +106,8 @@ def _shared(fields: Fields) -> Ask:
         presence_penalty=options.number("presence_penalty"),
         frequency_penalty=options.number("frequency_penalty"),
         keep_alive=_keep_alive(fields),
+        logprobs=logprobs or None,
+        top_logprobs=top_logprobs if logprobs else None,  # as an Ollama, which ignores it alone
     )
     ask.options = options.rest()
     ask.names = {**_NAMES, "options": ", ".join(f"options.{name}" for name in ask.options)}

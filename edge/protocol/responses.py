@@ -234,12 +234,6 @@ def error_event(error: EdgeError, number: int) -> bytes:
     return encode({"type": "error", **responses_error(error), "sequence_number": number}, "error")
 
 
-def failed_at_once(error: EdgeError, model: str, request_id: str) -> bytes:
-    """A stream that is nothing but a failure: the events ``error`` and ``response.failed``, its regular end."""
-    opened = Opened(f"resp_{request_id}", int(time.time()), model)
-    return error_event(error, 0) + failed_event(error, 1, opened)
-
-
 def _deltas(whole: bytes) -> int:
     # Inside JSON a line end is always escaped, so model text cannot forge a joint.
     if not (whole.startswith(_HEAD) and whole.endswith(b"}\n\n")):

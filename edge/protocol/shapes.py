@@ -82,7 +82,11 @@ def openai_body(error: EdgeError) -> dict[str, Any]:
         if error.too_long is not None and isinstance(inner, dict):
             return {**body, "error": {**inner, "code": error.code}}  # agents look for that
         return dict(body)
-    return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
+    code: object = error.code
+    param: object = error.param
+    if body is not None and body.get("type") == "error" and is_responses_error(body) and error.too_long is None:
+        code, param = body.get("code") or code, body.get("param") or param
+    return {"error": {"message": error.message, "type": error.type, "param": param, "code": code}}
 
 
 def responses_error(error: EdgeError) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from edge.protocol import (
 from edge.protocol.batch import Batch, Measured, Usage
 from edge.protocol.canonical import Ask, Rendering, Target
 from edge.protocol.dialect import BadStream, Codec, Collector, Opened, Said, TextCollector
-from edge.protocol.events import short
+from edge.protocol.events import Event, Start, short
 from edge.protocol.history import settle
 from edge.protocol.json_text import dumps, loads
 from edge.protocol.request import Prepared, Translated, prepare
@@ -74,6 +74,7 @@ _ENCODERS: Mapping[Surface, Callable[[Answering], Encoder]] = {
     Surface.RESPONSES: responses_events.ResponsesEncoder,
     Surface.SESSION: session.SessionEncoder,
 }
+_CHOICES = (Surface.CHAT, Surface.COMPLETIONS)  # whose answers may have several
 _LONGEST_BYTES = 16 * 1024  # of a text that is put into one event as it is, on some surfaces twice
 _CONTINUES = (Surface.COMPLETIONS, Surface.OLLAMA_GENERATE)  # those that take a prompt as it stands
 # For a client's surface, the surfaces it may be answered through, the one that loses least first.
@@ -167,15 +168,20 @@ def prepare_crossed(
 
 def transcoder(source: Codec, spoken: Surface, answering: Answering) -> "Transcoder":
     """A codec that reads ``spoken`` by ``source``, and gives the surface that the request came in."""
-    return Transcoder(source, _DECODERS[spoken](), _ENCODERS[answering.prepared.surface](answering))
+    surface = answering.prepared.surface
+    return Transcoder(source, _DECODERS[spoken](), _ENCODERS[surface](answering), one=surface not in _CHOICES)
 
 
 class Transcoder:
-    """A codec over another one: decoder of one dialect, encoder of another; see ``dialect.Codec``."""
+    """A codec over another one: decoder of one dialect, encoder of another; see ``dialect.Codec``.
+
+    Args:
+        one: The client's surface has one choice. It gets the first that comes; others, which nobody asked for, go.
+    """
 
     terminator = b""  # it is part of the last batch
 
-    def __init__(self, source: Codec, decoder: Decoder, encoder: Encoder) -> None:
+    def __init__(self, source: Codec, decoder: Decoder, encoder: Encoder, *, one: bool) -> None:
         self._source = source
         self._decoder = decoder
         self._encoder = encoder
@@ -183,6 +189,10 @@ class Transcoder:
         self._texts: TextCollector | None = None  # the same, if it is one
         self._ended = False
         self._begun = False  # pieces of plain text may be turned without being decoded
+        self._one = one
+        self._choice = 0  # that the client gets, if its surface has one
+        self._chose = False
+        self._several = False  # the upstream gives more than that one
         self._whole_usage: Usage | None = None
         source.collect(decoder)
 
@@ -291,7 +301,7 @@ class Transcoder:
             UpstreamBroken: there is no answer in it.
         """
         self._whole_usage = self._decoder.whole(answer)
-        events, self._decoder.events = self._decoder.events, []
+        events = self._taken()
         if self._decoder.unreadable:
             raise UpstreamBroken(_unreadable(self._decoder))
         if not events:
@@ -305,12 +315,11 @@ class Transcoder:
         return self.answer()
 
     def _turned(self, batch: Batch, *, finished: bool = False) -> Batch:
-        events = self._decoder.events
         parts: list[bytes] = []
         if self._decoder.unreadable:
             raise BadStream(_unreadable(self._decoder))
-        if events:
-            self._decoder.events = []
+        if self._decoder.events:
+            events = self._taken()
             try:
                 for event in events:
                     for piece in short(event):
@@ -325,11 +334,37 @@ class Transcoder:
             self._ended = True
             parts += self._encode(self._encoder.end(self._source.usage))
             tail = self._encoder.terminator
-        self._begun = self._begun or (batch.tokens > 0 and (self._collector is None or self._texts is not None))
+        begun = self._begun or (batch.tokens > 0 and (self._collector is None or self._texts is not None))
+        self._begun = begun and not self._several
         if tail:
             parts.append(tail)  # an event like the others to whoever counts them
         terminated = (batch.terminated and batch.error is None) or finished
         return Batch(b"".join(parts), len(parts), batch.tokens, terminated=terminated, error=batch.error)
+
+    def _taken(self) -> list[Event]:
+        """What the decoder has found, of the choices that the client's surface has."""
+        events, self._decoder.events = self._decoder.events, []
+        for event in events:
+            if getattr(event, "choice", 0) or self._choice:
+                return self._chosen(events)
+            self._chose = self._chose or not isinstance(event, Start)
+        return events
+
+    def _chosen(self, events: list[Event]) -> list[Event]:
+        """Where there is more than choice 0: for a surface with one choice that which came first, as its only one."""
+        self._several = True
+        if not self._one:
+            return events
+        chosen: list[Event] = []
+        for event in events:
+            if isinstance(event, Start):
+                chosen.append(event)
+                continue
+            if not self._chose:
+                self._chose, self._choice = True, event.choice
+            if event.choice == self._choice:
+                chosen.append(event._replace(choice=0))
+        return chosen
 
     def _encode(self, pieces: list[Piece]) -> list[bytes]:
         if self._collector is not None:

@@ -58,6 +58,7 @@ class Audience:
         outcome: How it ended; None before.
         error: What a reader is told that has got nothing, if it did not end well.
         clean: It ended, and the journal ends with the surface's regular end: nothing has to be cut off.
+        fails_in_stream: It failed before the answer, and readers get that as a stream, not as a status.
         handed_over: Some event of the answer is, or was, within a reader's reach.
         begun: The status may go out though nothing is handed over: there is something to be said before.
         error_told: It did not end well, and the journal ends with the event that says so.
@@ -75,6 +76,7 @@ class Audience:
         "clean",
         "error",
         "error_told",
+        "fails_in_stream",
         "handed_over",
         "id",
         "journal",
@@ -92,6 +94,7 @@ class Audience:
         self.error_told = False
         self.handed_over = False
         self.begun = False
+        self.fails_in_stream = False
         self.parting = b""
         self.pauses = 0
         self._kept = kept

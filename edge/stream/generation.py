@@ -400,11 +400,10 @@ class Generation(Audience):
         self.conclude()
 
     def _fail_in_stream(self, error: EdgeError) -> None:
-        """Tell an early failure as a stream with a regular end, where the surface's clients need that."""
-        words = self._voice.failure(error)
-        if words and any(reader.wants_events and not reader.committed for reader in self._readers):
-            self.handed_over = self.terminated = True
-            self.publish(words, 2)
+        """Begin the stream of an answer that failed early, where the surface's clients act only on one that fails."""
+        if self._voice.fails_in_stream(error) and any(reader.wants_events for reader in self._readers):
+            self.fails_in_stream = True
+            self._begin_early(committing=True)
 
     def _last_words(self, outcome: Outcome | None) -> None:
         """The one terminal event, unless it is there: the surface's regular end, or the error."""

@@ -156,7 +156,7 @@ class Subscriber(BaseReader):
 
     def _failed_early(self) -> EdgeError | None:
         audience = self._audience
-        if audience.handed_over or audience.clean or audience.outcome is None:
+        if audience.handed_over or audience.fails_in_stream or audience.clean or audience.outcome is None:
             return None
         return audience.error or InternalError(f"the stream ended as {audience.outcome}")
 

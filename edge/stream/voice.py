@@ -6,7 +6,6 @@ In: errors, silences. Out: events in the surface's shape. Must not: end a stream
 from edge.errors import EdgeError
 from edge.protocol.dialect import Codec, Dialect, Opened
 from edge.protocol.openings import OPENINGS
-from edge.protocol.responses import failed_at_once
 from edge.protocol.surface import Surface
 from edge.stream.prelude import Prelude
 
@@ -78,14 +77,12 @@ class Voice:
         """A keep-alive."""
         return self._dialect.heartbeat(self._model, self.before, lively=lively)
 
-    def failure(self, error: EdgeError) -> bytes:
-        """The whole stream of an answer that fails before it begins, where its client acts on that alone; or nothing.
+    def fails_in_stream(self, error: EdgeError) -> bool:
+        """Whether a stream that fails before it begins is begun all the same, since its client acts on that alone.
 
         Codex shortens its conversation on a ``response.failed`` that says that it is too long, and not on a 400.
         """
-        if self._dialect.surface is Surface.RESPONSES and error.too_long is not None:
-            return failed_at_once(error, self._model, self.request_id)
-        return b""
+        return self._dialect.surface is Surface.RESPONSES and error.too_long is not None
 
     def error_event(self, error: EdgeError, request_id: str) -> bytes:
         """The in-band error."""

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from edge.errors import EdgeError, LoopDetected
+from edge.errors import EdgeError, LoopDetected, NoUpstream
 from edge.policy.admission import Admission
 from edge.policy.hops import Hop, meet
 from edge.policy.routing import printable
@@ -204,13 +204,25 @@ class Fleet:
             if place.found is not None and place.found.wants_key
         )
 
-    def members_for(self, model: str | None, passed: Sequence[str]) -> tuple[Member, ...]:
+    @property
+    def _refused_keys(self) -> tuple[str, ...]:
+        """A sentence for each configured upstream that wants a key, or another one than it was given."""
+        return tuple(
+            f"upstream {place.member.name} {place.found.why}: set its api_key in [[upstream]]"
+            for place in self._places
+            if place.configured and place.member is not None and place.found is not None and place.found.wants_key
+        )
+
+    def members_for(self, model: str | None, passed: Sequence[str] = ()) -> tuple[Member, ...]:
         """Those that can be asked for a request that has passed these Edges: none that leads back to one of them.
 
         Raises:
             LoopDetected: each does.
+            NoUpstream: none is up, and there are some that want a key.
         """
         members = self.members
+        if not any(member.up for member in members) and (why := (*self._refused_keys, *self.locked)):
+            raise NoUpstream(f"no model server can be used: {'; '.join(why)}")
         if not passed or not members:
             return members
         onward = tuple([m for m in members if m.ways is None or not meet(m.ways.to(model), passed)])

@@ -7,6 +7,8 @@ import aiohttp
 import orjson
 import pytest
 from fakes.model_server import FakeModel, json_answer, stall
+from fakes.ollama import be_ollama
+from support.captures import HOME
 from support.ollama import DETAILS, JSON, pass_for_ollama
 from support.raw import ask
 from support.running import Serve
@@ -24,6 +26,7 @@ LLAMA_CPP = {
     "owned_by": "llamacpp",
     "meta": {"n_params": 134_515_008, "size": 144_000_000, "n_ctx_train": 8192, "n_embd": 576},
 }
+CAN = {"embedder:latest": ["embedding"], "seer:latest": ["completion", "vision", "tools", "thinking"]}
 VLLM = {"id": "org/big", "object": "model", "created": 1_700_000_000, "owned_by": "vllm", "max_model_len": 32768}
 
 
@@ -142,3 +145,60 @@ async def test_an_edge_is_never_taken_for_an_ollama(serve: Serve, fake: FakeMode
         assert (await identify(pool)).kind is Kind.EDGE
     finally:
         await pool.close()
+
+
+# --- what Ollama's command line asks ------------------------------------------------------------------------------
+
+
+async def test_the_command_line_is_told_that_no_cloud_is_reached_through_here(serve: Serve, fake: FakeModel) -> None:
+    """Before it lists or runs a model of the cloud it asks ``/api/status``; a 404 would be "cannot tell"."""
+    pass_for_ollama(fake)
+    edge = await serve()
+    answer = await get(edge.port, "/api/status")
+    assert (answer.status, answer.json) == (200, {"cloud": {"disabled": True, "source": "none"}})
+    assert answer.headers["content-type"].startswith("application/json")
+
+
+async def test_nobody_is_signed_in(serve: Serve, fake: FakeModel) -> None:
+    """As an Ollama says it: 401 with a text. Without a ``signin_url``, as there is nowhere to sign in to."""
+    pass_for_ollama(fake)
+    edge = await serve()
+    answer = await ask(edge.port, "/api/me", {})
+    assert answer.status == 401
+    assert set(answer.json) == {"error"}
+    assert answer.json["error"].startswith("unauthorized")
+    assert fake.requests == [], "the upstream's account is not the caller's"
+    bodyless = await get(edge.port, "/api/me", method="POST")
+    assert (bodyless.status, bodyless.json) == (401, answer.json)
+
+
+async def test_both_need_a_key_where_there_are_keys(serve: Serve) -> None:
+    edge = await serve(auth={"keys": ["sk-edge-0123456789abcdef"]})
+    for method, path in (("GET", "/api/status"), ("POST", "/api/me")):
+        assert "API key" in (await get(edge.port, path, method=method)).json["error"]
+        told = await get(edge.port, path, {"Authorization": "Bearer sk-edge-0123456789abcdef"}, method)
+        assert (told.status, "API key" in told.body.decode()) == (200 if method == "GET" else 401, False)
+
+
+async def test_the_list_says_what_each_model_can_do(serve: Serve, fake: FakeModel) -> None:
+    """As the Ollama that has it says; of others it is not known, and editors hide what does not say ``tools``."""
+    recorded = orjson.loads((HOME / "ollama" / "tags.json").read_bytes())["models"]
+    able = [{**recorded[0], "name": name, "model": name, "capabilities": can} for name, can in CAN.items()]
+    be_ollama(fake, *CAN)
+    fake.get["/api/tags"] = (200, JSON, orjson.dumps({"models": [*recorded, *able]}))
+    async with FakeModel() as second:
+        list_cards(second, VLLM)
+        edge = await serve(fake.url, second.url)
+        entries = {entry["name"]: entry for entry in (await get(edge.port, "/api/tags")).json["models"]}
+    told = {name: entry["capabilities"] for name, entry in entries.items()}
+    assert {name: told[name] for name in CAN} == CAN
+    assert told["org/big:latest"] == ["completion", "tools"]
+
+
+async def test_the_list_is_the_ollamas_own_field_by_field(serve: Serve, fake: FakeModel) -> None:
+    """What a real one has recorded."""
+    recorded = orjson.loads((HOME / "ollama" / "tags.json").read_bytes())["models"]
+    be_ollama(fake, *(model["name"] for model in recorded))
+    fake.get["/api/tags"] = (200, JSON, orjson.dumps({"models": recorded}))
+    edge = await serve(upstream={"kind": "ollama"})
+    assert (await get(edge.port, "/api/tags")).json["models"] == recorded

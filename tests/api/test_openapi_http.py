@@ -164,3 +164,22 @@ def asked(case: Case, session: requests.Session) -> schemathesis.Response:
     assert str(answer.status_code) in case.operation.definition.raw["responses"]
     case.validate_response(answer, checks=CONFORMING)
     return answer
+
+
+async def test_what_any_request_may_meet_is_told_of_every_route(serve: Serve) -> None:
+    """A head that is too large and an unknown ``Expect`` are answered before any route is looked at."""
+    edge = await serve()
+    document = (await get(edge.port, "/openapi.json")).json
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            assert {"417", "431"} <= set(operation["responses"]), (method, path)
+    large = await get(edge.port, "/v1/models", {"X-Long": "x" * 70_000})
+    assert large.status == 431
+    unknown = await get(edge.port, "/v1/models", {"Expect": "something"})
+    assert unknown.status == 417
+    for answer in (large, unknown):
+        described = document["paths"]["/v1/models"]["get"]["responses"][str(answer.status)]
+        name = described["$ref"].rsplit("/", 1)[1]
+        schema = document["components"]["responses"][name]["content"]["application/json"]["schema"]["$ref"]
+        assert schema.endswith("OpenAIError")
+        assert set(answer.json["error"]) == {"message", "type", "param", "code"}

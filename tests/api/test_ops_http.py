@@ -22,8 +22,8 @@ from fakes.model_server import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 from support.raw import CHAT, LIMIT_S, MESSAGES, RawClient, ask, chat_body
-from support.running import Line, Running, Serve
-from support.shapes import EVERY_SURFACE, get, valid_body
+from support.running import Line, Running, Serve, make_settings, start
+from support.shapes import BODIES, EVERY_SURFACE, get, valid_body
 
 Labels = frozenset[tuple[str, str]]
 Series = dict[tuple[str, Labels], float]
@@ -252,3 +252,37 @@ async def test_a_known_model_has_a_series_of_its_own(serve: Serve, fake: FakeMod
     series = await scrape(edge)
     counted = "gen_ai_server_request_duration_seconds_count"
     assert [total(series, counted, gen_ai_request_model=model) for model in ("m", "n", "other")] == [1, 2, 0]
+
+
+async def test_a_client_is_told_that_the_server_wants_a_key(serve: Serve, fake: FakeModel) -> None:
+    """A 503 that says "start one" sends people looking for a server that is there."""
+    fake.get["/v1/models"] = (401, {}, b"{}")
+    edge = await serve(upstream={"api_key": "sk-wrong"})
+    for path, body in BODIES.items():
+        answer = await ask(edge.port, path, {"model": "m", **body})
+        assert answer.status == 503, path
+        message = answer.json["error"]["message"]
+        assert "upstream up wants an API key" in message
+        assert "set its api_key in [[upstream]]" in message
+    loading = await ask(edge.port, "/api/chat", {"model": "m", "messages": []})
+    assert (loading.status, "wants an API key" in loading.json["error"]) == (503, True)
+
+
+async def test_a_server_that_was_found_and_wants_a_key_is_told_of_as_well(fake: FakeModel, serve: Serve) -> None:
+    fake.get["/v1/models"] = (401, {}, b"{}")
+    edge = await start(make_settings(discovery={"enabled": True, "ports": [fake.port]}))
+    try:
+        await edge.wait(lambda: bool(edge.edge.fleet.locked))
+        answer = await ask(edge.port, CHAT, chat_body(stream=False))
+        assert (answer.status, answer.json["error"]["code"]) == (503, "no_upstream")
+        assert f"{fake.url} wants an API key" in answer.json["error"]["message"]
+        assert "name it in [[upstream]], with its api_key" in answer.json["error"]["message"]
+    finally:
+        await edge.stop()
+
+
+async def test_one_that_is_up_answers_whatever_another_wants(serve: Serve, fake: FakeModel) -> None:
+    async with FakeModel() as locked:
+        locked.get["/v1/models"] = (401, {}, b"{}")
+        edge = await serve(locked.url, fake.url)
+        assert (await ask(edge.port, CHAT, chat_body(stream=False))).status == 200

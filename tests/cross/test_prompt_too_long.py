@@ -54,7 +54,10 @@ async def test_codex_gets_a_failed_response(serve: Serve, fake: FakeModel, refus
     fake.script(*json_answer(OLLAMAS, 400))
     answer = await ask(edge.port, RESPONSES, valid_body(RESPONSES, stream=True, input="long " * 9000))
     assert (answer.status, answer.clean) == (200, True)
-    error, failed = [orjson.loads(event.split(b"data: ")[1]) for event in answer.events]
+    created, error, failed = [orjson.loads(event.split(b"data: ")[1]) for event in answer.events]
+    assert created["type"] == "response.created"
+    assert [event["sequence_number"] for event in (created, error, failed)] == [0, 1, 2]
+    assert failed["response"]["id"] == created["response"]["id"]
     assert (error["type"], error["code"]) == ("error", "context_length_exceeded")
     assert (failed["type"], failed["response"]["status"]) == ("response.failed", "failed")
     assert failed["response"]["error"]["code"] == "context_length_exceeded"

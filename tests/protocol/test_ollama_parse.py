@@ -71,8 +71,9 @@ def as_chat(body: dict[str, Any]) -> dict[str, Any]:
         ({"keep_alive": []}, "keep_alive"),
         ({"keep_alive": True}, "keep_alive"),
         ({"template": "{{ .Prompt }}"}, "template"),
-        ({"logprobs": True}, "logprobs"),
-        ({"top_logprobs": 3}, "logprobs"),
+        ({"logprobs": "yes"}, "logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"top_logprobs": -1}, "top_logprobs"),
     ],
 )
 def test_a_malformed_field_of_a_chat_is_named(fields: dict[str, Any], param: str) -> None:

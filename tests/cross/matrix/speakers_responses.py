@@ -76,5 +76,6 @@ class ResponsesClient:
         else:
             assert response["status"] == "completed"
             told.finish = "tool_calls" if told.calls else "stop"
-        told.usage = (response["usage"]["input_tokens"], response["usage"]["output_tokens"])
+        usage = response["usage"]  # null where the server has told none
+        told.usage = usage and (usage["input_tokens"], usage["output_tokens"])
         return told
