@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.sdk import anthropic_to, ollama_to, openai_to
+from support.sdk import anthropic_to, no_authorities, ollama_to, openai_to
 
 from edge.cli.llama_server import LlamaServer
 
-__all__ = ["anthropic_to", "ollama_to", "openai_to"]
+__all__ = ["anthropic_to", "no_authorities", "ollama_to", "openai_to"]
 
 
 @pytest.fixture(scope="session")

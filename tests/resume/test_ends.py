@@ -20,6 +20,7 @@ from support.resumed import (
     ended,
     finished,
     left,
+    moved,
     opened,
     pieces,
     readers,
@@ -239,6 +240,7 @@ async def test_a_stopped_session_keeps_what_was_said(serve: Serve, fake: FakeMod
 async def test_the_list_has_ones_own_streams_the_latest_first(serve: Serve, fake: FakeModel) -> None:
     edge = await serve(auth=KEYS)
     done = await finished(edge, fake, headers=RESUME | ONE)
+    await moved(edge)  # until then whoever comes back comes to the generation, not to the store
     fake.script(*CHAT_CASE.held())
     fake.script(*CHAT_CASE.held())
     async with RawClient(edge.port) as first, RawClient(edge.port) as second, RawClient(edge.port) as third:

@@ -53,7 +53,7 @@ class RawClient:
         self._port = port
         self._receive_buffer = receive_buffer
         self.sock: socket.socket
-        self.buffer = b""
+        self.received = bytearray()  # grows in place: megabytes come in small pieces
 
     async def __aenter__(self) -> Self:
         self.sock = socket.socket()
@@ -65,6 +65,15 @@ class RawClient:
 
     async def __aexit__(self, *_: object) -> None:
         self.sock.close()
+
+    @property
+    def buffer(self) -> bytes:
+        """What has been received; set it to ``b""`` before the next answer on the same connection."""
+        return bytes(self.received)
+
+    @buffer.setter
+    def buffer(self, data: bytes) -> None:
+        self.received = bytearray(data)
 
     async def send(self, data: bytes) -> None:
         async with hang_limit():
@@ -89,13 +98,13 @@ class RawClient:
         """One read; empty at the end. Raises ConnectionResetError on a reset."""
         async with hang_limit(timeout_s):
             data = await asyncio.get_running_loop().sock_recv(self.sock, 65536)
-        self.buffer += data
+        self.received += data
         return data
 
     async def until(self, mark: bytes, timeout_s: float = LIMIT_S) -> bytes:
         """Read until ``mark`` has come; returns everything received so far."""
         async with hang_limit(timeout_s):
-            while mark not in self.buffer:
+            while mark not in self.received:
                 if not await self.receive(timeout_s):
                     raise AssertionError(f"the connection ended before {mark!r}: {self.buffer!r}")
         return self.buffer
@@ -103,10 +112,12 @@ class RawClient:
     async def answer(self, timeout_s: float = LIMIT_S) -> Answer:
         """Read one whole response, however it ends."""
         ending = ""
+        end = End()
         async with hang_limit(timeout_s):
             while not ending:
-                parsed = parse(self.buffer)
-                if parsed is not None and parsed.clean:
+                if end.has_come(self.received):
+                    parsed = parse(self.buffer)
+                    assert parsed is not None
                     return parsed
                 try:
                     if not await self.receive(timeout_s):
@@ -145,9 +156,7 @@ def parse(data: bytes) -> Answer | None:
     head, found, rest = data.partition(b"\r\n\r\n")
     if not found:
         return None
-    first, *lines = head.decode("latin-1").split("\r\n")
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    status = int(first.split()[1])
+    status, headers = parse_head(head)
     if headers.get("transfer-encoding") == "chunked":
         body, clean = dechunk(rest)
     elif "content-length" in headers:
@@ -158,20 +167,71 @@ def parse(data: bytes) -> Answer | None:
     return Answer(status, headers, body, clean, "framed" if clean else "", split_events(body))
 
 
+def parse_head(head: bytes) -> tuple[int, dict[str, str]]:
+    """The status and the headers, their names in lower case."""
+    first, *lines = head.decode("latin-1").split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    return int(first.split()[1]), headers
+
+
+class Chunks:
+    """Walks along a chunked body that grows, and looks at no byte twice."""
+
+    def __init__(self, at: int = 0) -> None:
+        self.at = at  # where the next chunk begins
+        self.spans: list[tuple[int, int]] = []  # what the chunks hold; the last may not have come whole
+
+    def end_has_come(self, data: bytes | bytearray) -> bool:
+        """Walk on to the end of what has come."""
+        while (line_ends := data.find(b"\r\n", self.at)) >= 0:
+            size = int(data[self.at : line_ends], 16)
+            begins, ends = line_ends + 2, line_ends + 2 + size
+            if size == 0:
+                return data.startswith(b"\r\n", begins)
+            if len(data) < ends + 2:
+                break
+            self.spans.append((begins, ends))
+            self.at = ends + 2
+        return False
+
+    def begun(self, data: bytes) -> bytes:
+        """What has come of a chunk that is not whole."""
+        line_ends = data.find(b"\r\n", self.at)
+        return b"" if line_ends < 0 else data[line_ends + 2 :][: int(data[self.at : line_ends], 16)]
+
+
+class End:
+    """Has the whole response come? To be asked again whenever more of it has."""
+
+    def __init__(self) -> None:
+        self._size: int | None = None
+        self._chunks: Chunks | None = None
+        self._head_has_come = False
+
+    def has_come(self, data: bytearray) -> bool:
+        """As ``parse`` finds it, which goes through all of it each time."""
+        if not self._head_has_come:
+            ends = data.find(b"\r\n\r\n")
+            if ends < 0:
+                return False
+            self._head_has_come = True
+            status, headers = parse_head(bytes(data[:ends]))
+            if headers.get("transfer-encoding") == "chunked":
+                self._chunks = Chunks(ends + 4)
+            elif "content-length" in headers:
+                self._size = ends + 4 + int(headers["content-length"])
+            elif status in (204, 304):
+                self._size = 0
+        if self._chunks is not None:
+            return self._chunks.end_has_come(data)
+        return self._size is not None and len(data) >= self._size
+
+
 def dechunk(data: bytes) -> tuple[bytes, bool]:
     """The body, and whether its last chunk has come."""
-    body = b""
-    while True:
-        size, found, rest = data.partition(b"\r\n")
-        if not found:
-            return body, False
-        count = int(size, 16)
-        if count == 0:
-            return body, rest.startswith(b"\r\n")
-        body += rest[:count]
-        if len(rest) < count + 2:
-            return body, False
-        data = rest[count + 2 :]
+    chunks = Chunks()
+    whole = chunks.end_has_come(data)
+    return b"".join([*(data[begins:ends] for begins, ends in chunks.spans), chunks.begun(data)]), whole
 
 
 def split_events(body: bytes) -> list[bytes]:

@@ -44,7 +44,7 @@ async def _run(path: Path, streams: int) -> None:
     logs: dict[str, StreamLog] = {}
     store = SqliteStreams(SqliteFile(path, _Stops(logs)), Store())
     for number in range(streams):
-        meta = StreamMeta(f"st_{number:032x}", "a", "chat", "m", None, "req_1", time.time(), 2**20)
+        meta = StreamMeta(f"st_c{number:031x}", "a", "chat", "m", None, "req_1", time.time(), 2**20)
         logs[meta.id] = store.begin(meta)
     _tell(*logs)
     for number in itertools.count(1):

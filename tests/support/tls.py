@@ -102,5 +102,5 @@ class TlsClient(RawClient):
                     self._in.write(received)
                 else:
                     self.farewell = not data
-                    self.buffer += data
+                    self.received += data
                     return data
