@@ -119,6 +119,10 @@ class Visitors:
         return case.begins(token, *self.rng.choice(endings))
 
 
+def reconnections(edge: Running) -> int:
+    return sum(record["reconnections"] for record in edge.records)
+
+
 async def test_readers_that_come_and_go_at_random_moments(serve: Serve, fake: FakeModel) -> None:
     """While streams begin, run, fail, finish and are stopped."""
     edge = await serve(
@@ -128,16 +132,17 @@ async def test_readers_that_come_and_go_at_random_moments(serve: Serve, fake: Fa
         upstream={"surfaces": [case.surface for case in NATIVE]},
     )  # fmt: skip
     visitors = Visitors(edge, fake)
-    for start in range(0, ROUNDS, 30):
-        visits = map(visitors.visit, range(start, start + 30))
-        async with hang_limit():
+    start = 0
+    async with hang_limit():
+        while start < ROUNDS or not reconnections(edge):  # who comes back in time is up to the machine
+            visits = map(visitors.visit, range(start, start + 30))
             for gone in await asyncio.gather(*visits, return_exceptions=True):
                 assert gone is None or isinstance(gone, OSError), gone
+            start += 30
     await edge.wait(lambda: not edge.edge.registry)
     await edge.wait(lambda: not server_of(edge).connections)
     started = sorted(line["stream_id"] for line in edge.lines.of("start"))
     assert sorted(record["stream_id"] for record in edge.records) == started
-    assert sum(record["reconnections"] for record in edge.records) > 0
     assert edge.edge.fleet.members[0].active == 0
 
 
