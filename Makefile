@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml edge/__init__.py
 	@touch $@
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 4 --dist loadfile
 
 test-service: $(STAMP)
 	$(BIN)/python -m pytest -m service -rs tests/service

@@ -1,6 +1,7 @@
 """``/openapi.json`` describes exactly what Edge serves, and whatever is asked gets an answer that it describes."""
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -19,11 +20,12 @@ from support.shapes import COUNT_TOKENS, EVERY_SURFACE, get
 from edge import __version__
 
 BOUNDED = settings(
-    max_examples=8, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
+    max_examples=5, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 Operation = APIOperation[Any, Any, Any, Any]
 KEY = {"Authorization": "Bearer the-key"}
+KEYLESS = {"/health", "/ready"}
 SOON = (501, 503)  # no upstream for it, or none now: no fault of Edge's
 
 load_all_checks()
@@ -68,7 +70,7 @@ async def test_it_tells_who_needs_a_key_and_is_itself_behind_one(serve: Serve) -
     schemes = told["components"]["securitySchemes"]
     assert [schemes[name]["type"] for needed in told["security"] for name in needed] == ["http", "apiKey", "apiKey"]
     keyless = {path for path, methods in told["paths"].items() if methods.get("get", {}).get("security") == []}
-    assert keyless == {"/health", "/ready"}
+    assert keyless == KEYLESS
     assert schemes["ticket"]["in"] == "query"
     by_ticket = {
         path for path, methods in told["paths"].items() if {"ticket": []} in methods.get("get", {}).get("security", [])
@@ -80,17 +82,36 @@ async def test_it_tells_who_needs_a_key_and_is_itself_behind_one(serve: Serve) -
 
 @pytest.mark.parametrize("kind", ["openai-compatible", "ollama"])
 async def test_whatever_is_asked_gets_an_answer_as_described(serve: Serve, fake: FakeModel, kind: str) -> None:
+    """Of an Edge that is open, and of one that asks for keys, with one; without one there is nothing."""
     only = ""
     if kind == "ollama":
         be_ollama(fake, "m")
         # What is passed on to change models is in the server's own words, and the fake one has none for that.
-        edge = await serve(upstream={"allow_management": False})
+        upstream = {"allow_management": False}
         only = "/api/"  # the others have been asked
         relayed = {"/api/chat", "/api/generate", "/api/embed", "/api/embeddings"}
     else:
-        edge = await serve(upstream=EVERY_SURFACE)
+        upstream = EVERY_SURFACE
         relayed = {CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES, COUNT_TOKENS}
-    await asyncio.to_thread(ask_everything, edge.url, relayed, only)
+    open_one = await serve(upstream=upstream)
+    behind_keys = await serve(upstream=upstream, auth={"keys": ["the-key"]})
+    async with FakeModel() as unasked:
+        shut = await serve(unasked.url, upstream=upstream, auth={"keys": ["the-key"]})
+        edges = Edges(open_one.url, behind_keys.url, shut.url)
+        await asyncio.to_thread(ask_everything, edges, relayed, only)
+        assert unasked.requests == []
+    assert edges.asked > 50
+    assert fake.requests
+
+
+@dataclass
+class Edges:
+    """Who is asked each of the generated requests: to make one up costs ten times as much as to ask it."""
+
+    open_one: str
+    behind_keys: str
+    shut: str  # the same for who has no key
+    asked: int = 0
 
 
 async def test_nobody_gets_in_without_a_key_whatever_is_asked(serve: Serve) -> None:
@@ -119,51 +140,58 @@ def ask_for_nothing(operation: Operation, session: requests.Session, *, keyless:
     ask()
 
 
-def ask_everything(url: str, relayed: set[str], only: str) -> None:
+def ask_everything(edges: Edges, relayed: set[str], only: str) -> None:
     """Generated requests for each operation: the ``relayed`` are passed on whatever they say."""
-    schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+    schema = schemathesis.openapi.from_url(f"{edges.open_one}/openapi.json")
     with requests.Session() as session:
         for found in schema.get_all_operations():
             operation = found.ok()
             if not operation.path.startswith(only):
                 continue
-            ask_as_described(operation, session, relayed=operation.path in relayed)
+            ask_as_described(operation, session, edges, relayed=operation.path in relayed)
             if operation.body or operation.query:
-                ask_otherwise(operation, session)
+                ask_otherwise(operation, session, edges)
 
 
-def ask_as_described(operation: Operation, session: requests.Session, *, relayed: bool) -> None:
+def ask_as_described(operation: Operation, session: requests.Session, edges: Edges, *, relayed: bool) -> None:
     @BOUNDED
     @given(operation.as_strategy(generation_mode=GenerationMode.POSITIVE))
     def ask(case: Case) -> None:
-        answer = asked(case, session)
-        assert not relayed or answer.status_code != 400, answer.text
+        for answer in asked(case, session, edges):
+            assert not relayed or answer.status_code != 400, answer.text
 
     ask()
 
 
-def ask_otherwise(operation: Operation, session: requests.Session) -> None:
+def ask_otherwise(operation: Operation, session: requests.Session, edges: Edges) -> None:
     @BOUNDED
     @given(operation.as_strategy(generation_mode=GenerationMode.NEGATIVE))
     def ask(case: Case) -> None:
-        asked(case, session)
+        asked(case, session, edges)
 
     ask()
 
 
-def asked(case: Case, session: requests.Session) -> schemathesis.Response:
-    """The answer, which is one of those that are described, and no failure of Edge's."""
+def asked(case: Case, session: requests.Session, edges: Edges) -> list[schemathesis.Response]:
+    """The answers, which are among those that are described, and no failure of Edge's."""
     if isinstance(case.body, dict):  # the fake model server gives one answer, however many it is asked for
         case.body.pop("n", None)
         if isinstance(case.body.get("input"), list) and case.operation.path in (EMBEDDINGS, "/api/embed"):
             case.body["input"] = "hi"
         if case.operation.path == COMPLETIONS and isinstance(case.body.get("prompt"), list):
             case.body["prompt"] = "hi"
-    answer = case.call(session=session)
-    assert answer.status_code < 500 or answer.status_code in SOON, answer.text
-    assert str(answer.status_code) in case.operation.definition.raw["responses"]
-    case.validate_response(answer, checks=CONFORMING)
-    return answer
+    answers = [
+        case.call(base_url=edges.open_one, session=session),
+        case.call(base_url=edges.behind_keys, session=session, headers=KEY),
+    ]
+    for answer in answers:
+        assert answer.status_code < 500 or answer.status_code in SOON, answer.text
+        assert str(answer.status_code) in case.operation.definition.raw["responses"]
+        case.validate_response(answer, checks=CONFORMING)
+    without = case.call(base_url=edges.shut, session=session).status_code
+    assert without in ((200, 503) if case.operation.path in KEYLESS else (401,)), case.path
+    edges.asked += 1
+    return answers
 
 
 async def test_what_any_request_may_meet_is_told_of_every_route(serve: Serve) -> None:
