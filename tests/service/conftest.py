@@ -9,14 +9,14 @@ from service.package import Built, build
 from support.booted import CannotBoot, Machine, until
 from support.within import CONFIG, install
 
-HERE = Path(__file__).parent
+HERE = f"{Path(__file__).parent}/"
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Before the marks are looked at: these tests run only when they are asked for."""
     for item in items:
-        if HERE in item.path.parents:
+        if str(item.path).startswith(HERE):
             item.add_marker(pytest.mark.service)
 
 
