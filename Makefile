@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Compiled modules are kept, whatever the environment says: without them each process that a test starts compiles all of
-# Edge anew, 0.3 s of CPU each, and each worker all tests, 10 s.
+# Compiled modules are kept, whatever the environment says. Without them each worker compiles all tests anew (10 s of
+# CPU), and each process that a test starts all of Edge (0.3 s).
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help test test-service test-vllm lint demo bench clean
@@ -26,6 +26,7 @@ $(STAMP): pyproject.toml edge/__init__.py
 	@$(BIN)/python -m pip install --quiet --editable '.[demo]' --group dev
 	@touch $@
 
+# More workers than cores, since many tests wait: for a clock, a process or a model.
 test: $(STAMP) lint
 	$(BIN)/python -m pytest -n 4 --dist loadfile
 

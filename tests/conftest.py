@@ -31,6 +31,8 @@ def pytest_configure() -> None:
     atexit.register(shutil.rmtree, state, ignore_errors=True)
     os.environ["XDG_STATE_HOME"] = state
     hand_on_nothing()
+    # A model server that answers Edge's looks is found, however slow the machine; whoever tries others sets these.
+    servers.PROBE_S = fleet.FIRST_LOOK_S = HANG_S
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -55,13 +57,6 @@ def what_outlives_a_test_stays(request: pytest.FixtureRequest) -> Iterator[None]
     if "serve" in request.fixturenames:
         gc.collect()
         gc.freeze()
-
-
-@pytest.fixture(autouse=True)
-def no_look_is_cut_short(what_outlives_a_test_stays: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model server that answers Edge's looks is found, however slow the machine; whoever tries others sets this."""
-    monkeypatch.setattr(servers, "PROBE_S", HANG_S)
-    monkeypatch.setattr(fleet, "FIRST_LOOK_S", HANG_S)
 
 
 @pytest.fixture
