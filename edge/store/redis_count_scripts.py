@@ -149,8 +149,11 @@ end
 )  # fmt: skip
 
 # days -> for each: its usage
-USED = Script("""
+USED = Script(
+    """
 local found = {}
 for i = 1, #ARGV do found[i] = redis.call('HGETALL', 'edge:use:' .. ARGV[i]) end
 return found
-""")
+""",
+    repeatable=True,
+)

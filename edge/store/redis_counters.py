@@ -116,7 +116,7 @@ class RedisCounters:
             await self._link.tend(ADD, self._link.owner, self._number, *self._batch)
             self._batch = []
 
-    def went_down(self, error: StoreDown) -> None:
+    def went_down(self, error: StoreDown | None) -> None:
         """See ``redis_link.Part``; whoever asked is answered by this node, nobody else waits."""
 
     def stop_asked(self, stream_id: str) -> None:

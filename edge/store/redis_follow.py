@@ -109,8 +109,8 @@ class Followers:
         self._left.clear()
         await self._link.unsubscribe(left)
 
-    def went_down(self, error: StoreDown) -> None:
-        """Nothing is heard any more."""
+    def went_down(self, error: StoreDown | None) -> None:
+        """Nothing is heard any more. Without an error whoever waits looks again."""
         for stream_id in tuple(self._of):
             self._over(stream_id, error)
         self._left.clear()

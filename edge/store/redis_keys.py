@@ -14,13 +14,18 @@ from edge.store.redis_scripts import PREFIX, Script
 _KEYS, _MARK, _SECRET = f"{PREFIX}keys", f"{PREFIX}keys:mark", f"{PREFIX}secret:"
 
 # -> how often they were changed, all records
-_EVERY = Script("return {redis.call('GET', 'edge:keys:mark') or '0', redis.call('HVALS', 'edge:keys')}")
+_EVERY = Script(
+    "return {redis.call('GET', 'edge:keys:mark') or '0', redis.call('HVALS', 'edge:keys')}", repeatable=True
+)
 
 # id, record -> nothing
-_PUT = Script("""
+_PUT = Script(
+    """
 redis.call('HSET', 'edge:keys', ARGV[1], ARGV[2])
 redis.call('INCR', 'edge:keys:mark')
-""")
+""",
+    repeatable=True,
+)
 
 # id -> how many there were
 _FORGET = Script("""
@@ -86,7 +91,7 @@ class RedisKeys:
     async def renew(self) -> None:
         """See ``redis_link.Part``: nothing of this expires."""
 
-    def went_down(self, error: StoreDown) -> None:
+    def went_down(self, error: StoreDown | None) -> None:
         """See ``redis_link.Part``."""
 
     def stop_asked(self, stream_id: str) -> None:

@@ -1,8 +1,8 @@
 """The one link of a process to its Redis server: what is asked, the lease, what is heard, and every outage.
 
 In: scripts with arguments, from the stores. Out: answers, or ``StoreDown`` within about a second; to ``hear``, once per
-outage each, that it began and that it is over. Must not: try anything twice by itself, open a connection per asker, or
-say the password.
+outage each, that it began and that it is over. A connection that was closed is replaced at once, and is no outage if
+that works. Must not: ask twice what would then be done twice, open a connection per asker, or say the password.
 """
 
 import asyncio
@@ -26,14 +26,18 @@ _SHOWN_CHARS = 200
 Argument = str | bytes | int | float
 
 
+class _Closed(StoreDown):
+    """The connection was closed before the answer came. It is being replaced; the server may have done what it read."""
+
+
 class Part(Protocol):
     """What hangs on a link: a store."""
 
     async def renew(self) -> None:
         """Keep up what expires unless it is kept up. Raises ``StoreDown``."""
 
-    def went_down(self, error: StoreDown) -> None:
-        """Nothing is heard any more until the next subscription."""
+    def went_down(self, error: StoreDown | None) -> None:
+        """Nothing is heard any more until the next subscription. ``error``: the outage; None if there is none."""
 
     def stop_asked(self, stream_id: str) -> None:
         """Somebody wants that; perhaps more than once."""
@@ -73,6 +77,7 @@ class RedisLink:
         self._writing: Wire | None = None
         self._ears: Ears | None = None
         self._went_down = asyncio.Event()
+        self._replacing: asyncio.Task[Any] | None = None  # connections that were closed
         self._since = self._judge_after = 0.0
         self._why: str | None = None
         self._foreign: str | None = None
@@ -141,7 +146,16 @@ class RedisLink:
         Raises:
             StoreDown: no answer in time, or a refusal.
         """
-        return await self._asked(lambda wire: self._scripted(wire, script, args), even_full=even_full)
+
+        async def once() -> Any:
+            return await self._asked(lambda wire: self._scripted(wire, script, args), even_full=even_full)
+
+        try:
+            return await once()
+        except _Closed:
+            if not script.repeatable:
+                raise
+            return await once()
 
     async def command(self, *words: Argument) -> Any:
         """Run a command of Redis' own; raises like ``ask``."""
@@ -149,7 +163,7 @@ class RedisLink:
 
     async def write(self, script: Script, *args: Argument) -> Any:
         """``ask`` beside all who ask, so that much to write does not make them wait."""
-        self.check()
+        await self._ready()
         await self._begun()
         return await self._tried(self._scripted(self._writing, script, args))
 
@@ -158,12 +172,11 @@ class RedisLink:
         return await self._tried(self._scripted(self._asking, script, args))
 
     async def subscribe(self, channel: str, hear: Callable[[bytes], None]) -> None:
-        """Call ``hear`` with each message until ``unsubscribe`` or the next outage. Raises ``StoreDown``."""
-        self.check()
-        await self._begun()
-        if self._ears is None:
-            raise StoreDown(f"{self.address}: not connected")
-        await self._tried(self._ears.subscribe((PREFIX + channel).encode(), hear))
+        """Call ``hear`` with each message until ``unsubscribe`` or ``Part.went_down``. Raises ``StoreDown``."""
+        try:
+            await self._subscribe(channel, hear)
+        except _Closed:
+            await self._subscribe(channel, hear)
 
     async def unsubscribe(self, channels: Sequence[str]) -> None:
         """Hear no more of these. Raises ``StoreDown``."""
@@ -187,6 +200,24 @@ class RedisLink:
             await self._renew()
 
     # --- how ---
+
+    @property
+    def _replaced_elsewhere(self) -> bool:
+        """Another task replaces closed connections, and has not failed so far."""
+        return self._replacing not in (None, asyncio.current_task()) and self._why is None
+
+    async def _ready(self) -> None:
+        """Wait until closed connections are replaced. Raises ``StoreDown`` if it is down."""
+        if self._replacing is not None and self._replaced_elsewhere:
+            await asyncio.wait([self._replacing], timeout=ANSWER_S)
+        self.check()
+
+    async def _subscribe(self, channel: str, hear: Callable[[bytes], None]) -> None:
+        await self._ready()
+        await self._begun()
+        if self._ears is None:
+            raise StoreDown(f"{self.address}: not connected")
+        await self._tried(self._ears.subscribe((PREFIX + channel).encode(), hear))
 
     async def _begun(self) -> None:
         """Have a lease, which comes before all else."""
@@ -260,15 +291,31 @@ class RedisLink:
             part.stop_asked(stream_id.decode())
 
     def _lost(self, of: Sequence[Wire | Ears], error: Exception) -> None:
-        if self._ears in of:  # else they are not in use yet, or not any more
-            self._failed(f"{self.address}: {self._text(error)}")
+        if self._ears not in of:  # they are not in use yet, or not any more
+            return
+        why = f"{self.address}: {self._text(error)}"
+        if self._why is not None or self._replacing is not None or self._closed:
+            self._failed(why)
+            return
+        # Closed by an idle limit, a proxy, an administrator: the server is there, as a rule.
+        self._hang_up(_Closed(why))
+        self._replacing = self.start(self._replace())
+        for part in self._parts:
+            part.went_down(None)
+
+    async def _replace(self) -> None:
+        try:
+            with contextlib.suppress(StoreDown):  # it is down, and that has been told
+                await self.renew()
+        finally:
+            self._replacing = None
 
     async def _asked(self, say: Callable[[Wire], Awaitable[Any]], *, even_full: bool) -> Any:
         if not self._leased:
             await self._begun()
         async with self._room:
             if not (even_full and self._full):
-                self.check()
+                await self._ready()
             return await self._tried(say(self._wire(self._asking)))
 
     def _wire(self, wire: Wire | None) -> Wire:
@@ -293,6 +340,8 @@ class RedisLink:
                 return await work
         except (RedisError, OSError) as error:  # TimeoutError is one of the latter
             text = self._text(error)
+            if self._replaced_elsewhere and not isinstance(error, TimeoutError):
+                raise _Closed(f"{self.address}: {text}") from None
             if text.startswith("WRONGTYPE"):  # a key of ours that somebody else wrote: no outage
                 raise StoreDown(f"{self.address}: {text}") from None
             full = isinstance(error, OutOfMemoryError) or "OOM " in text  # as Redis 6 says it of a script

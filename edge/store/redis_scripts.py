@@ -34,9 +34,14 @@ SCHEMA = "1"
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script, and the name that a server which has seen it knows it by."""
+    """A script, and the name that a server which has seen it knows it by.
+
+    Attributes:
+        repeatable: Run twice it has done, and answers, the same as run once.
+    """
 
     text: str
+    repeatable: bool = False
     sha: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -248,7 +253,8 @@ for i = 5, #ARGV do
   end
 end
 return rows
-"""
+""",
+    repeatable=True,
 )
 
 # now, oldest end, milliseconds of an ended stream, index, rank, how many -> next rank or -1, rows
@@ -264,12 +270,14 @@ for _, id in ipairs(ids) do
   if there then rows[#rows + 1] = one else call('ZREM', key, id) end
 end
 return {#ids < most and -1 or rank + #rows, rows}
-"""
+""",
+    repeatable=True,
 )
 
 # oldest end, id, after, bytes -> three numbers an entry (its last event, how many, bytes), and all their data in one,
 # which a client reads far faster than a list of lists; or nothing at all if that is not kept
-READ = Script("""
+READ = Script(
+    """
 local h = redis.call('HMGET', 'edge:st:' .. ARGV[2], 'first', 'at', 'last')
 local from, most = tonumber(ARGV[3]) + 1, tonumber(ARGV[4])
 if not h[1] or from < tonumber(h[1]) or (h[2] and tonumber(h[2]) < tonumber(ARGV[1])) then return false end
@@ -287,7 +295,9 @@ repeat
 until size >= most or #entries < 16
 if #found == 0 and from <= tonumber(h[3]) then return false end
 return {table.concat(heads, ' '), table.concat(found)}
-""")
+""",
+    repeatable=True,
+)
 
 # now, id -> last event, or -1 if there is nothing to wait for: it has ended, is gone, or its process is
 LOOK = Script(
@@ -296,17 +306,21 @@ LOOK = Script(
 local h = call('HMGET', 'edge:st:' .. ARGV[2], 'last', 'at', 'owner')
 if not h[1] or h[2] or not alive(h[3], now_from(ARGV[1])) then return -1 end
 return tonumber(h[1])
-"""
+""",
+    repeatable=True,
 )
 
 # id -> nothing
-STOP = Script("""
+STOP = Script(
+    """
 local h = redis.call('HMGET', 'edge:st:' .. ARGV[1], 'owner', 'at')
 if h[1] and not h[2] then
   redis.call('HSET', 'edge:st:' .. ARGV[1], 'stop', 1)
   redis.call('PUBLISH', 'edge:ask:' .. h[1], ARGV[1])
 end
-""")
+""",
+    repeatable=True,
+)
 
 # oldest end, then ids -> how many came back to each by now
 CAME_BACK = Script(
@@ -344,7 +358,8 @@ return count
 )
 
 # oldest end, ids -> streams, live ones, bytes
-SIZES = Script("""
+SIZES = Script(
+    """
 local streams, live, bytes = 0, 0, 0
 for i = 2, #ARGV do
   local h = redis.call('HMGET', 'edge:st:' .. ARGV[i], 'size', 'at')
@@ -354,4 +369,6 @@ for i = 2, #ARGV do
   end
 end
 return {streams, live, bytes}
-""")
+""",
+    repeatable=True,
+)

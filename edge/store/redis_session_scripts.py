@@ -6,12 +6,15 @@ In: arguments, as ``redis_sessions`` gives them. Out: documents, as it reads the
 from edge.store.redis_scripts import COMMON, Script
 
 # whose -> version, document
-RECALL = Script("return redis.call('HMGET', 'edge:se:' .. ARGV[1], 'v', 'doc')")
+RECALL = Script("return redis.call('HMGET', 'edge:se:' .. ARGV[1], 'v', 'doc')", repeatable=True)
 
 # whose, version that was read ('' = none), new version, document, milliseconds, most sessions -> whether it was so
-KEEP = Script("""
+KEEP = Script(
+    """
 local key = 'edge:se:' .. ARGV[1]
-if (redis.call('HGET', key, 'v') or '') ~= ARGV[2] then return 0 end
+local v = redis.call('HGET', key, 'v') or ''
+if v == ARGV[3] then return 1 end -- asked a second time
+if v ~= ARGV[2] then return 0 end
 redis.call('HSET', key, 'v', ARGV[3], 'doc', ARGV[4])
 redis.call('PEXPIRE', key, ARGV[5])
 local latest = redis.call('ZREVRANGE', 'edge:sessions', 0, 0, 'WITHSCORES')
@@ -26,7 +29,9 @@ for _, whose in ipairs(redis.call('ZRANGE', 'edge:sessions', 0, math.max(over, 1
   end
 end
 return 1
-""")
+""",
+    repeatable=True,
+)
 
 # whose -> the document that was there
 UNLEARN = Script("""
@@ -45,15 +50,19 @@ local has = call('GET', key)
 if has and has ~= ARGV[2] and alive(has, now_from(ARGV[1])) then return 0 end
 call('SET', key, ARGV[2], 'PX', ARGV[3])
 return 1
-"""
+""",
+    repeatable=True,
 )
 
 # owner, whose in any number -> nothing
-YIELD_UP = Script("""
+YIELD_UP = Script(
+    """
 for i = 2, #ARGV do
   if redis.call('GET', 'edge:claim:' .. ARGV[i]) == ARGV[1] then redis.call('DEL', 'edge:claim:' .. ARGV[i]) end
 end
-""")
+""",
+    repeatable=True,
+)
 
 # owner, milliseconds, whose in any number -> nothing; a claim that somebody else has got meanwhile stays with them
 HOLD = Script("""

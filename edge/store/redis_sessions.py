@@ -107,7 +107,7 @@ class RedisSessions:
         for at in range(0, len(names), _AT_A_TIME):
             await self._link.tend(HOLD, self._link.owner, _CLAIM_MS, *names[at : at + _AT_A_TIME])
 
-    def went_down(self, error: StoreDown) -> None:
+    def went_down(self, error: StoreDown | None) -> None:
         """See ``redis_link.Part``; whoever asked is told, nobody else waits."""
 
     def stop_asked(self, stream_id: str) -> None:

@@ -163,7 +163,7 @@ class RedisStreams:
         await self._writer.renew()
         await self._followers.renew()
 
-    def went_down(self, error: StoreDown) -> None:
+    def went_down(self, error: StoreDown | None) -> None:
         """See ``redis_link.Part``."""
         self._writer.went_down(error)
         self._followers.went_down(error)

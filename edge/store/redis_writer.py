@@ -199,9 +199,9 @@ class Writer:
             log.stopped = True
             self._link.hear.stop_asked(stream_id)
 
-    def went_down(self, error: StoreDown) -> None:
-        """Nothing is written for now."""
-        while self._waiting:
+    def went_down(self, error: StoreDown | None) -> None:
+        """Nothing is written for now; or at once, on another connection, if there is no error."""
+        while error is not None and self._waiting:
             _, waiting = self._waiting.popleft()
             if not waiting.done():
                 waiting.set_exception(error)

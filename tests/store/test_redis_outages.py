@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract.kept_streams import COMPLETE, Heard, a_meta, ended, everything, finished, joined, state_of
+from contract.kept_streams import COMPLETE, Heard, a_meta, ended, everything, finished, joined, seen, state_of
 from support.hanging import hang_limit
 from support.redis_server import RedisServer, redis_server, until, vanish
 from support.running import no_tasks_left
@@ -242,21 +242,32 @@ async def test_not_there_at_the_start_it_is_used_once_it_is(server: RedisServer,
     assert joined(await everything(store, meta.id)) == b"early"
 
 
-async def test_whose_connections_are_cut_connects_again(server: RedisServer, heard: Heard, opened: Opened) -> None:
-    store = opened()
+@pytest.mark.parametrize("idle", [True, False], ids=["idle", "asked"])
+async def test_connections_that_are_closed_are_replaced_and_nobody_is_refused(
+    server: RedisServer, heard: Heard, opened: Opened, *, idle: bool
+) -> None:
+    """By an administrator, an idle limit or a proxy: the server is there, so it is no outage."""
+    store, other = opened(), opened()
     log = store.begin(meta := a_meta())
     await store.find(meta.id)
-    for times in (1, 2):
-        log.append(b"e", 1)
+    for last in range(1, 6):
+        following = asyncio.create_task(seen(other, meta.id, last))
+        asking = [asyncio.create_task(ask) for ask in (store.find(meta.id), other.find(meta.id), other.streams("a", 9))]
+        if idle:
+            await asyncio.gather(*asking)
         server.say("CLIENT", "KILL", "TYPE", "normal")
         server.say("CLIENT", "KILL", "TYPE", "pubsub")
-        await recovered(heard, times)
-    waiting = asyncio.create_task(store.changed(meta.id, 2, 600))
-    log.append(b"e", 1)
-    async with hang_limit():
-        await waiting
+        asking += [
+            asyncio.create_task(ask) for ask in (store.find(meta.id), other.read(meta.id, 0, 9), store.stop("x"))
+        ]
+        async with hang_limit():
+            await asyncio.gather(*asking)
+        log.append(b"e", 1)
+        async with hang_limit():
+            await following
     assert await ended(log) is True
-    assert joined(await everything(store, meta.id)) == b"eee"
+    assert joined(await everything(other, meta.id)) == b"e" * 5
+    assert heard.failures == []
 
 
 async def test_who_waits_for_a_stream_is_told_of_the_outage(server: RedisServer, heard: Heard, opened: Opened) -> None:
@@ -265,8 +276,11 @@ async def test_who_waits_for_a_stream_is_told_of_the_outage(server: RedisServer,
     waiting = [asyncio.create_task(store.changed(meta.id, 0, 600)) for _ in range(3)]
     await until(lambda: len(store._followers) == 1)
     server.kill()
-    for answer in await asyncio.gather(*waiting, return_exceptions=True):
-        assert isinstance(answer, StoreDown)
+    async with hang_limit():
+        await asyncio.gather(*waiting, return_exceptions=True)  # at the latest whoever looks again is told
+    with pytest.raises(StoreDown):
+        await store.changed(meta.id, 0, 600)
+    await failed(heard)
 
 
 async def test_what_waits_for_redis_is_bounded(server: RedisServer, heard: Heard, opened: Opened) -> None:

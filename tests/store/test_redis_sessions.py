@@ -1,15 +1,24 @@
 """The Redis store keeps the promises of a session store, on one node and on several."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 from contract.kept_streams import Heard
-from contract.session_store_contract import Opened, SessionStoreContract, SharedSessionStoreContract, said, told
+from contract.session_store_contract import (
+    Opened,
+    SessionStoreContract,
+    SharedSessionStoreContract,
+    contents,
+    said,
+    told,
+)
 from support.hanging import HANG_S, hang_limit
 from support.redis_server import RedisServer, redis_server, until, vanish
 
@@ -17,6 +26,7 @@ from edge.settings import Sessions
 from edge.store.base import SessionStore, StoreDown
 from edge.store.redis_link import RedisLink
 from edge.store.redis_scripts import whose
+from edge.store.redis_session_scripts import KEEP
 from edge.store.redis_sessions import RedisSessions
 
 NEVER_S = 600.0  # between renewals by themselves, in tests that move the clock
@@ -111,3 +121,51 @@ async def test_what_a_later_version_says_of_a_turn_is_ignored_and_stays(tmp_path
         kept = orjson.loads(await command("HGET", key, name))
         assert (kept["later"], kept["turns"][0]["later"]) == (1, 1)
         await store.close()
+
+
+async def test_a_turn_whose_confirmation_was_lost_with_the_connection_is_kept_once(server: RedisServer) -> None:
+    """Redis had kept it; asked again, on another connection, it says so."""
+    server.say("FLUSHALL")
+    server.say("SCRIPT", "LOAD", KEEP.text)
+    async with losing_the_answer_to(KEEP.sha.encode(), server.port) as (port, lost):
+        heard = Heard()
+        store = RedisSessions(RedisLink(f"redis://127.0.0.1:{port}/0", heard), Sessions(), time.time)
+        try:
+            now = time.time()
+            for number in range(3):
+                await store.append("a", "s", said(f"q{number}", now), told(f"a{number}", now))
+            assert contents(await store.read("a", "s")) == ["q0", "a0", "q1", "a1", "q2", "a2"]
+            assert lost.is_set()
+            assert heard.failures == []
+        finally:
+            await store.close()
+
+
+@asynccontextmanager
+async def losing_the_answer_to(command: bytes, port: int) -> AsyncIterator[tuple[int, asyncio.Event]]:
+    """A port before Redis. What answers the first such command is lost, with the connection."""
+    lost = asyncio.Event()
+
+    async def passed_on(client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        redis, to_redis = await asyncio.open_connection("127.0.0.1", port)
+        asked = asyncio.Event()
+
+        async def answers() -> None:
+            while (data := await redis.read(65536)) and (lost.is_set() or not asked.is_set()):
+                to_client.write(data)
+            if data:
+                lost.set()
+            to_client.transport.abort()
+
+        answering = asyncio.create_task(answers())
+        with contextlib.suppress(ConnectionError):
+            while data := await client.read(65536):
+                if command in data:
+                    asked.set()
+                to_redis.write(data)
+        to_redis.close()
+        await answering
+
+    listening = await asyncio.start_server(passed_on, "127.0.0.1", 0)
+    async with listening:
+        yield listening.sockets[0].getsockname()[1], lost
