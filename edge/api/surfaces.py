@@ -76,6 +76,7 @@ def _handler(house: House, bodies: Bodies, surface: Surface) -> Handler:
                 lane=lane,
                 passed=context.passed,
                 after_error=ending,
+                id_made=context.request_id != request.headers.get("x-request-id"),
             )
             context.exchanged = True
             exchange = Exchange(house, asked, prepared)

@@ -103,6 +103,7 @@ class Prepared:
         tools: The model may call some.
         format_field: Messages: the field that asks for an answer after a schema; empty if none does.
         sequences: How many answers the server works on for it: choices times prompts, or texts to embed or to rank.
+        names_itself: The body has the client's own id for the request (``request_id``, vLLM's).
         stream_wish: The bytes at the end of ``body`` by which Edge asks for a stream that the client does not want.
     """
 
@@ -125,6 +126,7 @@ class Prepared:
     billed_system: Any = None
     tools: bool = False
     format_field: str = ""
+    names_itself: bool = False
     stream_wish: bytes = b""
     sequences: int = 1
 
@@ -162,6 +164,7 @@ def prepare(
         return Prepared(
             surface, model, False, False, written, False, 1, len(raw),
             tokens=tokens, changed=changed, named=named, billed_system=billed, sequences=_texts(body),
+            names_itself=_names_itself(body),
         )  # fmt: skip
     _check_shape(surface, body)
     if surface in _LOADING and not body.get(_LOADING[surface]):
@@ -180,9 +183,13 @@ def prepare(
     return Prepared(
         surface, model, stream, streamed, written, strip_usage, choices, size,
         raw=continues, tokens=tokens, capped=capped, changed=changed, named=named, billed_system=billed,
-        tools=_may_call(body), stream_wish=wish, sequences=choices,
+        tools=_may_call(body), stream_wish=wish, sequences=choices, names_itself=_names_itself(body),
         format_field=_format_field(body) if surface is Surface.MESSAGES else "",
     )  # fmt: skip
+
+
+def _names_itself(body: dict[str, Any]) -> bool:
+    return isinstance(body.get("request_id"), str)
 
 
 def _written(surface: Surface, body: dict[str, Any]) -> tuple[bytes, Named | None]:

@@ -169,7 +169,7 @@ class Attempts:
         kept = asked.resume or asked.session is not None
         terms = Terms(
             asked.dialect, exchange.settings.stream, headers, exchange.stream_id, asked.upload,
-            exchange.house.clock, exchange.house.apart, kept,
+            exchange.house.clock, exchange.house.apart, asked.id_made, kept,
         )  # fmt: skip
         return compose(prepared, member, terms)
 

@@ -27,6 +27,7 @@ _PROMPTS = {Surface.RESPONSES: "input"}  # where it is not called messages
 _CUTS_PROMPTS = (Surface.OLLAMA_CHAT, Surface.OLLAMA_GENERATE)
 
 _VERSION = "anthropic-version"
+_REQUEST_ID = "x-request-id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Terms:
         upload: The request's body, where it is passed on as it comes.
         clock: Monotonic.
         apart: See ``Call``.
+        id_made: Edge has made the request's ``x-request-id``, since the client sent none.
         kept: The answer is kept, for a session or for a reader that comes back: it is made of a stream.
     """
 
@@ -49,6 +51,7 @@ class Terms:
     upload: Upload | None
     clock: Callable[[], float]
     apart: Apart | None = None
+    id_made: bool = False
     kept: bool = False
 
 
@@ -120,10 +123,17 @@ def _relayed(prepared: Prepared, member: Member, terms: Terms) -> Call:
     if prepared.named is not None:
         body = with_defaults(body, prepared.named, _defaults(prepared, prepared.named, member))
     return Call(
-        prepared.surface, body, codec, terms.headers, most,
+        prepared.surface, body, codec, _headers(prepared, terms), most,
         takes_body=not prepared.stream, upload=terms.upload, changed=changed,
         buffers_calls=prepared.tools and member.buffers_calls, whole=whole,
     )  # fmt: skip
+
+
+def _headers(prepared: Prepared, terms: Terms) -> Mapping[str, str]:
+    """VLLM takes the header before the body's ``request_id``: an id that Edge has made must not hide the client's."""
+    if not (prepared.names_itself and terms.id_made):
+        return terms.headers
+    return {name: value for name, value in terms.headers.items() if name != _REQUEST_ID}
 
 
 def _defaults(prepared: Prepared, named: Named, member: Member) -> Defaults:

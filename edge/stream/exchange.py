@@ -113,6 +113,7 @@ class Asked:
         upload: The body, where it is passed on as it comes.
         passed: The Edges that the request has passed before this one.
         after_error: How the client's stream may end after an error event.
+        id_made: ``request_id`` is Edge's own, not the client's.
     """
 
     request_id: str
@@ -132,6 +133,7 @@ class Asked:
     upload: Upload | None = None
     passed: tuple[str, ...] = ()
     after_error: AfterError = ALWAYS_RESETS
+    id_made: bool = False
 
 
 class Exchange:
