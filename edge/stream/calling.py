@@ -130,7 +130,7 @@ def _relayed(prepared: Prepared, member: Member, terms: Terms) -> Call:
 
 
 def _headers(prepared: Prepared, terms: Terms) -> Mapping[str, str]:
-    """VLLM takes the header before the body's ``request_id``: an id that Edge has made must not hide the client's."""
+    """In vLLM the header wins over the body's ``request_id``; an id that Edge has made must not hide the client's."""
     if not (prepared.names_itself and terms.id_made):
         return terms.headers
     return {name: value for name, value in terms.headers.items() if name != _REQUEST_ID}
