@@ -9,10 +9,10 @@ import re
 from typing import Any
 
 from edge.errors import EdgeError, UpstreamSaid
-from edge.protocol.batch import Usage, count_in
+from edge.protocol.batch import Batch, Usage, count_in
 from edge.protocol.codec import Kept, Seen, SeenError, SseCodec
 from edge.protocol.collect_chat import ChatCollector, CompletionsCollector
-from edge.protocol.dialect import BaseDialect, Collector
+from edge.protocol.dialect import BadStream, BaseDialect, Collector
 from edge.protocol.finish_reasons import broke, broke_message, known
 from edge.protocol.json_text import dumps
 from edge.protocol.repairs import MENDED, SPLIT_LONG, Mended, Mender
@@ -29,6 +29,7 @@ _TEXT = re.compile(rb'"(?:content|reasoning_content|reasoning|text|arguments)": 
 _MORE = re.compile(rb'"finish_reason": ?"|"usage": ?\{|"error": ?[^n]|"name": ?"')
 
 _SHOWN_CHARS = 40
+_SOMETHING = bytearray(1)  # instead of what the splitter holds: no read is plain while an event is held
 # Delta fields that are not generated content, whatever they hold.
 _NOT_CONTENT = frozenset({"role"})
 _OF_A_CALL = frozenset({"index", "id", "type", "function"})
@@ -46,6 +47,8 @@ class ChatCodec(SseCodec):
         self._drop_null = DROP_NULL_EVENTS in repairs
         self._mender = Mender(repairs) if repairs & MENDED else None
         self._mended: Mended | None = None  # what goes out instead of the event that was observed last
+        self._final: tuple[bytes, int, int] | None = None  # held: its bytes, events and tokens
+        self._final_fields: frozenset[str] = frozenset()
         self._split_long = SPLIT_LONG in repairs
         if self._split_long:
             self._most = min(self._most, LONG_LINE)
@@ -100,7 +103,51 @@ class ChatCodec(SseCodec):
         seen = self._chunk(chunk)
         if self._mender is not None and seen is not Seen.DROP:
             self._mended = self._mender.mend(chunk, event)
+        if self._strip_usage and self._collector is None and seen is not Seen.DROP and _ends_choice(chunk):
+            self._hold(event, chunk, tokens=int(seen is Seen.TOKEN))
+            return Seen.HOLD
         return seen
+
+    def _hold(self, event: Event, chunk: dict[str, Any], tokens: int) -> None:
+        mended = self._mended
+        self._final = (event.raw, 1, tokens) if mended is None else (mended.data, len(mended.chunks), tokens)
+        self._final_fields = frozenset(chunk)
+        self._holding, self._held = True, _SOMETHING
+
+    def _let_go(self, following: Event | None, kept: Kept) -> None:
+        """Where usage is asked for, vLLM's fingerprint and llama.cpp's timings are in its event, not in the last one.
+
+        The client did not ask for that event, and does not get it; what else is in it goes into the one before.
+        """
+        self._holding, self._held = False, self._splitter.held
+        if self._final is None:
+            return
+        data, events, tokens = self._final
+        self._final = None
+        kept.add(_with(data, self._beside_usage(following)), events, tokens)
+
+    def _beside_usage(self, event: Event | None) -> dict[str, Any]:
+        if event is None or b'"usage"' not in event.data:
+            return {}
+        try:
+            chunk = self._loads(event.data)
+        except BadStream:
+            return {}
+        if not isinstance(chunk, dict) or chunk.get("choices") != [] or not isinstance(chunk.get("usage"), dict):
+            return {}
+        known = self._final_fields | {"usage"}
+        return {name: value for name, value in chunk.items() if name not in known and value is not None}
+
+    def eof(self) -> Batch:
+        """See ``dialect.Codec.eof``; nothing is held any more."""
+        batch = super().eof()
+        if not self._holding:
+            return batch
+        kept = Kept()
+        if batch.data:
+            kept.add(batch.data, batch.events, batch.tokens)
+        self._let_go(None, kept)
+        return kept.batch()
 
     def _chunk(self, chunk: dict[str, Any]) -> Seen:
         usage = chunk.get("usage")
@@ -136,6 +183,22 @@ class ChatCodec(SseCodec):
             raise SeenError(UpstreamSaid(broke_message(finish), status=502), relay=False)
         if not known(finish):
             self.unknown_finish = str(finish)[:_SHOWN_CHARS]
+
+
+def _with(data: bytes, more: dict[str, Any]) -> bytes:
+    """An event, or the last of several, with further fields at the end of its object."""
+    head = data.rstrip()
+    if not more or not head.endswith(b"}"):
+        return data
+    return head[:-1] + b"," + dumps(more)[1:] + data[len(head) :]
+
+
+def _ends_choice(chunk: dict[str, Any]) -> bool:
+    """Whether a choice ends with it, so that usage may follow. llama.cpp tells it after each choice."""
+    choices = chunk.get("choices")
+    return isinstance(choices, list) and any(
+        isinstance(choice, dict) and choice.get("finish_reason") for choice in choices
+    )
 
 
 def _adds(key: str, value: Any) -> bool:

@@ -36,6 +36,7 @@ class Seen(Enum):
     TOKEN = 1
     DROP = 2  # not relayed: a heartbeat, or a chunk the client did not ask for
     END = 3  # the terminator
+    HOLD = 4  # not relayed before it is known what comes next; the subclass has it
 
 
 class SeenError(Exception):
@@ -120,6 +121,7 @@ class SseCodec:
         self._latest: Any = None  # the payload of the event at hand, for the collector; None if it was not decoded
         self._count: Callable[[bytes], int] = self._mould.count
         self._halves = Halves()
+        self._holding = False  # an event, until the next one has come
         self._instead = b""  # to be relayed in place of the event at hand
         self._said: Said = ""  # what the text of the mould belongs to
 
@@ -146,7 +148,8 @@ class SseCodec:
             return self._too_large(error)
         if not whole:
             return EMPTY
-        count = self._count(whole) if len(whole) <= self._most or self._alike(whole, 0) == len(whole) else 0
+        plain = not self._holding and (len(whole) <= self._most or self._alike(whole, 0) == len(whole))
+        count = self._count(whole) if plain else 0
         return Batch(whole, count, count) if count else self._walk(whole)
 
     def _too_large(self, error: EventTooLarge) -> Batch:
@@ -168,15 +171,15 @@ class SseCodec:
             return EMPTY
         try:
             return self._walk(rest)
-        except BadStream:
-            return EMPTY
+        except BadStream as error:
+            return error.before
 
     def _walk(self, whole: bytes) -> Batch:
         """Event by event, but for runs from the mould of the event before them."""
         kept = Kept()
         walking = self._parse(whole, self._lead(whole, 0, kept))
         while (event := next(walking, None)) is not None:
-            self._latest = None  # an event that is not decoded, such as `[DONE]`, brings nothing to collect
+            self._begin(event, kept)
             try:
                 seen = self._observe(event)
             except SeenError as error:
@@ -201,8 +204,20 @@ class SseCodec:
                 self._keep(event, kept)
         return kept.batch()
 
+    def _begin(self, event: Event, kept: Kept) -> None:
+        """Another event is to be observed."""
+        self._latest = None  # an event that is not decoded, such as `[DONE]`, brings nothing to collect
+        if self._holding:
+            self._let_go(event, kept)
+
+    def _let_go(self, following: Event | None, kept: Kept) -> None:
+        """Keep what ``_observe`` has held; it is followed by that event, or by the end of the body."""
+        raise NotImplementedError
+
     def _lead(self, whole: bytes, at: int, kept: Kept) -> int:
         """Keep what comes from the mould at ``at``; where it ends."""
+        if self._holding:
+            return at
         count, end = self._mould.lead(whole, at, self._alike(whole, at))
         if count:
             kept.add(whole[at:end], count, count)
