@@ -120,6 +120,8 @@ ONLY_WHOLE: dict[str, tuple[str, dict[str, Any]]] = {
 }
 _KINDS = rb"chatcmpl|cmpl|resp|msg|rs|fc|call|chatcmpl-tool|embd|pooling|pool|classify|score|rerank"
 _DRAWN = re.compile(rb"\b(?:" + _KINDS + rb")[-_](?:req_)?[0-9a-z-]{8,}\b")
+_INDEX = re.compile(rb'"choices":\[\{"index":(\d+)')
+_FINGERPRINT = re.compile(rb',"system_fingerprint":"[^"]*"')
 _MOMENT = re.compile(rb'"(created|created_at|completed_at)": ?[0-9.]+')
 
 
@@ -175,15 +177,21 @@ async def test_a_stream_is_the_servers_own(serve: Serve, vllm_port: int, name: s
     body = {"model": await model_of(vllm_port), **fields, "stream": True}
     direct, through = await sent(vllm_port, path, body), await sent(edge.port, path, body)
     assert (through.status, through.clean) == (direct.status, True)
-    # How two choices take turns is the scheduler's affair.
-    assert sorted(map(comparable, through.events)) == sorted(map(comparable, direct.events))
+    ours, theirs = (b"".join(sorted(map(comparable, answer.events))) for answer in (through, direct))
+    if len(set(_INDEX.findall(theirs))) > 1:
+        # vLLM's fingerprint is at the end of each choice, but Edge's clients get it at that of the last one.
+        assert ours.count(b"system_fingerprint") == 1
+        ours, theirs = _FINGERPRINT.sub(b"", ours), _FINGERPRINT.sub(b"", theirs)
+    # How several choices take turns is the scheduler's affair.
+    assert sorted(ours.split(b"\n\n")) == sorted(theirs.split(b"\n\n"))
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS, MESSAGES, RESPONSES])
 async def test_a_reader_that_leaves_stops_the_model(serve: Serve, vllm_port: int, path: str, *, stream: bool) -> None:
     edge = await serve(f"http://127.0.0.1:{vllm_port}")
-    fields = {CHAT: {"messages": SAID}, MESSAGES: {"messages": SAID}, COMPLETIONS: {"prompt": "a"}}
+    story = [{"role": "user", "content": "Write a very long story about the sea."}]  # Messages has no ignore_eos
+    fields = {CHAT: {"messages": story}, MESSAGES: {"messages": story}, COMPLETIONS: {"prompt": "a"}}
     most = {"max_output_tokens": 1500} if path == RESPONSES else {"max_tokens": 1500}
     body = {"model": await model_of(vllm_port), **fields.get(path, {"input": "a"}), **most, "ignore_eos": True}
     async with RawClient(edge.port) as client:
