@@ -13,12 +13,13 @@ from typing import Any
 
 from edge.errors import TooLong
 
+_MAXIMUM = r"maximum context length is (?P<maximum>\d+) tokens.*?"
 _FIGURES = tuple(
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
     for pattern in (
         # vLLM and OpenAI; where the messages' own part is told, that counts, not what the answer would add to it
-        r"maximum context length is (?P<maximum>\d+) tokens.*?\((?P<tokens>\d+) in the (?:messages|prompt)",
-        r"maximum context length is (?P<maximum>\d+) tokens.*?(?:resulted in|has|contains|at least) (?P<tokens>\d+)",
+        _MAXIMUM + r"\((?P<tokens>\d+) in the (?:messages|prompt)",
+        _MAXIMUM + r"(?:resulted in|has|contains|at least) (?P<tokens>\d+)\b(?! characters)",
         # llama.cpp, and Ollama by it
         r"request \((?P<tokens>\d+) tokens\) exceeds the available context size \((?P<maximum>\d+) tokens\)",
         # Anthropic
@@ -28,8 +29,9 @@ _FIGURES = tuple(
     )
 )
 _BARE = re.compile(
-    r"(?:input|prompt)\S* (?:length )?(?:exceeds|is longer than) (?:the |maximum |model's )*context|prompt is too long",
-    re.IGNORECASE,
+    r"(?:input|prompt)\S* (?:length )?(?:exceeds|is longer than) (?:the |maximum |model's )*context|prompt is too long"
+    r"|maximum context length is \d+ tokens.*contains (?:at least )?\d+ characters",  # vLLM, before it counts tokens
+    re.IGNORECASE | re.DOTALL,
 )
 _CODE = "context_length_exceeded"
 

@@ -20,6 +20,7 @@ VLLMS = (
     "This model's maximum context length is 2048 tokens. However, you requested 5165 tokens (5065 in the messages, 100 "
     "in the completion). Please reduce the length of the messages or completion."
 )
+CODE = "context_length_exceeded"
 ANTHROPICS = "prompt is too long: 5065 tokens > 2048 maximum"
 
 
@@ -85,6 +86,21 @@ async def test_the_words_of_other_servers_are_known(serve: Serve, fake: FakeMode
         fake.script(*json_answer(body, 400))
         error = (await ask(edge.port, path, valid_body(path))).json["error"]
         assert error["message"] == ANTHROPICS if path == MESSAGES else error["code"] == "context_length_exceeded"
+
+
+async def test_characters_are_not_told_as_tokens(serve: Serve, fake: FakeModel) -> None:
+    """vLLM refuses a far too long prompt before it counts its tokens."""
+    said = (
+        "This model's maximum context length is 2048 tokens. However, you requested 16 output tokens and your prompt "
+        "contains 200050 characters (more than 8128 characters, which is the upper bound for 2032 input tokens)."
+    )
+    edge = await serve(upstream=EVERY_SURFACE)
+    for path in (MESSAGES, CHAT):
+        fake.script(*json_answer({"error": {"message": said, "type": "BadRequestError", "code": 400}}, 400))
+        error = (await ask(edge.port, path, valid_body(path))).json["error"]
+        assert "200050 tokens" not in error["message"]
+        assert "200050 characters" in error["message"]
+        assert error["message"].startswith("prompt is too long") if path == MESSAGES else error["code"] == CODE
 
 
 async def test_too_long_an_answer_is_no_prompt_that_is_too_long(serve: Serve, fake: FakeModel) -> None:
