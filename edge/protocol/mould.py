@@ -75,7 +75,7 @@ class Mould:
         return count
 
     def one(self, run: bytes) -> bytes:
-        """The text of ``run``, still escaped, if it is one event from the mould, as with ``strict``; else nothing."""
+        """The text of ``run``, still escaped, if it is one event from the mould as with ``strict``; or nothing."""
         before, after = self._before, self._after
         if not before or not run.startswith(before) or not run.endswith(after):
             return b""
