@@ -15,7 +15,7 @@ import click
 
 from edge.app import Edge
 from edge.cli.process import Process
-from edge.config import ConfigError, Loaded, load
+from edge.config import ConfigError, Loaded, load, parse_listen
 from edge.service.attend import Attendant, status_line
 from edge.service.handover import Predecessor, adopt
 from edge.service.notify import Notifier, watchdog_s
@@ -70,7 +70,13 @@ async def _served(first: Loaded, load_again: Callable[[], Loaded], predecessor: 
     Not before everything is written, but without a wait for threads that hang on a dead disk, and without the new
     thread in which a loop would wait for them: there may be none to be had.
     """
-    asyncio.get_running_loop().set_default_executor(Threads(thread_name_prefix="edge"))
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(Threads(thread_name_prefix="edge"))
+    # uvloop looks names up in threads of libuv's, which ends the process if it cannot start them. Listening on a port
+    # starts them; without one this does: an address without a kind of socket goes that way too, and takes no time.
+    if all(parse_listen(text).kind != "tcp" for text in first.settings.server.listen):
+        with suppress(OSError):
+            await loop.getaddrinfo("127.0.0.1", None)
     status = await _serve(first, load_again, predecessor)
     atexit._run_exitfuncs()  # noqa: SLF001 - what os._exit leaves out, but for the wait for threads
     for stream in (sys.stdout, sys.stderr):

@@ -20,6 +20,10 @@ class StoreDown(Exception):
     """The store cannot be asked now: gone, hung, full or broken. What is being streamed goes on without it."""
 
 
+class InDoubt(StoreDown):
+    """The store did not answer in time to what was to be written: it may be there by now, or come to be."""
+
+
 class Dropped(LookupError):
     """The events asked for are no longer kept, though later ones may be."""
 

@@ -57,7 +57,7 @@ class SqliteCounters:
 
     async def open(self) -> None:
         """Learn what is in the file; without it, it is counted from nothing until it can be read."""
-        await asyncio.wait([self._start()])
+        await self._end_of(self._start())
 
     async def take(self, demand: Demand) -> Taken:
         """See ``base.CounterStore``."""
@@ -75,7 +75,7 @@ class SqliteCounters:
         from edge.store.sqlite_counts import read_usage  # noqa: PLC0415 - see the module
 
         await self._written()
-        if self._is_down:
+        if self._is_down or self._writing is not None:
             raise StoreDown("the file of the store cannot be written")
         return await self._used().read(lambda connection: read_usage(connection, first), dict[Account, Used]())
 
@@ -111,9 +111,13 @@ class SqliteCounters:
     async def _written(self) -> None:
         """Write now what is to be written; goes on by itself for whoever does not wait for it."""
         if self._writing is not None:
-            await asyncio.wait([self._writing])
-        if self._counters.changed or not (self._learned or self._closed):
-            await asyncio.wait([self._start()])
+            await self._end_of(self._writing)
+        if self._writing is None and (self._counters.changed or not (self._learned or self._closed)):
+            await self._end_of(self._start())
+
+    async def _end_of(self, writing: asyncio.Task[None]) -> None:
+        """Wait for it, but not for a disk that hangs."""
+        await asyncio.wait([writing], timeout=self._used().hung_s)
 
     async def _flush(self) -> None:
         from edge.store.sqlite_counts import write_counts  # noqa: PLC0415 - see the module
@@ -121,7 +125,8 @@ class SqliteCounters:
         changed, now, known = self._counters.drain(), self._clock(), self._version
         try:
             self._version, kept = await self._used().change(
-                lambda connection: write_counts(connection, changed, known, now)
+                lambda connection: write_counts(connection, changed, known, now),
+                however_long=True,  # what may have been written cannot be written again: it would count twice
             )
         except StoreDown:
             self._counters.undrain(changed)

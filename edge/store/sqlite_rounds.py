@@ -1,7 +1,8 @@
 """When the file is written and looked at, as the loop sees it: by rounds, one in 50 ms while there is anything.
 
 In: what the stores that are in the file want written, read or looked for. Out: that, once it is done; one telling per
-outage. Must not: let the loop wait for the disk, or give up: while the file cannot be written it tries again.
+outage. Must not: let the loop wait for the disk, or anybody wait for a disk that hangs; or give up: while the file
+cannot be written it tries again.
 """
 
 import asyncio
@@ -9,11 +10,12 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from edge.store.base import Hear, StoreDown, Unusable
+from edge.store.base import Hear, InDoubt, StoreDown, Unusable
 from edge.store.sqlite_damage import is_damage
 from edge.store.sqlite_file import look_at
 from edge.store.sqlite_lease import Lease
@@ -27,7 +29,7 @@ BATCH_S = 0.05
 _IDLE_S = 60.0  # between rounds while there is nothing: only what has expired goes
 _RETRY_S = 2.0
 _LOCKED_S = 5.0
-_CLOSE_S = 10.0  # for the last round; a disk that hangs does not keep Edge from ending
+_HUNG_S = 10.0  # twice what another process may hold the lock: the longest that anybody, or the end, waits for the disk
 
 
 class SqliteFile:
@@ -39,6 +41,7 @@ class SqliteFile:
         monotonic: See ``Lease``.
         retry_s: Between tries while the file cannot be written.
         locked_s: How long another process may hold it before the store counts as down.
+        hung_s: How long the disk may take to answer before the store counts as down.
     """
 
     def __init__(
@@ -50,12 +53,14 @@ class SqliteFile:
         *,
         retry_s: float = _RETRY_S,
         locked_s: float = _LOCKED_S,
+        hung_s: float = _HUNG_S,
     ) -> None:
         self.path = path
         self.hear = hear
         self.lease = Lease(clock, monotonic)
         self.up = True
         self.failures = 0
+        self.hung_s = hung_s
         self._retry_s = retry_s
         self._why = ""
         self._down_since = 0.0
@@ -70,6 +75,7 @@ class SqliteFile:
         self._reader = Reader(path, locked_s)
         self._writing = Threads(1, "edge-store-write")
         self._reading = Threads(1, "edge-store-read")
+        self._hung_read: Future[Any] | None = None
 
     def __repr__(self) -> str:
         return f"<SqliteFile {self.path}{'' if self.up else ' down: ' + self._why}>"
@@ -89,14 +95,16 @@ class SqliteFile:
         Raises:
             Unusable: it cannot, whatever happens. (If it only cannot be opened now, the store is down.)
         """
-        loop = asyncio.get_running_loop()
-        if await loop.run_in_executor(self._reading, self.path.exists):
-            try:
-                await loop.run_in_executor(self._writing, self._writer.open)
-            except (sqlite3.Error, OSError) as error:
-                self._failed(error)
-            self._tell()
-            self._arm()
+        try:
+            if not await self._read(self.path.exists):
+                return
+            await self._answer(self._on_writer(self._writer.open))
+        except Unusable:
+            raise
+        except FAULTS as error:
+            self._failed(error)
+        self._tell()
+        self._arm()
 
     def want(self, within_s: float) -> None:
         """Have a round soon."""
@@ -119,18 +127,18 @@ class SqliteFile:
         """Have everything written that is there by now.
 
         Raises:
-            StoreDown: it could not be.
+            StoreDown: it could not be, or not in time.
         """
-        if self._round is not None:
-            await asyncio.wait({self._round})
+        if not self.up:
+            raise StoreDown(self._why)
+        await self._end_of_round()
         if not self.up or self._closed:
             raise StoreDown(self._why)
         self._moved = True
         while self._moved and self.up:
             if self._round is None:
                 self._begin()
-            if self._round is not None:
-                await asyncio.wait({self._round})
+            await self._end_of_round()
         if not self.up:
             raise StoreDown(self._why)
 
@@ -142,16 +150,17 @@ class SqliteFile:
         """
         if self._closed:
             raise StoreDown("the store is closed")
+        if self._hung_read is not None and not self._hung_read.done():  # not each of many is to wait for it
+            raise StoreDown(_told(self.path, self._no_answer()))
         ask_it = partial(self._reader.read, ask, nothing, up=self.up)
-        loop = asyncio.get_running_loop()
         try:
             try:
-                return await loop.run_in_executor(self._reading, ask_it)
+                return await self._read(ask_it)
             except sqlite3.Error as error:
                 if not is_damage(error):
                     raise
             await self._write(self._writer.mend)
-            return await loop.run_in_executor(self._reading, ask_it)
+            return await self._read(ask_it)
         except FAULTS as error:
             self.failures += 1
             raise StoreDown(_told(self.path, error)) from error
@@ -170,13 +179,29 @@ class SqliteFile:
         if not as_it_was:
             await self._write(self._writer.open)
 
-    async def change(self, do: Callable[[sqlite3.Connection], T]) -> T:
+    async def change(self, do: Callable[[sqlite3.Connection], T], *, however_long: bool = False) -> T:
         """Have something done at once, in a transaction of its own.
 
+        Args:
+            do: Does it, in the writer's thread.
+            however_long: Wait for the outcome even if the disk hangs; for what no request waits for.
+
         Raises:
-            StoreDown: it is not done.
+            StoreDown: it is not done; or, as ``InDoubt``, may be.
         """
-        return await self._write(partial(self._writer.change, do))
+        late = False
+
+        def in_time(connection: sqlite3.Connection) -> T:
+            result = do(connection)
+            if late:  # whoever asked has been told that it failed: it is rolled back
+                raise self._no_answer()
+            return result
+
+        try:
+            return await self._write(partial(self._writer.change, in_time), however_long=however_long)
+        except InDoubt:
+            late = True
+            raise
 
     async def shrink(self) -> None:
         """Give what is free in the file back to the file system.
@@ -187,17 +212,68 @@ class SqliteFile:
         while await self._write(self._writer.vacuum):
             pass
 
-    async def _write(self, do: Callable[[], T]) -> T:
+    async def _write(self, do: Callable[[], T], *, however_long: bool = False) -> T:
         if not self.up or self._closed:
             raise StoreDown(self._why or "the store is closed")
+        work = self._on_writer(do)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._writing, do)
+            return await (work if however_long else self._answer(work))
         except FAULTS as error:
             self._failed(error)
             self.want(self._retry_s)
-            raise StoreDown(self._why) from error
+            raise (InDoubt if isinstance(error, TimeoutError) else StoreDown)(self._why) from error
         finally:
             self._tell()
+
+    def _on_writer(self, do: Callable[[], T]) -> asyncio.Future[T]:
+        """Have the writer's thread do something. If that takes too long the store is down, whoever waits for it."""
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(self._writing, do)
+        hung = loop.call_later(self.hung_s, self._hung)
+        work.add_done_callback(lambda _: hung.cancel())
+        return work
+
+    async def _read(self, do: Callable[[], T]) -> T:
+        """Have the reader's thread do something. Raises ``TimeoutError`` if it takes too long."""
+        work = self._reading.submit(do)
+        try:
+            return await self._answer(asyncio.wrap_future(work))
+        except TimeoutError:
+            if work.running():
+                self._hung_read = work
+            raise
+
+    def _hung(self) -> None:
+        self._failed(self._no_answer())
+        self.want(self._retry_s)
+
+    def _no_answer(self) -> TimeoutError:
+        return TimeoutError(f"no answer from the disk within {self.hung_s:g} s")
+
+    async def _answer(self, work: asyncio.Future[T]) -> T:
+        """What a thread's work comes to. What has not begun by the end of the wait will not be done.
+
+        Raises:
+            TimeoutError: nothing, within ``hung_s``.
+        """
+        try:
+            async with asyncio.timeout(self.hung_s):
+                return await work
+        except TimeoutError:
+            if work.cancelled():
+                raise self._no_answer() from None
+            raise
+
+    async def _end_of_round(self) -> None:
+        """Wait for the round that runs, if one does.
+
+        Raises:
+            StoreDown: it takes too long.
+        """
+        if self._round is not None:
+            _, hung = await asyncio.wait({self._round}, timeout=self.hung_s)
+            if hung:
+                raise StoreDown(_told(self.path, self._no_answer()))
 
     def sweep_soon(self) -> None:
         """What is over the bounds is to go with the next round."""
@@ -221,8 +297,11 @@ class SqliteFile:
                 self._parts.remove(part)
             return
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_S):
+            async with asyncio.timeout(self.hung_s):
                 await self._leave(part)
+        self._closed = True  # also if that was not done in time
+        if self._timer is not None:
+            self._timer.cancel()
         self._parts.clear()
         self._writing.shutdown(wait=False)
         self._reading.shutdown(wait=False)
@@ -252,9 +331,7 @@ class SqliteFile:
         errands = [errand for part in self._parts if (errand := part.take()) is not None]
         chores, self._chores = self._chores, []
         active = any(part.interval_s is not None for part in self._parts)
-        self._round = asyncio.get_running_loop().run_in_executor(
-            self._writing, partial(self._writer.go, errands, chores, active=active)
-        )
+        self._round = self._on_writer(partial(self._writer.go, errands, chores, active=active))
         self._round.add_done_callback(lambda round_: self._finish(round_, errands, chores))
 
     def _finish(
@@ -313,4 +390,6 @@ class SqliteFile:
 
 
 def _told(path: Path, error: BaseException) -> str:
-    return str(error) if isinstance(error, Unusable) else f"{path}: {error}"
+    if isinstance(error, Unusable):
+        return str(error)
+    return f"{path}: {'out of memory' if isinstance(error, MemoryError) else error}"

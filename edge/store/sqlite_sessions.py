@@ -13,7 +13,7 @@ import orjson
 
 from edge.settings import Sessions as SessionSettings
 from edge.settings import Settings
-from edge.store.base import RENEW_S, Conversation, Turn, within
+from edge.store.base import RENEW_S, Conversation, InDoubt, StoreDown, Turn, within
 from edge.store.sqlite_rounds import SqliteFile
 
 _SWEPT = 500  # sessions that one transaction deletes, at most
@@ -31,6 +31,7 @@ class SqliteSessions:
         self._file = file
         self._bounds = bounds
         self._claimed: set[Key] = set()
+        self._in_doubt: dict[Key, tuple[Turn, Turn]] = {}  # what may be there already, if it is appended again
         file.join(self)
 
     def __repr__(self) -> str:
@@ -46,7 +47,8 @@ class SqliteSessions:
 
     async def append(self, principal: str, session: str, question: Turn, answer: Turn) -> None:
         """See ``base.SessionStore``."""
-        key, tried = (principal, session), False
+        key = (principal, session)
+        tried = self._in_doubt.pop(key, None) == (question, answer)
 
         def add(connection: sqlite3.Connection) -> None:
             nonlocal tried
@@ -54,7 +56,12 @@ class SqliteSessions:
                 self._append(connection, key, question, answer)
             tried = True  # and maybe brought over, if the file is taken away now, and this is asked for again
 
-        await self._file.change(add)
+        try:
+            await self._file.change(add)
+        except StoreDown as error:
+            if tried or isinstance(error, InDoubt):
+                self._in_doubt[key] = (question, answer)
+            raise
 
     async def delete(self, principal: str, session: str) -> bool:
         """See ``base.SessionStore``."""
@@ -69,7 +76,7 @@ class SqliteSessions:
         claimed = False
         try:
             claimed = await self._file.change(lambda connection: self._claim(connection, key))
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, InDoubt):
             self._yield_up(key)  # it may be there by now
             raise
         finally:

@@ -87,7 +87,7 @@ class Writer:
 
     def go(self, errands: list[Errand], chores: list[Callable[[sqlite3.Connection], None]], *, active: bool) -> Round:
         """A round. What is raised is raised before anything is written; ``Moved``: try again at once."""
-        if not (errands or chores or active or self._stuck or self.file.connection):
+        if not (errands or chores or active or self._stuck is not None or self.file.connection):
             return Round()
         try:
             connection = self.file.opened()
@@ -206,7 +206,7 @@ class Writer:
         connection = self.file.connection
         if connection is None:
             return
-        with contextlib.suppress(sqlite3.Error), transaction(connection):
+        with contextlib.suppress(*FAULTS), transaction(connection):
             if part is not None:
                 part.leave(connection, self._lease.now())
             connection.execute("DELETE FROM owners WHERE id = ?", (self._lease.owner,))

@@ -23,7 +23,8 @@ from edge.store.sqlite_damage import (
 )
 from edge.store.sqlite_file import Found, connect, look_at, open_to_write
 
-FAULTS = (sqlite3.Error, OSError, Unusable)
+# What an outage is made of, and is tried again. ``OSError`` is also "no thread can be started", see ``edge.threads``.
+FAULTS = (sqlite3.Error, OSError, Unusable, MemoryError)
 
 
 class Moved(Exception):

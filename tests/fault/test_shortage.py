@@ -60,3 +60,18 @@ async def test_it_is_told_and_passes_and_sigterm_ends_the_process(
         edge.send_signal(signal.SIGTERM)
         assert await edge.wait(HANG_S) == 0
         assert edge.lines.of("bug") == []
+
+
+async def test_a_first_name_to_look_up_does_not_end_the_process(tmp_path: Path, fake: FakeModel) -> None:
+    """libuv starts its threads with the first name that is looked up, and aborts if it cannot."""
+    async with EdgeProcess(tmp_path, fake.url, listen=f"unix:{tmp_path}/edge.sock") as edge:
+        await edge.ready()
+        edge.send_signal(signal.SIGHUP)  # the file is read in a thread, which stays
+        await edge.lines.wait("reloaded")
+        Shortage(edge).begin()
+        named = fake.url.replace("127.0.0.1", "localhost")
+        edge.configure(f'[discovery]\nenabled = false\n[[upstream]]\nname = "named"\nurl = "{named}"\n')
+        edge.send_signal(signal.SIGHUP)
+        await edge.lines.wait("reloaded", 2)
+        await edge.lines.wait("upstream found", 2)
+        assert edge.process.returncode is None

@@ -16,10 +16,12 @@ from edge.store.sqlite_streams import SqliteStreams
 from support.hanging import HANG_S
 
 
-def a_file(path: Path, clock: Clock | None = None, hear: Heard | None = None, locked_s: float = HANG_S) -> SqliteFile:
+def a_file(
+    path: Path, clock: Clock | None = None, hear: Heard | None = None, locked_s: float = HANG_S, hung_s: float = HANG_S
+) -> SqliteFile:
     """With a clock that only a test moves, for both, it never looks as if the machine had slept."""
     clock = clock or Clock()
-    return SqliteFile(path, hear or Heard(), clock, clock, retry_s=0.2, locked_s=locked_s)
+    return SqliteFile(path, hear or Heard(), clock, clock, retry_s=0.2, locked_s=locked_s, hung_s=hung_s)
 
 
 def some_streams(
