@@ -124,13 +124,16 @@ class Edge:
         kept = (self.sessions, stores, self.keeper)
         self._followers: tuple[Follower, ...] = (self.face, self.bodies, *kept, self.limits, self.ticker)
 
-    async def start(self, adopted: Mapping[str, Sequence[int]] | None = None) -> None:
+    async def start(
+        self, adopted: Mapping[str, Sequence[int]] | None = None, bound: Callable[[], None] | None = None
+    ) -> None:
         """Listen, then look for upstreams: a client that is early is told that none is known yet.
 
         With sockets that others hold it is the other way round: there, clients that are early wait.
 
         Args:
             adopted: ``sockets`` of the process that this one replaces.
+            bound: Called once every address is listened on, before that is logged.
 
         Raises:
             OSError: an address cannot be listened on, or the certificate cannot be used.
@@ -146,6 +149,8 @@ class Edge:
             await self.fleet.start()
         await self._listen(adopted or {})
         self._started = True
+        if bound is not None:
+            bound()
         admin = {"admin": self.admin_listener.addresses} if self._admin_listens else {}
         self.log.info("listening", addresses=self.listener.addresses, **admin)
         if not held:

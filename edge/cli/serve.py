@@ -107,8 +107,8 @@ async def _serve(first: Loaded, load_again: Callable[[], Loaded], predecessor: P
         edge.log.warning("config", problem=warning)
     attendant = Attendant(Notifier.from_environ(os.environ), watchdog_s(os.environ), lambda: status_line(edge))
     try:
-        await edge.start(predecessor.sockets if predecessor else None)
-        pid_file.hold()
+        # Not sooner: the file may be that of an Edge that has the address. Not later: who reads the log finds the file.
+        await edge.start(predecessor.sockets if predecessor else None, pid_file.hold)
         if predecessor is not None:
             predecessor.ready()
             edge.owns_paths = True

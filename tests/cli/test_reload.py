@@ -4,6 +4,8 @@ import asyncio
 import fcntl
 import os
 import signal
+import socket
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -278,3 +280,25 @@ async def test_a_process_that_is_not_there_is_one_line(command: str) -> None:
     done = await run(command, "--pid", str(2**22 + 1))  # no kernel gives so large a number
     assert (done.status, done.out) == (2, "")
     assert done.err_lines == [f"edge: process {2**22 + 1} cannot be signalled: No such process"]
+
+
+async def test_who_has_read_that_it_listens_finds_it(tmp_path: Path) -> None:
+    """Also while it still looks for its model servers, which may take long to answer."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
+        async with EdgeProcess(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}") as edge:
+            assert pidfile.find({"XDG_RUNTIME_DIR": str(tmp_path)}) == edge.process.pid
+
+
+async def test_a_second_one_that_finds_the_address_taken_leaves_the_first_to_be_found(
+    tmp_path: Path, fake: FakeModel
+) -> None:
+    async with EdgeProcess(tmp_path, fake.url) as edge:
+        told = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "edge", "serve", "--listen", f"127.0.0.1:{edge.port}"),
+            env=edge.environ,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        async with hang_limit():
+            assert await told.wait() == 1
+        assert pidfile.find({"XDG_RUNTIME_DIR": str(tmp_path)}) == edge.process.pid
