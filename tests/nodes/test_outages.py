@@ -30,9 +30,9 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 async def up_again(edge: Running, stream: str) -> None:
-    """Ask until the store answers."""
+    """Ask until the store answers, and has the stream: the other node writes it a moment after its end."""
     async with hang_limit():
-        while (await get(edge.port, f"/v1/streams/{stream}")).status == 503:
+        while (await get(edge.port, f"/v1/streams/{stream}")).status in (404, 503):
             await asyncio.sleep(0.05)
 
 

@@ -40,9 +40,9 @@ def test_a_hung_loop_is_killed_and_started_again_and_the_journal_says_where_it_h
 
 
 def test_who_connects_after_it_was_killed_waits_and_is_answered(edge: Machine) -> None:
-    before = restarts(edge)
+    before, killed = restarts(edge), edge.show("MainPID")
     edge.run("systemctl", "kill", "--kill-whom=main", "--signal=KILL", "edge.service")
-    assert edge.show("ActiveState") != "active"
+    until("its end", lambda: edge.show("MainPID") != killed)
     lines = Client(edge, KEY).ended()
     assert (lines[1], lines[-1]) == ("200", "end")
     assert "data: [DONE]" in lines
