@@ -18,8 +18,8 @@ from edge.api.context import CONTEXT
 from edge.api.memory import give_back_large
 from edge.api.parsing import Parser
 from edge.errors import PLAIN_ONLY, BadRequest, BodyTooLarge, Busy, UnsupportedMedia
-from edge.policy.budget import Budget, Share
-from edge.policy.client import holder_of
+from edge.policy.auth.client_address import holder_of
+from edge.policy.limits.byte_budget import Budget, Share
 from edge.protocol.canonical import Target
 from edge.protocol.request import Prepared, prepare
 from edge.protocol.surface import EMBEDS, Surface

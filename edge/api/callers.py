@@ -18,9 +18,10 @@ from aiohttp import web
 
 from edge.api.keyring import KeyRing
 from edge.errors import CannotTell, EdgeError, TooManyAttempts, Unauthorized
-from edge.policy import auth, keys, tickets, tokens
-from edge.policy.attempts import Attempts
-from edge.policy.auth import ANONYMOUS, Principal
+from edge.policy.auth import keys, tickets, tokens
+from edge.policy.auth import principal as auth
+from edge.policy.auth.login_throttle import Attempts
+from edge.policy.auth.principal import ANONYMOUS, Principal
 from edge.protocol.surface import SESSION_PATHS
 from edge.settings import Auth
 from edge.upstream.jwks import KeySet

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from edge.errors import InternalError
-from edge.policy.auth import Principal
+from edge.policy.auth.principal import Principal
 from edge.protocol.dialect import Dialect
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.surface import SESSION_PATHS, UPSTREAM_PATHS, Surface

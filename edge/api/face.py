@@ -17,9 +17,9 @@ from edge.api.callers import WhoCalls
 from edge.api.context import CONTEXT, Context, make_context, surface_path
 from edge.api.wrong_route import explained, refuse_websocket
 from edge.errors import Busy, EdgeError, Forbidden, InternalError, ShuttingDown
-from edge.policy.client import UNIX, Proxies
+from edge.policy.auth.client_address import UNIX, Proxies
+from edge.policy.auth.hosts import Hosts, Origins
 from edge.policy.hops import HEADER, Hop
-from edge.policy.hosts import Hosts, Origins
 from edge.settings import Settings
 from edge.stream.writer import deliver
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from edge.errors import CannotTell
-from edge.policy.keys import CreatedKeys
-from edge.policy.tickets import SECRET_BYTES
+from edge.policy.auth.keys import CreatedKeys
+from edge.policy.auth.tickets import SECRET_BYTES
 from edge.store.base import KeyStore, StoreDown
 
 if TYPE_CHECKING:  # only ``edge.telemetry.log`` may import structlog: plainly imported it brings rich along

@@ -6,8 +6,8 @@ In: a request. Out: a lane. Must not: let anybody into one: that is admission's 
 from aiohttp import web
 
 from edge.errors import BadRequest, Forbidden
-from edge.policy.auth import Principal
-from edge.policy.lanes import Lane
+from edge.policy.auth.principal import Principal
+from edge.policy.queue.lanes import Lane
 from edge.policy.routing import printable
 
 HEADER = "x-edge-lane"

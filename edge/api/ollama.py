@@ -17,7 +17,7 @@ from edge.api.context import caller
 from edge.api.hops import hops_of
 from edge.bounds import MODEL_FACTS_BYTES
 from edge.errors import NotFound, UpstreamCut, UpstreamTimeout, UpstreamUnreachable
-from edge.policy.permission import may_use
+from edge.policy.auth.permission import may_use
 from edge.policy.routing import printable, route
 from edge.protocol.fields import Fields
 from edge.protocol.json_text import dumps, loads

@@ -11,7 +11,7 @@ from edge.api import openapi_answers, openapi_ollama, openapi_requests
 from edge.api.openapi_answers import failure, headers_of
 from edge.api.openapi_operations import Operation, operations
 from edge.api.openapi_schema import ref, text, whole, word
-from edge.policy.lanes import Lane
+from edge.policy.queue.lanes import Lane
 
 _ABOUT = """\
 What Edge answers, whichever model server is behind it. Request schemas name the fields that Edge reads and how it reads

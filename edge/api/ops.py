@@ -12,7 +12,7 @@ from aiohttp import web
 from edge.api.answer import json_answer
 from edge.api.context import CONTEXT, caller
 from edge.errors import NotFound
-from edge.policy.permission import check_admin, may_use
+from edge.policy.auth.permission import check_admin, may_use
 from edge.policy.routing import printable
 from edge.protocol.surface import Surface
 from edge.stream.registry import Registry

@@ -18,12 +18,12 @@ from edge.api.lane import lane_of
 from edge.api.resuming import count_read, last_event_id, resume, wants_resume
 from edge.api.surfaces import refuse_if_draining
 from edge.errors import Forbidden, NotFound
-from edge.policy.auth import Principal
-from edge.policy.budget import Share
-from edge.policy.hosts import Origins
-from edge.policy.lanes import Lane
+from edge.policy.auth.hosts import Origins
+from edge.policy.auth.permission import check_model, may_use
+from edge.policy.auth.principal import Principal
 from edge.policy.lifecycle import Outcome
-from edge.policy.permission import check_model, may_use
+from edge.policy.limits.byte_budget import Share
+from edge.policy.queue.lanes import Lane
 from edge.policy.routing import default_model, printable
 from edge.protocol.json_text import loads
 from edge.protocol.session import opening

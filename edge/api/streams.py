@@ -13,7 +13,7 @@ from edge.api.context import caller
 from edge.api.merging import follow, ids
 from edge.api.resuming import count_read, flag, last_event_id, resume, resume_after
 from edge.errors import BadRequest, Gone, NotFound
-from edge.policy.auth import Principal
+from edge.policy.auth.principal import Principal
 from edge.policy.lifecycle import Happened
 from edge.policy.routing import printable
 from edge.protocol.numbering import is_stream

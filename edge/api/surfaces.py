@@ -17,7 +17,7 @@ from edge.api.lane import lane_of
 from edge.api.resuming import last_event_id, resume, wants_resume
 from edge.api.upload import Upload
 from edge.errors import ShuttingDown
-from edge.policy.permission import check_model
+from edge.policy.auth.permission import check_model
 from edge.policy.routing import uncounted
 from edge.protocol.surface import OLLAMA, UPLOADS, UPSTREAM_PATHS, Surface
 from edge.stream.exchange import Asked, Exchange, House

@@ -10,7 +10,7 @@ from edge.api.answer import json_answer
 from edge.api.body import Bodies
 from edge.api.callers import Callers
 from edge.api.context import caller
-from edge.policy.tickets import MOST_TTL_S
+from edge.policy.auth.tickets import MOST_TTL_S
 from edge.protocol.fields import Fields
 from edge.protocol.numbering import is_stream
 from edge.protocol.request import parse_object

@@ -10,8 +10,8 @@ from aiohttp import web
 
 from edge.api.arrivals import Arrivals
 from edge.errors import PLAIN_ONLY, BadRequest, BodyTooLarge, Busy, Forbidden, RequestTimeout, UnsupportedMedia
-from edge.policy.budget import Share
-from edge.policy.hosts import Origins
+from edge.policy.auth.hosts import Origins
+from edge.policy.limits.byte_budget import Share
 from edge.protocol.multipart import Finder, Once, boundary_of, content_type_of
 from edge.protocol.request import Prepared
 from edge.protocol.surface import Surface

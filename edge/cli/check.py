@@ -27,7 +27,7 @@ from edge.cli.serve import load_or_exit
 from edge.cli.store import Nobody
 from edge.cli.tables import Row, print_table
 from edge.config import Listen, Loaded, parse_listen
-from edge.policy.keys import CreatedKeys
+from edge.policy.auth.keys import CreatedKeys
 from edge.policy.routing import printable
 from edge.service import pidfile
 from edge.settings import Auth, Log, Settings

@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from edge.policy.allowance import Allowance
-from edge.policy.keys import is_name
+from edge.policy.auth.keys import is_name
+from edge.policy.limits.allowance import Allowance
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _SPAN = re.compile(r"([0-9]{1,9})([smhdw])")

@@ -21,9 +21,9 @@ from edge.cli.key_options import Limits, Moment, Name, Span
 from edge.cli.serve import load_or_exit
 from edge.cli.store import Nobody
 from edge.cli.tables import print_table
-from edge.policy.allowance import Allowance
-from edge.policy.auth import LANES
-from edge.policy.keys import KeyRecord, make_key
+from edge.policy.auth.keys import KeyRecord, make_key
+from edge.policy.auth.principal import LANES
+from edge.policy.limits.allowance import Allowance
 from edge.store.base import KeyStore, StoreDown, Unusable
 from edge.store.opening import MEMORY, Stores
 

@@ -17,7 +17,7 @@ import orjson
 from edge.cli.serve import load_or_exit
 from edge.cli.store import Nobody
 from edge.cli.tables import print_table
-from edge.policy.counters import Account, Used, by_day, days_before
+from edge.policy.limits.counters import Account, Used, by_day, days_before
 from edge.policy.routing import printable
 from edge.settings import Settings
 from edge.store.base import StoreDown, Unusable

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from edge.policy.counters import Account, Used
-from edge.policy.keys import KeyRecord
-from edge.policy.limits import Demand, Spent, Taken
+from edge.policy.auth.keys import KeyRecord
+from edge.policy.limits.counters import Account, Used
+from edge.policy.limits.rules import Demand, Spent, Taken
 from edge.settings import Sessions as SessionSettings
 from edge.settings import Settings
 

@@ -6,8 +6,8 @@ In: demands, and what they cost. Out: whether they fit. Must not: wait.
 import time
 from collections.abc import Callable
 
-from edge.policy.counters import Account, Counters, Used
-from edge.policy.limits import Demand, Spent, Taken
+from edge.policy.limits.counters import Account, Counters, Used
+from edge.policy.limits.rules import Demand, Spent, Taken
 
 
 class MemoryCounters:

@@ -3,7 +3,7 @@
 In: records. Out: what ``base.KeyStore`` promises. Must not: be shared.
 """
 
-from edge.policy.keys import KeyRecord
+from edge.policy.auth.keys import KeyRecord
 
 
 class MemoryKeys:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from edge.policy.counters import Account, Used
+from edge.policy.limits.counters import Account, Used
 from edge.settings import Settings
 from edge.store.access import obstacle
 from edge.store.base import CounterStore, Durable, Hear, KeyStore, StoreStatistics, StreamStore, Unusable

@@ -5,7 +5,7 @@ In: arguments, as ``redis_counters`` gives them. Out: what was taken, and how th
 
 Keys, besides those of ``redis_scripts``:
 
-- ``edge:win:KIND:SCOPE`` hash: a sliding minute, amounts by slot (see ``policy.windows``)
+- ``edge:win:KIND:SCOPE`` hash: a sliding minute, amounts by slot (see ``policy.limits.windows``)
 - ``edge:run:SCOPE`` hash: which requests are running, each with its owner; those whose owner's lease has lapsed do not
   count, and go
 - ``edge:bud:PERIOD:SCOPE`` number: what is spent or reserved of a budget
@@ -13,7 +13,7 @@ Keys, besides those of ``redis_scripts``:
 - ``edge:cnt:OWNER`` number: the latest batch of a process that has been added, so that none is added twice
 """
 
-from edge.policy.windows import WINDOW_S
+from edge.policy.limits.windows import WINDOW_S
 from edge.store.redis_scripts import COMMON, Script
 
 _WINDOW_MS = 120_000

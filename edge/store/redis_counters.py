@@ -14,18 +14,9 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 
-from edge.policy.counters import (
-    Account,
-    Changed,
-    Counters,
-    Used,
-    day_of,
-    period_ends,
-    period_of,
-    periods_of,
-)
-from edge.policy.limits import BUDGETS, Bound, Demand, Kind, Spent, Standing, Taken
-from edge.policy.windows import counts
+from edge.policy.limits.counters import Account, Changed, Counters, Used, day_of, period_ends, period_of, periods_of
+from edge.policy.limits.rules import BUDGETS, Bound, Demand, Kind, Spent, Standing, Taken
+from edge.policy.limits.windows import counts
 from edge.store.base import StoreDown
 from edge.store.redis_count_scripts import ADD, RUN, TAKE, USED
 from edge.store.redis_link import Argument, RedisLink

@@ -6,7 +6,7 @@ nobody has made a key.
 
 import msgspec
 
-from edge.policy.keys import KeyRecord, merged
+from edge.policy.auth.keys import KeyRecord, merged
 from edge.store.base import StoreDown
 from edge.store.redis_link import RedisLink
 from edge.store.redis_scripts import PREFIX, Script

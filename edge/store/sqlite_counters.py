@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edge.policy.counters import NOTHING, Account, Counters, Slot, Used
-from edge.policy.limits import Demand, Spent, Taken
-from edge.policy.windows import counts
+from edge.policy.limits.counters import NOTHING, Account, Counters, Slot, Used
+from edge.policy.limits.rules import Demand, Spent, Taken
+from edge.policy.limits.windows import counts
 from edge.store.base import StoreDown
 
 if TYPE_CHECKING:  # it brings SQLite

@@ -6,9 +6,9 @@ the loop.
 
 import sqlite3
 
-from edge.policy.counters import KEPT_DAYS, Account, Changed, Slot, Used, day_of, days_before
-from edge.policy.limits import Kind
-from edge.policy.windows import WINDOW_S, slot_of
+from edge.policy.limits.counters import KEPT_DAYS, Account, Changed, Slot, Used, day_of, days_before
+from edge.policy.limits.rules import Kind
+from edge.policy.limits.windows import WINDOW_S, slot_of
 from edge.store.sqlite_counters import Kept
 
 RETENTION_DAYS = 400  # of usage in the file: a year and a month

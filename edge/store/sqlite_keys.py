@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
-from edge.policy.keys import KeyRecord, merged
+from edge.policy.auth.keys import KeyRecord, merged
 from edge.store.base import StoreDown
 
 if TYPE_CHECKING:  # they bring SQLite

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edge.errors import EdgeError, UpstreamCut, UpstreamSaid, UpstreamUnreachable
 from edge.policy.lifecycle import Happened
-from edge.policy.refusal import Place, Refusal, Why
+from edge.policy.queue.refusal import Place, Refusal, Why
 from edge.policy.routing import route
 from edge.protocol.context import Context
 from edge.protocol.request import Prepared, unstreamed

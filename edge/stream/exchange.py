@@ -12,10 +12,10 @@ from aiohttp import web
 
 from edge.errors import EdgeError
 from edge.policy.after_error import ALWAYS_RESETS, AfterError
-from edge.policy.auth import Principal
-from edge.policy.lanes import Lane
+from edge.policy.auth.principal import Principal
 from edge.policy.lifecycle import Happened, Outcome, State
-from edge.policy.limits import Reservation
+from edge.policy.limits.rules import Reservation
+from edge.policy.queue.lanes import Lane
 from edge.policy.routing import printable
 from edge.protocol import queued
 from edge.protocol.dialect import Dialect

@@ -1,17 +1,18 @@
 """Limits around an exchange: what it may take, taken before anything is asked, and settled when it has ended.
 
 In: who asks for what; a generation that has ended. Out: a reservation, or the error that tells the client why not.
-Must not: decide (``policy.limits`` does), count (a counter store does), or let go of a reservation that nobody has.
+Must not: decide (``policy.limits.rules`` does), count (a counter store does), or let go of a reservation that nobody
+has.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge.policy.allowance import Allowance
-from edge.policy.counters import Counters
 from edge.policy.lifecycle import Outcome
-from edge.policy.limits import Course, Kind, Own, Reservation, Rules, cost, refusal
+from edge.policy.limits.allowance import Allowance
+from edge.policy.limits.counters import Counters
+from edge.policy.limits.rules import Course, Kind, Own, Reservation, Rules, cost, refusal
 from edge.protocol.batch import Usage
 from edge.protocol.request import Prepared
 from edge.protocol.surface import Surface

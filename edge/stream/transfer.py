@@ -25,7 +25,7 @@ from edge.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from edge.policy.auth import Principal
+from edge.policy.auth.principal import Principal
 from edge.policy.lifecycle import Outcome
 from edge.protocol.ndjson import encode_line
 from edge.stream.exchange import House

@@ -1,17 +1,17 @@
 """A request's turn at the slots of upstreams: asked for, waited for, given back.
 
 In: the members that may be asked. Out: the one whose slot it has, at once or by a call; refusals. Must not: open
-anything, or decide who is next: that is ``policy.admission``.
+anything, or decide who is next: that is ``policy.queue.admission``.
 """
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from edge.errors import InternalError
-from edge.policy.admission import Admission
-from edge.policy.lanes import Claim
-from edge.policy.queue import Queue, Waiting
-from edge.policy.refusal import Place, Refusal
+from edge.policy.queue.admission import Admission
+from edge.policy.queue.lanes import Claim
+from edge.policy.queue.queue import Queue, Waiting
+from edge.policy.queue.refusal import Place, Refusal
 from edge.stream.ticker import Ticker
 from edge.upstream.health import Member
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from edge.policy.lanes import Lane
-from edge.policy.queue import Statistics, Totals
+from edge.policy.queue.lanes import Lane
+from edge.policy.queue.queue import Statistics, Totals
 
 QueueStatistics = Callable[[], tuple[Iterable[Statistics], Mapping[str, Totals]]]
 

@@ -14,8 +14,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from edge.errors import EdgeError, LoopDetected, NoUpstream
-from edge.policy.admission import Admission
 from edge.policy.hops import Hop, meet
+from edge.policy.queue.admission import Admission
 from edge.policy.routing import printable
 from edge.protocol.canonical import Target
 from edge.protocol.surface import OLLAMA, Surface

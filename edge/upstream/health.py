@@ -12,7 +12,7 @@ from typing import Literal
 from yarl import URL
 
 from edge.policy.outcomes import Outcomes
-from edge.policy.queue import Queue
+from edge.policy.queue.queue import Queue
 from edge.protocol.canonical import Target
 from edge.protocol.ollama_defaults import Defaults
 from edge.protocol.surface import OLLAMA, Surface

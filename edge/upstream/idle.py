@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
-from edge.policy.queue import Queue
+from edge.policy.queue.queue import Queue
 from edge.upstream.fetch import Answer
 from edge.upstream.pool import Pool
 from edge.upstream.servers import CLOUDS, Kind, ask

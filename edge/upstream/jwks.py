@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from yarl import URL
 
-from edge.policy.token_keys import NoKeySet, TokenKeys, from_secret, from_set
+from edge.policy.auth.token_keys import NoKeySet, TokenKeys, from_secret, from_set
 from edge.settings import Auth
 from edge.settings import Upstream as UpstreamSettings
 from edge.upstream.connection import Ended, Malformed

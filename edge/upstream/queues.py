@@ -6,9 +6,9 @@ anything but by the queues' own rules.
 
 from collections.abc import Callable
 
-from edge.policy.admission import Admission
-from edge.policy.lanes import Bounds, Rules
-from edge.policy.queue import Queue
+from edge.policy.queue.admission import Admission
+from edge.policy.queue.lanes import Bounds, Rules
+from edge.policy.queue.queue import Queue
 from edge.settings import Queue as QueueSettings
 from edge.upstream.health import Member
 from edge.upstream.idle import IdleWatch, drain_s

@@ -8,7 +8,7 @@ import pytest
 
 from edge.api import keyring
 from edge.api.keyring import KeyRing
-from edge.policy.keys import KeyRecord, make_key
+from edge.policy.auth.keys import KeyRecord, make_key
 from edge.store.base import StoreDown
 from edge.store.memory_keys import MemoryKeys
 from edge.telemetry import log

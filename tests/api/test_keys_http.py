@@ -15,7 +15,7 @@ from support.sessions import STREAM, said
 from support.shapes import COUNT_TOKENS, EVERY_SURFACE, assert_told, get, valid_body
 
 from edge.api import keyring
-from edge.policy.keys import KeyRecord, make_key
+from edge.policy.auth.keys import KeyRecord, make_key
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from support.raw import CHAT, MESSAGES, Answer, RawClient, ask, chat_body
 from support.running import Running, Serve
 from support.shapes import BODIES, EVERY_SURFACE, assert_told, get, valid_body
 
-from edge.policy.counters import Used
+from edge.policy.limits.counters import Used
 
 
 def limit(**fields: Any) -> list[dict[str, Any]]:

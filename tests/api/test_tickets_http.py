@@ -14,8 +14,8 @@ from support.sessions import STREAM
 from support.shapes import assert_told, get
 
 from edge.api import keyring
-from edge.policy.auth import Principal
-from edge.policy.tickets import issue, sign
+from edge.policy.auth.principal import Principal
+from edge.policy.auth.tickets import issue, sign
 from edge.telemetry import log
 
 KEY = "canary-of-the-first-client"

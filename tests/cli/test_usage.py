@@ -13,8 +13,8 @@ from support.redis_server import redis_server
 from support.sqlite import RealClock, some_counters
 
 from edge.cli import main
-from edge.policy.counters import Account, Used, day_of, days_before
-from edge.policy.limits import Demand, Spent
+from edge.policy.limits.counters import Account, Used, day_of, days_before
+from edge.policy.limits.rules import Demand, Spent
 from edge.store.redis_counters import RedisCounters
 from edge.store.redis_link import RedisLink
 

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 import pytest
 
 from contract.session_store_contract import Clock
-from edge.policy.counters import Account, Used
-from edge.policy.limits import Bound, Demand, Kind, Spent, Taken
+from edge.policy.limits.counters import Account, Used
+from edge.policy.limits.rules import Bound, Demand, Kind, Spent, Taken
 from edge.store.base import CounterStore
 
 NOON = datetime(2026, 11, 28, 12, 0, 0, tzinfo=UTC).timestamp()

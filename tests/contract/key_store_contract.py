@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 from support.hanging import hang_limit
 
-from edge.policy.allowance import Allowance
-from edge.policy.keys import KeyRecord, make_key
+from edge.policy.auth.keys import KeyRecord, make_key
+from edge.policy.limits.allowance import Allowance
 from edge.store.base import KeyStore
 
 NOW = 1_800_000_000.0

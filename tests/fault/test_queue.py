@@ -26,7 +26,7 @@ from support.shapes import get
 from support.slots import ONE, Clients, held, lane, occupied, taken, until_taken
 from support.surfaces import SPOKEN, Spoken
 
-from edge.policy.lanes import Lane
+from edge.policy.queue.lanes import Lane
 
 PHASES = ("queued_s", "connecting_s", "upstream_s", "client_blocked_s", "edge_s")
 PICKY = {"upstream": {"max_concurrency": 1, "num_ctx": 100, "on_truncation": "refuse"}}

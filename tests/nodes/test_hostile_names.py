@@ -10,7 +10,7 @@ from support.raw import CHAT, RawClient, ask, chat_body
 from support.running import Serve
 from support.shapes import get
 
-from edge.policy.keys import is_name
+from edge.policy.auth.keys import is_name
 
 NAMES = [
     "../../etc/passwd", "..", ".", "a/b", "a\\b", "' OR '1'='1", "'; DROP TABLE sessions; --", '"', "a\x00b", "a\nb",

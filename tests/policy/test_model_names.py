@@ -2,9 +2,9 @@
 
 import pytest
 
-from edge.policy.auth import Principal
+from edge.policy.auth.permission import may_use
+from edge.policy.auth.principal import Principal
 from edge.policy.model_names import Globs, canonical
-from edge.policy.permission import may_use
 from edge.upstream.names import Names, spellings
 
 ONE_MODEL = (

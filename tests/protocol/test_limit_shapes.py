@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from edge.errors import EdgeError
-from edge.policy.limits import Bound, Demand, Kind, Standing, Taken, refusal
+from edge.policy.limits.rules import Bound, Demand, Kind, Standing, Taken, refusal
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.surface import OLLAMA, Surface
 

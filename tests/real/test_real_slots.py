@@ -7,8 +7,8 @@ from support.llama import FIXED, LONG, SLOW_S, generating, port_of, settled
 from support.raw import CHAT, RawClient
 
 from edge.cli.llama_server import LlamaServer
-from edge.policy.admission import Admission
-from edge.policy.lanes import Claim
+from edge.policy.queue.admission import Admission
+from edge.policy.queue.lanes import Claim
 from edge.settings import Queue, Upstream
 from edge.upstream.idle import IdleWatch, running_on
 from edge.upstream.pool import Pool

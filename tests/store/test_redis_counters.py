@@ -10,8 +10,8 @@ from contract.session_store_contract import Clock
 from support.hanging import HANG_S, hang_limit
 from support.redis_server import RedisServer, redis_server, until, vanish
 
-from edge.policy.counters import Account, Used, day_of
-from edge.policy.limits import Demand, Spent, Taken
+from edge.policy.limits.counters import Account, Used, day_of
+from edge.policy.limits.rules import Demand, Spent, Taken
 from edge.store.base import CounterStore, StoreDown
 from edge.store.redis_counters import RedisCounters
 from edge.store.redis_link import RedisLink

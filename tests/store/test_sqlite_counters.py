@@ -12,8 +12,8 @@ from contract.session_store_contract import Clock
 from support.hanging import hang_limit
 from support.sqlite import some_counters
 
-from edge.policy.counters import Account, Used
-from edge.policy.limits import Spent
+from edge.policy.limits.counters import Account, Used
+from edge.policy.limits.rules import Spent
 from edge.store.base import CounterStore, StoreDown
 from edge.store.sqlite_counters import SqliteCounters
 from edge.store.sqlite_counts import read_usage

@@ -11,7 +11,7 @@ from support.hanging import hang_limit, until
 from support.hung_disk import HungDisk
 from support.sqlite import a_file
 
-from edge.policy.limits import Spent
+from edge.policy.limits.rules import Spent
 from edge.settings import Sessions, Store
 from edge.store.base import StoreDown
 from edge.store.patient_sessions import PatientSessions

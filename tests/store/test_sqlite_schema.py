@@ -13,7 +13,7 @@ from contract.session_store_contract import said, told
 from support.old_schemas import EVENTS, KEY_ID, PRINCIPAL, SCHEMAS, SESSION, STREAM, has_counts, has_keys, make_old
 from support.sqlite import RealClock, a_file, some_counters, some_keys, some_streams
 
-from edge.policy.counters import Account, Used
+from edge.policy.limits.counters import Account, Used
 from edge.settings import Sessions, Store
 from edge.store.base import Unusable
 from edge.store.sqlite_file import open_to_read, open_to_write

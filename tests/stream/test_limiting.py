@@ -10,9 +10,9 @@ from contract.counter_store_contract import NOON
 from contract.session_store_contract import Clock
 
 from edge.errors import OverBudget, RateLimited
-from edge.policy.allowance import UNLIMITED, Allowance
-from edge.policy.counters import Account, Used
 from edge.policy.lifecycle import Outcome
+from edge.policy.limits.allowance import UNLIMITED, Allowance
+from edge.policy.limits.counters import Account, Used
 from edge.protocol.batch import Usage
 from edge.protocol.request import Prepared, prepare
 from edge.protocol.surface import Surface

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edge.policy.keys import KeyRecord, make_key
+from edge.policy.auth.keys import KeyRecord, make_key
 from edge.store.sqlite_keys import SqliteKeys
 from support.hanging import hang_limit
 from support.running import Running

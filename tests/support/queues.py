@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
 
-from edge.policy.admission import Admission
-from edge.policy.lanes import Bounds, Claim, Lane, Rules
-from edge.policy.queue import Queue, Waiting
-from edge.policy.refusal import Refusal
-from edge.policy.slots import Slot
+from edge.policy.queue.admission import Admission
+from edge.policy.queue.lanes import Bounds, Claim, Lane, Rules
+from edge.policy.queue.queue import Queue, Waiting
+from edge.policy.queue.refusal import Refusal
+from edge.policy.queue.slots import Slot
 
 
 def rules(length: int = 100, wait_s: float = 1e9, ageing_s: float = 1e9, *, batch: Bounds | None = None) -> Rules:

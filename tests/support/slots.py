@@ -9,8 +9,8 @@ from typing import Any
 
 from fakes.model_server import FakeModel, Step, chat_finish, chat_role, chat_token, chunk, end, gate, head
 
-from edge.policy.lanes import Lane
-from edge.policy.queue import Queue
+from edge.policy.queue.lanes import Lane
+from edge.policy.queue.queue import Queue
 from support.hanging import hang_limit
 from support.raw import CHAT, RawClient, chat_body
 from support.running import Running

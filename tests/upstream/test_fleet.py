@@ -8,8 +8,8 @@ import pytest
 from lookalikes import Log, Lookalike, Way, edge, fleet_of, free_port, listing, llama_cpp, ollama, vllm
 from support.hanging import HANG_S, hang_limit
 
-from edge.policy.lanes import Claim
-from edge.policy.refusal import Refusal, Why
+from edge.policy.queue.lanes import Claim
+from edge.policy.queue.refusal import Refusal, Why
 from edge.protocol.surface import Surface
 from edge.settings import Discovery, Queue, Settings, Upstream
 from edge.upstream import fleet as fleet_module

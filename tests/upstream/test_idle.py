@@ -9,10 +9,10 @@ import pytest
 from lookalikes import Lookalike, llama_cpp, ollama, vllm
 from support.hanging import hang_limit
 
-from edge.policy.admission import Admission
-from edge.policy.lanes import Claim
-from edge.policy.queue import Queue, Waiting
-from edge.policy.slots import Slot
+from edge.policy.queue.admission import Admission
+from edge.policy.queue.lanes import Claim
+from edge.policy.queue.queue import Queue, Waiting
+from edge.policy.queue.slots import Slot
 from edge.settings import Queue as QueueSettings
 from edge.settings import Upstream
 from edge.upstream import idle as idle_module

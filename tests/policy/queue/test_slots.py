@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from edge.policy.slots import Slot, Slots, SlotState
+from edge.policy.queue.slots import Slot, Slots, SlotState
 
 BUSY, DRAINING, FREE = SlotState
 

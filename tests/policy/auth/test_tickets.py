@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.errors import BadRequest, Unauthorized
-from edge.policy.allowance import Allowance
-from edge.policy.auth import Principal
-from edge.policy.tickets import MOST_TTL_S, PREFIX, Ticket, issue, read, sign
+from edge.policy.auth.principal import Principal
+from edge.policy.auth.tickets import MOST_TTL_S, PREFIX, Ticket, issue, read, sign
+from edge.policy.limits.allowance import Allowance
 
 NOW = 1_800_000_000.0
 SECRET = b"s" * 32

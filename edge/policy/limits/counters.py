@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 from functools import cache, lru_cache
 from typing import NamedTuple
 
-from edge.policy.limits import BUDGETS, Bound, Demand, Kind, Spent, Standing, Taken
-from edge.policy.windows import Window, slot_of
+from edge.policy.limits.rules import BUDGETS, Bound, Demand, Kind, Spent, Standing, Taken
+from edge.policy.limits.windows import Window, slot_of
 
 KEPT_DAYS = 31  # in memory; the current month is among them, so that its budget can be told
 _SWEEP_S = 60.0

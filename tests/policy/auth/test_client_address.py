@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge.policy.client import UNIX, Proxies
+from edge.policy.auth.client_address import UNIX, Proxies
 
 PROXIES = Proxies(["192.0.2.1", "10.0.0.0/8", "2001:db8::/32"])
 PROXY = "192.0.2.1"

@@ -7,8 +7,8 @@ from itertools import count
 import pytest
 from support.queues import Caller, House, Principal, Simulation, rules
 
-from edge.policy.lanes import Bounds, Claim, Lane
-from edge.policy.queue import BATCH_EVERY, MOST_COST, Queue, Waiting
+from edge.policy.queue.lanes import Bounds, Claim, Lane
+from edge.policy.queue.queue import BATCH_EVERY, MOST_COST, Queue, Waiting
 
 
 def within(share: float, expected: float, by: float = 0.05) -> bool:

@@ -1,7 +1,7 @@
 """The queue of one upstream: its slots, and who waits for one in which lane.
 
-In: who waits, what becomes of slots, and the time. Out: grants, in the order that ``policy.admission`` tells of, and
-places in the queue. Must not: know the other queues, but for letting go of whoever is granted a slot elsewhere.
+In: who waits, what becomes of slots, and the time. Out: grants, in the order that ``policy.queue.admission`` tells of,
+and places in the queue. Must not: know the other queues, but for letting go of whoever is granted a slot elsewhere.
 """
 
 import math
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from edge.policy.fair import Fair
-from edge.policy.lanes import Claim, Lane, Rules
-from edge.policy.refusal import Place, Refusal, Why
-from edge.policy.slots import Slot, Slots
+from edge.policy.queue.fair_share import Fair
+from edge.policy.queue.lanes import Claim, Lane, Rules
+from edge.policy.queue.refusal import Place, Refusal, Why
+from edge.policy.queue.slots import Slot, Slots
 
 BATCH_EVERY = 4
 MOST_COST = 8.0

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import pytest
 from support.queues import Caller, House, rules
 
-from edge.policy.lanes import Bounds, Claim, Lane
-from edge.policy.queue import Waiting, Waits
-from edge.policy.refusal import Refusal
-from edge.policy.slots import Slot, SlotState
+from edge.policy.queue.lanes import Bounds, Claim, Lane
+from edge.policy.queue.queue import Waiting, Waits
+from edge.policy.queue.refusal import Refusal
+from edge.policy.queue.slots import Slot, SlotState
 
 SCHEDULES = 10_000
 STEPS = 30

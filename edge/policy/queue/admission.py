@@ -21,9 +21,9 @@ none. Each upstream's queue has two lanes, and each lane is fair among principal
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from edge.policy.lanes import Claim, Lane, Rules
-from edge.policy.queue import Queue, Statistics, Totals, Waiter, Waiting, soonest
-from edge.policy.refusal import Refusal, Why
+from edge.policy.queue.lanes import Claim, Lane, Rules
+from edge.policy.queue.queue import Queue, Statistics, Totals, Waiter, Waiting, soonest
+from edge.policy.queue.refusal import Refusal, Why
 
 
 class Admission:

@@ -6,10 +6,10 @@ import pytest
 from support.queues import Caller, House, rules
 
 from edge.errors import Busy, RateLimited
-from edge.policy.lanes import Bounds, Lane
-from edge.policy.queue import Totals, Waiting, Waits
-from edge.policy.refusal import Place, Refusal, Why
-from edge.policy.slots import SlotState
+from edge.policy.queue.lanes import Bounds, Lane
+from edge.policy.queue.queue import Totals, Waiting, Waits
+from edge.policy.queue.refusal import Place, Refusal, Why
+from edge.policy.queue.slots import SlotState
 
 BATCH = Lane.BATCH
 

@@ -1,7 +1,7 @@
 import pytest
 from multidict import CIMultiDict
 
-from edge.policy.auth import ANONYMOUS, MAX_KEY_CHARS, Keys, Principal, offered, unknown
+from edge.policy.auth.principal import ANONYMOUS, MAX_KEY_CHARS, Keys, Principal, offered, unknown
 
 
 def find(keys: list[str], *headers: tuple[str, str]) -> Principal | None:

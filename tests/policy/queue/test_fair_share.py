@@ -1,6 +1,6 @@
 """One lane: whose turn it is, and that nothing is kept of whoever has gone."""
 
-from edge.policy.fair import Fair
+from edge.policy.queue.fair_share import Fair
 
 
 def drained(fair: Fair[str]) -> list[str]:

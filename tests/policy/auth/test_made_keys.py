@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from edge.errors import Unauthorized
-from edge.policy.keys import CreatedKeys, KeyRecord, is_name, make_key
+from edge.policy.auth.keys import CreatedKeys, KeyRecord, is_name, make_key
 
 NOW = 1_800_000_000.0
 ALICE = KeyRecord("", "alice", "", 0.0, models=("llama*",), lanes=("batch",), limits="gold", admin=True)

@@ -15,7 +15,7 @@ bounded number of guesses too. Whoever has an IPv6 /48 has 65,536 networks of /6
 from array import array
 from hashlib import sha256
 
-from edge.policy.client import network_of
+from edge.policy.auth.client_address import network_of
 
 WINDOW_S = 60.0
 _MOST_NETWORKS = 4096  # of each table

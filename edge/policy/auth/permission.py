@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from edge.errors import Forbidden, NotFound
-from edge.policy.auth import Principal
+from edge.policy.auth.principal import Principal
 from edge.policy.model_names import Globs
 from edge.policy.routing import printable
 

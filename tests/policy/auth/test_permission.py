@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import pytest
 
 from edge.errors import Forbidden, NotFound
-from edge.policy.auth import ANONYMOUS, Principal
-from edge.policy.permission import check_admin, check_model, may_use
+from edge.policy.auth.permission import check_admin, check_model, may_use
+from edge.policy.auth.principal import ANONYMOUS, Principal
 
 ANYBODY = Principal("a")
 

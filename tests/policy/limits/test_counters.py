@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 from support.streams import unhurried
 
-from edge.policy.counters import Account, Counters, Used, by_day, day_of, days_before, period_ends
-from edge.policy.limits import Bound, Demand, Kind, Spent, Taken
+from edge.policy.limits.counters import Account, Counters, Used, by_day, day_of, days_before, period_ends
+from edge.policy.limits.rules import Bound, Demand, Kind, Spent, Taken
 
 NOW = datetime(2026, 11, 28, 23, 59, 0, tzinfo=UTC).timestamp()
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from edge.errors import Unauthorized
-from edge.policy.allowance import Allowance
+from edge.policy.limits.allowance import Allowance
 
 MAX_KEY_CHARS = 8192  # as much as a header line may have; a hash of it costs 20 µs
 CHALLENGE = {"WWW-Authenticate": "Bearer"}

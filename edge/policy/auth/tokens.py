@@ -12,9 +12,9 @@ from dataclasses import fields
 from typing import Any
 
 from edge.errors import Unauthorized
-from edge.policy.allowance import Allowance
-from edge.policy.auth import CHALLENGE, LANES, MAX_KEY_CHARS, Principal, digest_of
-from edge.policy.token_keys import TokenKeys
+from edge.policy.auth.principal import CHALLENGE, LANES, MAX_KEY_CHARS, Principal, digest_of
+from edge.policy.auth.token_keys import TokenKeys
+from edge.policy.limits.allowance import Allowance
 from edge.settings import Auth
 
 GRANT = "jwt"

@@ -33,11 +33,11 @@ from support.tokens import (
 )
 
 from edge.errors import Unauthorized
-from edge.policy.allowance import Allowance
-from edge.policy.auth import MAX_KEY_CHARS, Principal
-from edge.policy.permission import may_use
-from edge.policy.token_keys import NoKeySet, TokenKeys, from_secret, from_set
-from edge.policy.tokens import Tokens, UnknownKey
+from edge.policy.auth.permission import may_use
+from edge.policy.auth.principal import MAX_KEY_CHARS, Principal
+from edge.policy.auth.token_keys import NoKeySet, TokenKeys, from_secret, from_set
+from edge.policy.auth.tokens import Tokens, UnknownKey
+from edge.policy.limits.allowance import Allowance
 from edge.settings import Auth
 
 NONE: frozenset[str] = frozenset()

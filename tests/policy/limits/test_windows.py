@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.streams import unhurried
 
-from edge.policy.windows import Window, counts, slot_of
+from edge.policy.limits.windows import Window, counts, slot_of
 
 T = 1_800_000_000
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from edge.errors import EdgeError, OverBudget, RateLimited
-from edge.policy.allowance import UNLIMITED, Allowance
 from edge.policy.lifecycle import Outcome
-from edge.policy.limits import (
+from edge.policy.limits.allowance import UNLIMITED, Allowance
+from edge.policy.limits.rules import (
     Bound,
     Course,
     Demand,

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import msgspec
 
 from edge.errors import Unauthorized
-from edge.policy.allowance import Allowance
-from edge.policy.auth import CHALLENGE, MAX_KEY_CHARS, Principal, digest_of
+from edge.policy.auth.principal import CHALLENGE, MAX_KEY_CHARS, Principal, digest_of
+from edge.policy.limits.allowance import Allowance
 
 PREFIX = "edge-"
 GRANT = "key:"
@@ -41,7 +41,7 @@ class KeyRecord:
         created: Unix time, as are the others.
         expires: When it ends; None = never.
         revoked: When it was; None if it was not.
-        models, lanes, limits, admin: See ``auth.Principal``.
+        models, lanes, limits, admin: See ``principal.Principal``.
     """
 
     id: str

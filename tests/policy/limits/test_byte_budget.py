@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.streams import unhurried
 
-from edge.policy.budget import Budget
+from edge.policy.limits.byte_budget import Budget
 
 
 def test_what_does_not_fit_takes_nothing() -> None:

@@ -19,8 +19,8 @@ from fnmatch import translate
 from typing import NamedTuple
 
 from edge.errors import OverBudget, RateLimited
-from edge.policy.allowance import UNLIMITED, Allowance
 from edge.policy.lifecycle import Outcome
+from edge.policy.limits.allowance import UNLIMITED, Allowance
 from edge.policy.model_names import Globs
 from edge.settings import Limit
 

@@ -16,9 +16,9 @@ from hashlib import sha256
 import msgspec
 
 from edge.errors import BadRequest, Unauthorized
-from edge.policy import tokens
-from edge.policy.allowance import Allowance
-from edge.policy.auth import Principal
+from edge.policy.auth import tokens
+from edge.policy.auth.principal import Principal
+from edge.policy.limits.allowance import Allowance
 
 MOST_TTL_S = 600
 PREFIX = "edget-"
@@ -32,7 +32,7 @@ class Ticket:
     """What a ticket says.
 
     Attributes:
-        grant: See ``auth.Principal``; the fields after ``stream`` are of use with that of a token only.
+        grant: See ``principal.Principal``; the fields after ``stream`` are of use with that of a token only.
         expires: Unix time.
         stream: The one stream it is for; None = all that the principal may read.
     """

@@ -4,7 +4,7 @@ import tracemalloc
 
 import pytest
 
-from edge.policy.attempts import WINDOW_S, Attempts
+from edge.policy.auth.login_throttle import WINDOW_S, Attempts
 
 A, B = b"a" * 32, b"b" * 32
 

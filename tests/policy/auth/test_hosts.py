@@ -1,7 +1,7 @@
 import pytest
 
 from edge.errors import Forbidden
-from edge.policy.hosts import EXPOSED, Hosts, Origins
+from edge.policy.auth.hosts import EXPOSED, Hosts, Origins
 
 LOOPBACK = [
     "localhost",
