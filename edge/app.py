@@ -25,7 +25,7 @@ from edge.errors import EdgeError
 from edge.policy.lifecycle import Happened
 from edge.settings import Settings
 from edge.settings import Upstream as UpstreamSettings
-from edge.store.memory_streams import MemoryStreams
+from edge.store.memory.streams import MemoryStreams
 from edge.store.opening import Stores
 from edge.stream.exchange import Exchange, House
 from edge.stream.keeper import Keeper
@@ -263,7 +263,7 @@ class Edge:
 
 
 class Ear:
-    """``store.base.Hear``: what happens in the store, in log lines; and who is to be stopped.
+    """``store.ports.Hear``: what happens in the store, in log lines; and who is to be stopped.
 
     ``closed``: why no caller at all can be let in now, if so.
     """
@@ -274,24 +274,24 @@ class Ear:
         self._log = log.get_logger()
 
     def stop_asked(self, stream_id: str) -> None:
-        """See ``store.base.Hear``."""
+        """See ``store.ports.Hear``."""
         exchange = self._registry.streams.get(stream_id)
         if exchange is not None:
             exchange.generation.stop(Happened.STOP)
 
     def store_failed(self, why: str) -> None:
-        """See ``store.base.Hear``."""
+        """See ``store.ports.Hear``."""
         effect = "streams and counts go on, kept in memory until it is back"
         if self._closed() is not None:
             effect = "nobody is let in until it is back, as it has the keys that were made"
         self._log.error("store down", why=why, effect=effect)
 
     def store_recovered(self, after_s: float) -> None:
-        """See ``store.base.Hear``."""
+        """See ``store.ports.Hear``."""
         self._log.info("store back", after_s=round(after_s, 3))
 
     def store_reopened(self, what: str) -> None:
-        """See ``store.base.Hear``."""
+        """See ``store.ports.Hear``."""
         self._log.error("store file changed", what=what)
 
 

@@ -1,6 +1,6 @@
 """The keys that were made, as this process knows them: looked at in the store every second, decided upon here.
 
-In: a ``store.base.KeyStore``. Out: ``CreatedKeys``, at once, and whether they are sure to be all there are; the
+In: a ``store.ports.KeyStore``. Out: ``CreatedKeys``, at once, and whether they are sure to be all there are; the
 installation's secret for tickets. Must not: take "it could not be read" for "there are none", or let go of the keys it
 knows because the store is not there now.
 """
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from edge.errors import CannotTell
 from edge.policy.auth.keys import CreatedKeys
 from edge.policy.auth.tickets import SECRET_BYTES
-from edge.store.base import KeyStore, StoreDown
+from edge.store.ports import KeyStore, StoreDown
 
 if TYPE_CHECKING:  # only ``edge.telemetry.log`` may import structlog: plainly imported it brings rich along
     from structlog.typing import FilteringBoundLogger

@@ -29,7 +29,7 @@ from edge.protocol.json_text import loads
 from edge.protocol.session import opening
 from edge.protocol.session_request import Wanted, is_session, prepared, read
 from edge.protocol.surface import SESSION_PATHS, Surface
-from edge.store.base import Turn
+from edge.store.ports import Turn
 from edge.stream.exchange import Asked, Exchange, House
 from edge.stream.generation import Generation
 from edge.stream.sessions import Held, Sessions

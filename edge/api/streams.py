@@ -17,7 +17,7 @@ from edge.policy.auth.principal import Principal
 from edge.policy.lifecycle import Happened
 from edge.policy.routing import printable
 from edge.protocol.numbering import is_stream
-from edge.store.base import StreamState
+from edge.store.ports import StreamState
 from edge.stream.exchange import Exchange, House
 from edge.stream.finding import find_all, own_exchange, unknown
 from edge.stream.transfer import Transfer

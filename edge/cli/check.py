@@ -32,8 +32,8 @@ from edge.policy.routing import printable
 from edge.service import pidfile
 from edge.settings import Auth, Log, Settings
 from edge.store.access import obstacle, user_of
-from edge.store.base import StoreDown, Unusable
 from edge.store.opening import SQLITE, Stores, path_of, shown_url
+from edge.store.ports import StoreDown, Unusable
 from edge.telemetry import log
 from edge.upstream.fleet import Fleet, Member
 from edge.upstream.jwks import KeySet

@@ -24,8 +24,8 @@ from edge.cli.tables import print_table
 from edge.policy.auth.keys import KeyRecord, make_key
 from edge.policy.auth.principal import LANES
 from edge.policy.limits.allowance import Allowance
-from edge.store.base import KeyStore, StoreDown, Unusable
 from edge.store.opening import MEMORY, Stores
+from edge.store.ports import KeyStore, StoreDown, Unusable
 
 T = TypeVar("T")
 

@@ -21,7 +21,7 @@ from edge.service.handover import Predecessor, adopt
 from edge.service.notify import Notifier, watchdog_s
 from edge.service.pidfile import PidFile, directories
 from edge.store.access import this_user
-from edge.store.base import Unusable
+from edge.store.ports import Unusable
 from edge.telemetry import log
 from edge.telemetry.stray_output import divert
 from edge.threads import Threads

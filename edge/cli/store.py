@@ -16,8 +16,8 @@ import click
 
 from edge.cli.serve import load_or_exit
 from edge.settings import Settings
-from edge.store.base import Sizes, StoreDown, StreamStore, Unusable
 from edge.store.opening import Stores, shown_url
+from edge.store.ports import Sizes, StoreDown, StreamStore, Unusable
 
 T = TypeVar("T")
 
@@ -26,19 +26,19 @@ _KIB = 1024
 
 
 class Nobody:
-    """``store.base.Hear`` for a command, which ends before anything can happen."""
+    """``store.ports.Hear`` for a command, which ends before anything can happen."""
 
     def stop_asked(self, stream_id: str) -> None:
-        """See ``store.base.Hear``."""
+        """See ``store.ports.Hear``."""
 
     def store_failed(self, why: str) -> None:
-        """See ``store.base.Hear``."""
+        """See ``store.ports.Hear``."""
 
     def store_recovered(self, after_s: float) -> None:
-        """See ``store.base.Hear``."""
+        """See ``store.ports.Hear``."""
 
     def store_reopened(self, what: str) -> None:
-        """See ``store.base.Hear``."""
+        """See ``store.ports.Hear``."""
         click.echo(f"edge: {what}", err=True)
 
 

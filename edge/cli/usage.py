@@ -20,8 +20,8 @@ from edge.cli.tables import print_table
 from edge.policy.limits.counters import Account, Used, by_day, days_before
 from edge.policy.routing import printable
 from edge.settings import Settings
-from edge.store.base import StoreDown, Unusable
 from edge.store.opening import MEMORY, Stores
+from edge.store.ports import StoreDown, Unusable
 
 _DAYS = 400  # what a store keeps
 

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Protocol
 from edge.policy.limits.counters import Account, Used
 from edge.settings import Settings
 from edge.store.access import obstacle
-from edge.store.base import CounterStore, Durable, Hear, KeyStore, StoreStatistics, StreamStore, Unusable
-from edge.store.memory import MemorySessions
-from edge.store.memory_counters import MemoryCounters
-from edge.store.memory_keys import MemoryKeys
+from edge.store.memory.counters import MemoryCounters
+from edge.store.memory.keys import MemoryKeys
+from edge.store.memory.sessions import MemorySessions
 from edge.store.patient_sessions import PatientSessions
-from edge.store.sqlite_counters import SqliteCounters
-from edge.store.sqlite_keys import SqliteKeys
+from edge.store.ports import CounterStore, Durable, Hear, KeyStore, StoreStatistics, StreamStore, Unusable
+from edge.store.sqlite.counters import SqliteCounters
+from edge.store.sqlite.keys import SqliteKeys
 
 if TYPE_CHECKING:  # it brings SQLite
-    from edge.store.sqlite_rounds import SqliteFile
+    from edge.store.sqlite.batcher import SqliteFile
 
 MEMORY = "memory:"
 SQLITE = "sqlite:"
@@ -125,7 +125,7 @@ class Stores:
             return await self.counters().usage(first)
         if self.empty:
             return {}
-        from edge.store.sqlite_counts import read_usage  # noqa: PLC0415 - see the module
+        from edge.store.sqlite.counts import read_usage  # noqa: PLC0415 - see the module
 
         self._open()  # which is closed in the end, and closes the file
         return await self._opened_file().read(lambda connection: read_usage(connection, first), dict[Account, Used]())
@@ -181,14 +181,14 @@ class Stores:
     def _opened_file(self) -> "SqliteFile":
         """The one that all stores of this process share."""
         if self._file is None:
-            from edge.store.sqlite_rounds import SqliteFile  # noqa: PLC0415 - see the module
+            from edge.store.sqlite.batcher import SqliteFile  # noqa: PLC0415 - see the module
 
             self._file = SqliteFile(path_of(self._settings.store.url, self._environ), self._hear)
         return self._file
 
     def _sqlite(self) -> Opened:
-        from edge.store.sqlite_sessions import SqliteSessions  # noqa: PLC0415 - see the module
-        from edge.store.sqlite_streams import SqliteStreams  # noqa: PLC0415
+        from edge.store.sqlite.sessions import SqliteSessions  # noqa: PLC0415 - see the module
+        from edge.store.sqlite.streams import SqliteStreams  # noqa: PLC0415
 
         file = self._opened_file()
         streams = SqliteStreams(file, self._settings.store)
@@ -197,11 +197,11 @@ class Stores:
 
 
 def _redis(settings: Settings, hear: Hear) -> Opened:
-    from edge.store.redis_counters import RedisCounters  # noqa: PLC0415 - see the module
-    from edge.store.redis_keys import RedisKeys  # noqa: PLC0415
-    from edge.store.redis_link import RedisLink  # noqa: PLC0415
-    from edge.store.redis_sessions import RedisSessions  # noqa: PLC0415
-    from edge.store.redis_streams import RedisStreams  # noqa: PLC0415
+    from edge.store.redis.counters import RedisCounters  # noqa: PLC0415 - see the module
+    from edge.store.redis.keys import RedisKeys  # noqa: PLC0415
+    from edge.store.redis.link import RedisLink  # noqa: PLC0415
+    from edge.store.redis.sessions import RedisSessions  # noqa: PLC0415
+    from edge.store.redis.streams import RedisStreams  # noqa: PLC0415
 
     try:
         link = RedisLink(settings.store.url, hear)
@@ -230,6 +230,6 @@ def shown_url(url: str, environ: Mapping[str, str]) -> str:
         return f"{SQLITE}{path_of(url, environ)}"
     if url == MEMORY:
         return url
-    from edge.store.redis_address import Address  # noqa: PLC0415 - see the module
+    from edge.store.redis.address import Address  # noqa: PLC0415 - see the module
 
     return str(Address(url))

@@ -1,6 +1,6 @@
 """Conversations in a store that may be down for a while: what was said then waits in memory until it is back.
 
-In: turns. Out: what ``base.SessionStore`` promises. Must not: answer from memory alone what the store may know better:
+In: turns. Out: what ``ports.SessionStore`` promises. Must not: answer from memory alone what the store may know better:
 a reader of a store that is down is told so.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from edge.settings import Sessions as SessionSettings
 from edge.settings import Settings
-from edge.store.base import Conversation, Durable, StoreDown, Turn, within
+from edge.store.ports import Conversation, Durable, StoreDown, Turn, within
 
 _RETRY_S = 1.0
 
@@ -19,7 +19,7 @@ Pair = tuple[Turn, Turn]
 
 
 class PatientSessions:
-    """A ``base.SessionStore`` around another.
+    """A ``ports.SessionStore`` around another.
 
     Args:
         opened: Opens that, when it is first needed.
@@ -56,7 +56,7 @@ class PatientSessions:
             self._opened.follow(settings)
 
     async def read(self, principal: str, session: str) -> Conversation | None:
-        """See ``base.SessionStore``."""
+        """See ``ports.SessionStore``."""
         key = (principal, session)
         await self._catch_up(key)
         found = await self._store.read(principal, session)
@@ -68,7 +68,7 @@ class PatientSessions:
         return Conversation(turns, before.created, pairs[-1][1].at) if turns else None
 
     async def append(self, principal: str, session: str, question: Turn, answer: Turn) -> None:
-        """See ``base.SessionStore``; never raises ``StoreDown``."""
+        """See ``ports.SessionStore``; never raises ``StoreDown``."""
         key = (principal, session)
         await self._catch_up(key)
         if key not in self._waiting:
@@ -85,20 +85,20 @@ class PatientSessions:
         self._try_later()
 
     async def delete(self, principal: str, session: str) -> bool:
-        """See ``base.SessionStore``."""
+        """See ``ports.SessionStore``."""
         there = await self._store.delete(principal, session)
         return bool(self._forget((principal, session))) or there
 
     async def claim(self, principal: str, session: str) -> bool:
-        """See ``base.SessionStore``."""
+        """See ``ports.SessionStore``."""
         return await self._store.claim(principal, session)
 
     async def yield_up(self, principal: str, session: str) -> None:
-        """See ``base.SessionStore``."""
+        """See ``ports.SessionStore``."""
         await self._store.yield_up(principal, session)
 
     async def close(self) -> None:
-        """See ``base.SessionStore``."""
+        """See ``ports.SessionStore``."""
         self._closed = True
         if self._later is not None:
             self._later.cancel()

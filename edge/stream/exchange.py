@@ -22,7 +22,7 @@ from edge.protocol.dialect import Dialect
 from edge.protocol.numbering import numbering
 from edge.protocol.request import Prepared
 from edge.settings import Settings
-from edge.store.base import StreamMeta
+from edge.store.ports import StreamMeta
 from edge.stream.attempts import Attempts
 from edge.stream.collected import Collected
 from edge.stream.either import Either

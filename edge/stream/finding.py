@@ -13,7 +13,7 @@ from edge.protocol.dialects import DIALECTS
 from edge.protocol.numbering import numbering
 from edge.protocol.surface import Surface
 from edge.settings import Stream as StreamSettings
-from edge.store.base import LOST, StoreDown, StreamStore
+from edge.store.ports import LOST, StoreDown, StreamStore
 from edge.stream.audience import Audience
 from edge.stream.exchange import Exchange, House
 from edge.stream.journal import Expired

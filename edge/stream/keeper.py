@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from edge.errors import EdgeError, StoreUnavailable
 from edge.policy.lifecycle import Outcome
 from edge.settings import Settings
-from edge.store.base import Ending, StoreDown, StreamLog, StreamMeta, StreamState, StreamStore
-from edge.store.memory_streams import MemoryStreams
+from edge.store.memory.streams import MemoryStreams
 from edge.store.opening import Stores
+from edge.store.ports import Ending, StoreDown, StreamLog, StreamMeta, StreamState, StreamStore
 from edge.stream.audience import Audience, Kept
 from edge.stream.late import LateStreams
 

@@ -18,7 +18,7 @@ from edge.protocol.request import Prepared
 from edge.protocol.surface import Surface
 from edge.protocol.whole_usage import usage_in
 from edge.settings import READS, Settings
-from edge.store.base import CounterStore
+from edge.store.ports import CounterStore
 from edge.stream.generation import Generation
 
 

@@ -12,7 +12,7 @@ from edge.errors import BadRequest, EdgeError, Gone, InternalError
 from edge.policy.lifecycle import Outcome
 from edge.protocol.numbering import Numbering
 from edge.settings import Stream as StreamSettings
-from edge.store.base import LOST, Dropped, Ending, StoreDown, StreamState, Stretch
+from edge.store.ports import LOST, Dropped, Ending, StoreDown, StreamState, Stretch
 from edge.stream.audience import Audience
 from edge.stream.endings import told
 from edge.stream.keeper import Found, unavailable

@@ -16,7 +16,7 @@ from edge.errors import Conflict
 from edge.policy.lifecycle import Happened, Outcome
 from edge.settings import Sessions as SessionSettings
 from edge.settings import Settings
-from edge.store.base import Conversation, SessionStore, StoreDown, Turn
+from edge.store.ports import Conversation, SessionStore, StoreDown, Turn
 from edge.stream.generation import Generation
 from edge.stream.keeper import unavailable
 

@@ -26,7 +26,7 @@ from prometheus_client import (
 from edge import __version__
 from edge.policy.lifecycle import Outcome
 from edge.protocol.surface import Surface
-from edge.store.base import StoreStatistics
+from edge.store.ports import StoreStatistics
 from edge.telemetry.queue_metrics import QueueCollector, QueueStatistics
 from edge.telemetry.record import ReturnRecord, StreamRecord, TransferRecord
 from edge.telemetry.store_metrics import StoreCollector

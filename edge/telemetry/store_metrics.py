@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from edge.store.base import StoreStatistics
+from edge.store.ports import StoreStatistics
 
 
 class StoreCollector(Collector):

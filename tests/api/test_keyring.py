@@ -9,8 +9,8 @@ import pytest
 from edge.api import keyring
 from edge.api.keyring import KeyRing
 from edge.policy.auth.keys import KeyRecord, make_key
-from edge.store.base import StoreDown
-from edge.store.memory_keys import MemoryKeys
+from edge.store.memory.keys import MemoryKeys
+from edge.store.ports import StoreDown
 from edge.telemetry import log
 
 

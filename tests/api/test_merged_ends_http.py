@@ -11,8 +11,8 @@ from support.running import Running, Serve
 from support.shapes import assert_told, get
 
 from edge.protocol.merged import Tags
-from edge.store.base import LOST, StoreDown, StreamMeta, Stretch, lost
-from edge.store.memory_streams import MemoryStreams
+from edge.store.memory.streams import MemoryStreams
+from edge.store.ports import LOST, StoreDown, StreamMeta, Stretch, lost
 
 UNKNOWN = f"st_{'0' * 32}"
 KEYS = {"keys": ["one-long-enough-key-0001", "two-long-enough-key-0002"]}

@@ -14,8 +14,8 @@ from support.sessions import BEGUN, STREAM, asked, kept, said, settled, text_of
 from support.shapes import assert_told, get
 
 from edge.settings import Sessions as SessionSettings
-from edge.store.base import Turn
-from edge.store.memory import MemorySessions
+from edge.store.memory.sessions import MemorySessions
+from edge.store.ports import Turn
 from edge.stream import sessions
 
 SECOND = {"message": "second"}

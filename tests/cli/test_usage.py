@@ -15,8 +15,8 @@ from support.sqlite import RealClock, some_counters
 from edge.cli import main
 from edge.policy.limits.counters import Account, Used, day_of, days_before
 from edge.policy.limits.rules import Demand, Spent
-from edge.store.redis_counters import RedisCounters
-from edge.store.redis_link import RedisLink
+from edge.store.redis.counters import RedisCounters
+from edge.store.redis.link import RedisLink
 
 
 def run(url: str, *words: str) -> Result:

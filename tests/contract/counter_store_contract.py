@@ -1,4 +1,4 @@
-"""What every counter store promises (``edge.store.base``), as one suite that each kind of store runs.
+"""What every counter store promises (``edge.store.ports``), as one suite that each kind of store runs.
 
 A kind's test module subclasses ``CounterStoreContract`` and gives it the ``opened`` fixture: a function that makes an
 empty store with a clock.
@@ -15,7 +15,7 @@ import pytest
 from contract.session_store_contract import Clock
 from edge.policy.limits.counters import Account, Used
 from edge.policy.limits.rules import Bound, Demand, Kind, Spent, Taken
-from edge.store.base import CounterStore
+from edge.store.ports import CounterStore
 
 NOON = datetime(2026, 11, 28, 12, 0, 0, tzinfo=UTC).timestamp()
 

@@ -9,14 +9,7 @@ from typing import Any
 from support.hanging import HANG_S, hang_limit
 
 from contract.session_store_contract import NOW
-from edge.store.base import (
-    Ending,
-    StreamLog,
-    StreamMeta,
-    StreamState,
-    StreamStore,
-    Stretch,
-)
+from edge.store.ports import Ending, StreamLog, StreamMeta, StreamState, StreamStore, Stretch
 
 # (bounds, clock, hear), by keyword; each has a default
 Opened = Callable[..., Awaitable[StreamStore]]

@@ -1,4 +1,4 @@
-"""What every key store promises (``edge.store.base``), as one suite that each kind of store runs.
+"""What every key store promises (``edge.store.ports``), as one suite that each kind of store runs.
 
 A kind's test module subclasses ``KeyStoreContract`` and gives it the ``store`` fixture, and ``SharedKeyStoreContract``
 the ``stores`` fixture: two over the same place, as if in processes of their own.
@@ -12,7 +12,7 @@ from support.hanging import hang_limit
 
 from edge.policy.auth.keys import KeyRecord, make_key
 from edge.policy.limits.allowance import Allowance
-from edge.store.base import KeyStore
+from edge.store.ports import KeyStore
 
 NOW = 1_800_000_000.0
 FULL = KeyRecord(

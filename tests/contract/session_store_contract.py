@@ -1,4 +1,4 @@
-"""What every session store promises (``edge.store.base``), as one suite that each kind of store runs.
+"""What every session store promises (``edge.store.ports``), as one suite that each kind of store runs.
 
 A kind's test module subclasses ``SessionStoreContract`` and gives it the ``opened`` fixture: a function that makes an
 empty store with given bounds and a clock.
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edge.settings import Sessions
-from edge.store.base import LEASE_S, Conversation, SessionStore, Turn
+from edge.store.ports import LEASE_S, Conversation, SessionStore, Turn
 
 NOW = 1_800_000_000.0
 

@@ -21,12 +21,7 @@ from contract.kept_streams import (
 )
 from contract.session_store_contract import NOW, Clock
 from edge.settings import Store
-from edge.store.base import (
-    LEASE_S,
-    Ending,
-    StreamState,
-    lost,
-)
+from edge.store.ports import LEASE_S, Ending, StreamState, lost
 
 
 class SharedStreamStoreContract:

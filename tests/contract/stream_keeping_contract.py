@@ -16,10 +16,7 @@ from contract.kept_streams import (
 )
 from contract.session_store_contract import NOW, Clock
 from edge.settings import Store
-from edge.store.base import (
-    Dropped,
-    Ending,
-)
+from edge.store.ports import Dropped, Ending
 
 
 class StreamKeepingContract:

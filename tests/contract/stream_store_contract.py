@@ -1,4 +1,4 @@
-"""What every stream store promises (``edge.store.base``), as one suite that each kind of store runs.
+"""What every stream store promises (``edge.store.ports``), as one suite that each kind of store runs.
 
 A kind's test module subclasses ``StreamStoreContract`` and gives it the ``opened`` fixture: a function that opens a
 store with given bounds, clock and listener. What it opened is closed at the end of the test. A kind that several
@@ -25,11 +25,7 @@ from contract.kept_streams import (
 )
 from contract.session_store_contract import NOW
 from contract.stream_keeping_contract import StreamKeepingContract
-from edge.store.base import (
-    Dropped,
-    Ending,
-    StreamState,
-)
+from edge.store.ports import Dropped, Ending, StreamState
 
 
 class StreamStoreContract(StreamKeepingContract):

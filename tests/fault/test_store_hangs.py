@@ -8,7 +8,7 @@ from support.hung_disk import HungDisk
 from support.raw import CHAT, RawClient, ask, chat_body
 from support.running import Running, Serve
 
-from edge.store.sqlite_rounds import SqliteFile
+from edge.store.sqlite.batcher import SqliteFile
 
 SESSION = {"session_id": "s", "message": "hi"}
 

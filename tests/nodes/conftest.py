@@ -20,7 +20,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     """The section of the configuration that names the store."""
     if request.param == "sqlite":
         return {"url": f"sqlite:{tmp_path / 'edge.db'}"}
-    monkeypatch.setattr("edge.store.redis_link.ANSWER_S", HANG_S)  # a busy machine is no outage
+    monkeypatch.setattr("edge.store.redis.link.ANSWER_S", HANG_S)  # a busy machine is no outage
     server: RedisServer = request.getfixturevalue("redis")
     server.say("FLUSHALL")
     return {"url": server.url}

@@ -22,7 +22,7 @@ from support.raw import Answer, RawClient, parse
 from support.resumed import CHAT_CASE, MESSAGES_CASE, OLLAMA_CASE, RESUME, Case, bare, ended, pieces, resumed, sequences
 from support.running import Running, Serve
 
-from edge.store.base import Ending, StreamMeta
+from edge.store.ports import Ending, StreamMeta
 from edge.stream.journal import Journal
 
 WORDS = [" ", "é🎈", "\n\n", "data: [DONE]", "id: 7", "\r\n\r\n", "x" * 300, "", "漢字\u2028", "end"]

@@ -15,7 +15,7 @@ from support.raw import RawClient
 from support.resumed import CHAT_CASE, NATIVE, RESUME, Case, ended, finished, left, opened, readers, resumed
 from support.running import Running, Serve
 
-from edge.store.base import StreamMeta
+from edge.store.ports import StreamMeta
 
 TURNS = 40  # from sent to answered it takes about 15
 ROUNDS = 120

@@ -17,8 +17,8 @@ from support.resumed import RESUME, finished, resumed, sequences, stream_id
 from support.running import Running, Serve
 
 from edge.settings import Store
-from edge.store.base import Ending, StreamLog, StreamMeta
-from edge.store.memory_streams import MemoryStreams
+from edge.store.memory.streams import MemoryStreams
+from edge.store.ports import Ending, StreamLog, StreamMeta
 from edge.stream.exchange import Exchange
 from edge.stream.generation import Generation
 from edge.stream.subscriber import Subscriber

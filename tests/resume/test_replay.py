@@ -25,7 +25,7 @@ from support.resumed import (
 from support.running import Running, Serve
 from support.shapes import assert_told, get
 
-from edge.store.base import Ending, StreamLog, StreamMeta, lost
+from edge.store.ports import Ending, StreamLog, StreamMeta, lost
 
 pytestmark = pytest.mark.parametrize("store_url", ["memory:"])
 every_native = pytest.mark.parametrize("case", NATIVE, ids=str)

@@ -13,13 +13,13 @@ from support.sqlite import a_file
 
 from edge.policy.limits.rules import Spent
 from edge.settings import Sessions, Store
-from edge.store.base import StoreDown
 from edge.store.patient_sessions import PatientSessions
-from edge.store.sqlite_counters import SqliteCounters
-from edge.store.sqlite_keys import SqliteKeys
-from edge.store.sqlite_rounds import SqliteFile
-from edge.store.sqlite_sessions import SqliteSessions
-from edge.store.sqlite_streams import SqliteStreams
+from edge.store.ports import StoreDown
+from edge.store.sqlite.batcher import SqliteFile
+from edge.store.sqlite.counters import SqliteCounters
+from edge.store.sqlite.keys import SqliteKeys
+from edge.store.sqlite.sessions import SqliteSessions
+from edge.store.sqlite.streams import SqliteStreams
 
 WHY = "no answer from the disk within"
 

@@ -7,9 +7,9 @@ import pytest
 
 from edge.errors import StoreUnavailable
 from edge.settings import Settings, Store
-from edge.store.base import StreamState
-from edge.store.memory_streams import MemoryStreams
+from edge.store.memory.streams import MemoryStreams
 from edge.store.opening import Stores
+from edge.store.ports import StreamState
 from edge.stream.keeper import Keeper
 from edge.stream.late import LATE_S, LateStreams
 

@@ -17,7 +17,7 @@ from edge.protocol.batch import Usage
 from edge.protocol.request import Prepared, prepare
 from edge.protocol.surface import Surface
 from edge.settings import Limit, Settings
-from edge.store.memory_counters import MemoryCounters
+from edge.store.memory.counters import MemoryCounters
 from edge.stream.generation import Generation
 from edge.stream.limiting import Limits, settle
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from edge.store.sqlite_rounds import SqliteFile
+from edge.store.sqlite.batcher import SqliteFile
 from support.hanging import HANG_S
 
 SHORT_S = 0.05  # of patience, while nothing can answer anyway; a busy machine only makes it longer

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.policy.auth.keys import KeyRecord, make_key
-from edge.store.sqlite_keys import SqliteKeys
+from edge.store.sqlite.keys import SqliteKeys
 from support.hanging import hang_limit
 from support.running import Running
 from support.sqlite import some_keys

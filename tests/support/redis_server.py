@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from edge.store.base import StoreDown
-from edge.store.redis_link import RedisLink
+from edge.store.ports import StoreDown
+from edge.store.redis.link import RedisLink
 from support.hanging import HANG_S, hang_limit
 
 START_S = HANG_S

@@ -8,11 +8,11 @@ from contract.kept_streams import Heard
 from contract.session_store_contract import Clock
 
 from edge.settings import Sessions, Store
-from edge.store.sqlite_counters import SqliteCounters
-from edge.store.sqlite_keys import SqliteKeys
-from edge.store.sqlite_rounds import SqliteFile
-from edge.store.sqlite_sessions import SqliteSessions
-from edge.store.sqlite_streams import SqliteStreams
+from edge.store.sqlite.batcher import SqliteFile
+from edge.store.sqlite.counters import SqliteCounters
+from edge.store.sqlite.keys import SqliteKeys
+from edge.store.sqlite.sessions import SqliteSessions
+from edge.store.sqlite.streams import SqliteStreams
 from support.hanging import HANG_S
 
 

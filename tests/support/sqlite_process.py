@@ -13,9 +13,9 @@ from pathlib import Path
 from contract.kept_streams import Heard
 
 from edge.settings import Store
-from edge.store.base import Ending, StreamLog, StreamMeta
-from edge.store.sqlite_rounds import SqliteFile
-from edge.store.sqlite_streams import SqliteStreams
+from edge.store.ports import Ending, StreamLog, StreamMeta
+from edge.store.sqlite.batcher import SqliteFile
+from edge.store.sqlite.streams import SqliteStreams
 
 
 def event(number: int) -> bytes:

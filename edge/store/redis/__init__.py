@@ -1,0 +1,1 @@
+"""Stores in a Redis server, which several nodes share."""
