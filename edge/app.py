@@ -38,12 +38,12 @@ from edge.stream.turn import Admitting
 from edge.telemetry import log
 from edge.telemetry.metrics import Metrics
 from edge.telemetry.record import ReturnRecord, StreamRecord, TransferRecord
-from edge.upstream.base import Upstream
 from edge.upstream.fleet import Fleet, Member
 from edge.upstream.jwks import KeySet
 from edge.upstream.pool import Pool
-from edge.upstream.relay import Relay
-from edge.upstream.simulator import Simulator
+from edge.upstream.ports import Upstream
+from edge.upstream.relay.relay import Relay
+from edge.upstream.simulator.simulator import Simulator
 
 # After the drain the rest is ended with the truth; this is for that truth to get out, on top of stream.flush_s.
 _LAST_WORDS_S = 1.0
@@ -414,11 +414,11 @@ def _upstream(pool: Pool, settings: UpstreamSettings, _member: Member) -> Upstre
     if settings.kind == "simulator":
         return Simulator(settings)
     if settings.kind == "openai":
-        from edge.upstream.openai import openai  # noqa: PLC0415 - see above
+        from edge.upstream.cloud.openai import openai  # noqa: PLC0415 - see above
 
         return openai(settings)
     if settings.kind == "anthropic":
-        from edge.upstream.anthropic import anthropic  # noqa: PLC0415 - see above
+        from edge.upstream.cloud.anthropic import anthropic  # noqa: PLC0415 - see above
 
         return anthropic(settings)
     return Relay(pool, settings.name)

@@ -22,7 +22,8 @@ from support.running import Running, Serve, make_settings, no_tasks_left, start
 from edge.cli.child import Unavailable
 from edge.cli.llama_server import LlamaServer
 from edge.cli.model_file import model_path
-from edge.upstream import fleet, servers
+from edge.upstream import fleet
+from edge.upstream.discovery import servers
 
 
 def pytest_configure() -> None:

@@ -8,7 +8,7 @@ import pytest
 from edge.config import ConfigError, load
 from edge.policy.hops import Hop
 from edge.settings import Settings, Upstream
-from edge.upstream.discovery import places
+from edge.upstream.discovery.places import places
 
 KINDS = ["openai", "anthropic"]
 WHERE = {"openai": "https://api.openai.com", "anthropic": "https://api.anthropic.com"}

@@ -27,7 +27,7 @@ from edge.protocol.token_estimate import estimate
 from edge.protocol.transcode import prepare_crossed
 from edge.settings import Server as ServerSettings
 from edge.settings import Settings
-from edge.upstream.base import Apart
+from edge.upstream.ports import Apart
 
 _INLINE_BYTES = 2**20  # parsed here, in 2 ms at the most
 _EACH = 4  # of the budget, nobody holds more than one part in so many

@@ -26,11 +26,11 @@ from edge.protocol.request import parse_object
 from edge.protocol.surface import OLLAMA
 from edge.stream.exchange import House
 from edge.stream.transfer import Transfer, TransferRequest
-from edge.upstream.base import JSON_TYPE
+from edge.upstream.discovery.servers import Kind
 from edge.upstream.fleet import Member
 from edge.upstream.pool import Pool
-from edge.upstream.relay import Relay
-from edge.upstream.servers import Kind
+from edge.upstream.ports import JSON_TYPE
+from edge.upstream.relay.relay import Relay
 
 _BLOB = "/api/blobs/{digest:sha256[:-][0-9a-f]{64}}"
 _BLOB_TYPE = "application/octet-stream"
@@ -46,7 +46,7 @@ _NAMES = ("model", "name", "source")  # the fields that say which model, newest 
 
 
 class _Blob:
-    """See ``upstream.base.Upload``: as long as its client says, and as it comes."""
+    """See ``upstream.ports.Upload``: as long as its client says, and as it comes."""
 
     content_type = _BLOB_TYPE
 
@@ -57,7 +57,7 @@ class _Blob:
         self._body_s = body_s
 
     async def read(self) -> bytes:
-        """See ``upstream.base.Upload``."""
+        """See ``upstream.ports.Upload``."""
         self.touched = True
         return await read_piece(self._request, self._body_s)
 

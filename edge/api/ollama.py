@@ -25,11 +25,11 @@ from edge.protocol.ollama import now_text
 from edge.protocol.ollama_parse import parse_chat, parse_generate
 from edge.protocol.request import Prepared, parse_object
 from edge.protocol.surface import OLLAMA, Surface
-from edge.upstream.connection import Ended, Malformed
 from edge.upstream.fetch import Answer, Unreachable, get, post
 from edge.upstream.fleet import Fleet, Member
 from edge.upstream.pool import Pool
-from edge.upstream.relay import Relay, reason
+from edge.upstream.relay.connection import Ended, Malformed
+from edge.upstream.relay.relay import Relay, reason
 from edge.upstream.tags import running, shown, tag
 
 # The version whose API is spoken here; clients refuse old ones, or leave features out for them.

@@ -53,7 +53,7 @@ def models(fleet: Fleet) -> list[web.RouteDef]:
 
     async def cards(request: web.Request) -> web.Response:
         principal, passed = caller(request), request[CONTEXT].passed
-        # Another Edge is told more; see ``upstream.edges``.
+        # Another Edge is told more; see ``upstream.discovery.edges``.
         found: dict[str, Any] = fleet.models_for(passed) if passed else {"object": "list", "data": fleet.models()}
         return json_answer({**found, "data": [card for card in found["data"] if may_use(principal, card["id"])]})
 

@@ -22,7 +22,7 @@ _HELD_BYTES = 512 * 1024  # what one upload costs at the most: about 380 KiB of 
 
 
 class Upload:
-    """See ``upstream.base.Upload``."""
+    """See ``upstream.ports.Upload``."""
 
     def __init__(self, request: web.BaseRequest, settings: ServerSettings, arrivals: Arrivals) -> None:
         self._request = request
@@ -69,7 +69,7 @@ class Upload:
         return Prepared(surface, finder.value, False, True, b"", False, 1, self.length or 0)
 
     async def read(self) -> bytes:
-        """See ``upstream.base.Upload``."""
+        """See ``upstream.ports.Upload``."""
         self.touched = True
         first, self._first = self._first, b""
         return first or await self._next()

@@ -35,10 +35,10 @@ from edge.store.access import obstacle, user_of
 from edge.store.opening import SQLITE, Stores, path_of, shown_url
 from edge.store.ports import StoreDown, Unusable
 from edge.telemetry import log
+from edge.upstream.discovery.servers import Kind
 from edge.upstream.fleet import Fleet, Member
 from edge.upstream.jwks import KeySet
-from edge.upstream.relay import Relay
-from edge.upstream.servers import Kind
+from edge.upstream.relay.relay import Relay
 
 _SHOWN_MODELS = 8
 _TAKEN = os.strerror(errno.EADDRINUSE)

@@ -17,8 +17,8 @@ from edge.protocol.request import Prepared, unstreamed
 from edge.protocol.surface import GENERATING, WITHOUT_MODEL, Surface
 from edge.stream.calling import Terms, compose
 from edge.stream.turn import Turn, claim_of
-from edge.upstream.base import Call
 from edge.upstream.health import Member
+from edge.upstream.ports import Call
 
 if TYPE_CHECKING:  # the exchange makes them
     from edge.stream.exchange import Exchange

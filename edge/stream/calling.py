@@ -19,9 +19,9 @@ from edge.protocol.surface import GENERATING, KEPT, Surface
 from edge.protocol.transcode import transcoder, translate
 from edge.protocol.transcoding import Answering
 from edge.settings import Stream as StreamSettings
-from edge.upstream.base import Apart, Call, Upload
+from edge.upstream.discovery.servers import CLOUDS, Kind
 from edge.upstream.health import Member
-from edge.upstream.servers import CLOUDS, Kind
+from edge.upstream.ports import Apart, Call, Upload
 
 _PROMPTS = {Surface.RESPONSES: "input"}  # where it is not called messages
 _CUTS_PROMPTS = (Surface.OLLAMA_CHAT, Surface.OLLAMA_GENERATE)

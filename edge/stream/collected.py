@@ -17,7 +17,7 @@ from edge.settings import Stream as StreamSettings
 from edge.stream.generation import Generation
 from edge.stream.reader import BaseReader
 from edge.stream.writer import Writer
-from edge.upstream.base import JSON_TYPE
+from edge.upstream.ports import JSON_TYPE
 
 
 class Collected(BaseReader):

@@ -38,8 +38,8 @@ from edge.stream.voice import Voice
 from edge.stream.writer import Writer
 from edge.telemetry.record import ReturnRecord, StreamRecord, TransferRecord
 from edge.telemetry.timeline import Phase, Timeline
-from edge.upstream.base import Apart, Upload
 from edge.upstream.fleet import Fleet
+from edge.upstream.ports import Apart, Upload
 
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _PHASES = {

@@ -21,7 +21,7 @@ from edge.stream.owner import Owner
 from edge.stream.prelude import Prelude
 from edge.stream.voice import Voice
 from edge.telemetry.gaps import Gaps
-from edge.upstream.base import JSON_TYPE, Call, Source, Upstream
+from edge.upstream.ports import JSON_TYPE, Call, Source, Upstream
 
 
 class Generation(Audience):
@@ -122,22 +122,22 @@ class Generation(Audience):
         self._source = upstream.open(call, self)
 
     def connected(self) -> None:
-        """See ``upstream.base.Sink``."""
+        """See ``upstream.ports.Sink``."""
         self.sent = True
         self._step(Happened.CONNECTED)
 
     def uploading(self, *, clients_turn: bool) -> None:
-        """See ``upstream.base.Sink``: whose silence a silence is changes with it, and begins anew."""
+        """See ``upstream.ports.Sink``: whose silence a silence is changes with it, and begins anew."""
         self._since = self._clock()
         self.clients_turn = clients_turn
         self._owner.changed()
 
     def answered(self, headers: Mapping[str, str]) -> None:
-        """See ``upstream.base.Sink``."""
+        """See ``upstream.ports.Sink``."""
         self.headers = headers
 
     def tokens(self, data: bytes, count: int) -> None:
-        """See ``upstream.base.Sink``. The hot path: once per network read, no timer, task, log or lock."""
+        """See ``upstream.ports.Sink``. The hot path: once per network read, no timer, task, log or lock."""
         if self.state is not State.STREAMING or self._held:
             self.feed(Batch(data, count, count))
             return
@@ -161,7 +161,7 @@ class Generation(Audience):
             self.fail(bug)
 
     def feed(self, batch: Batch) -> None:
-        """See ``upstream.base.Sink``."""
+        """See ``upstream.ports.Sink``."""
         try:
             self._take(batch)
         except Exception as bug:  # noqa: BLE001 - as in tokens
@@ -194,12 +194,12 @@ class Generation(Audience):
             self._hand_over(batch.data, batch.events)
 
     def body(self, data: bytes, content_type: str = JSON_TYPE) -> None:
-        """See ``upstream.base.Sink``."""
+        """See ``upstream.ports.Sink``."""
         self.whole, self.whole_type = data, content_type
         self.sample += data[: self.sample_bytes]
 
     def end(self, happened: Happened, error: EdgeError | None) -> None:
-        """See ``upstream.base.Sink``: the attempt is over, and with it the generation unless another one follows."""
+        """See ``upstream.ports.Sink``: the attempt is over, and with it the generation unless another one follows."""
         self._source = None
         self.cut_off |= self.sent and broken_off(happened, error)
         try:

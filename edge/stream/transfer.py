@@ -31,12 +31,12 @@ from edge.protocol.ndjson import encode_line
 from edge.stream.exchange import House
 from edge.stream.writer import Writer
 from edge.telemetry.record import TransferRecord
-from edge.upstream.base import Upload
-from edge.upstream.bodies import broke_off
-from edge.upstream.connection import Connection, Head
 from edge.upstream.fleet import Member
 from edge.upstream.pool import Pool
-from edge.upstream.relay import LAST_CHUNK, chunk, reason
+from edge.upstream.ports import Upload
+from edge.upstream.relay.bodies import broke_off
+from edge.upstream.relay.connection import Connection, Head
+from edge.upstream.relay.relay import LAST_CHUNK, chunk, reason
 
 _LINES = "application/x-ndjson"
 _FRAMED = frozenset({"content-length", "transfer-encoding"})  # without either, a body ends with its connection

@@ -8,9 +8,9 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from edge.upstream.connection import Connection, Ended, Head
-from edge.upstream.content_encoding import READABLE, inflated
 from edge.upstream.pool import Pool
+from edge.upstream.relay.connection import Connection, Ended, Head
+from edge.upstream.relay.content_encoding import READABLE, inflated
 
 
 class Unreachable(Exception):

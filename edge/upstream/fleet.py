@@ -21,14 +21,14 @@ from edge.protocol.canonical import Target
 from edge.protocol.surface import OLLAMA, Surface
 from edge.settings import Settings
 from edge.settings import Upstream as UpstreamSettings
-from edge.upstream.base import Upstream
-from edge.upstream.catalogue import listed, merged
-from edge.upstream.discovery import Place, places
+from edge.upstream.discovery.catalogue import listed, merged
+from edge.upstream.discovery.places import Place, places
+from edge.upstream.discovery.servers import MODEL_SERVERS, Card, Found, Kind
 from edge.upstream.health import MISSES_TO_BE_GONE, Member
 from edge.upstream.names import Names
 from edge.upstream.pool import Pool
+from edge.upstream.ports import Upstream
 from edge.upstream.queues import MemberQueues, rules_of
-from edge.upstream.servers import MODEL_SERVERS, Card, Found, Kind
 
 if TYPE_CHECKING:  # only ``edge.telemetry.log`` may import structlog: plainly imported it brings rich along
     from structlog.typing import FilteringBoundLogger

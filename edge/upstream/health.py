@@ -18,10 +18,10 @@ from edge.protocol.ollama_defaults import Defaults
 from edge.protocol.surface import OLLAMA, Surface
 from edge.protocol.transcode import reachable, target
 from edge.settings import Upstream as UpstreamSettings
-from edge.upstream.base import Upstream
-from edge.upstream.edges import Ways
+from edge.upstream.discovery.edges import Ways
+from edge.upstream.discovery.servers import CLOUDS, TRAITS, Card, Found, Kind
 from edge.upstream.names import spellings
-from edge.upstream.servers import CLOUDS, TRAITS, Card, Found, Kind
+from edge.upstream.ports import Upstream
 
 _REFUSALS: Mapping[str, Literal["never", "auto", "always"]] = {"warn": "never", "auto": "auto", "refuse": "always"}
 MISSES_TO_BE_GONE = 2  # one late or failed answer is a restart or a hiccup

@@ -14,10 +14,10 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from edge.policy.queue.queue import Queue
+from edge.upstream.discovery.servers import CLOUDS, Kind, ask
+from edge.upstream.discovery.working import busy_slots, running_requests
 from edge.upstream.fetch import Answer
 from edge.upstream.pool import Pool
-from edge.upstream.servers import CLOUDS, Kind, ask
-from edge.upstream.working import busy_slots, running_requests
 
 UNPROVEN_S = 2.0  # how long a slot drains where nothing can be asked; a batch of a prompt takes about as long on a CPU
 NEXT_STEP_S = 3.0  # vLLM drops what was cut off between two steps; what it works on after that is not ours

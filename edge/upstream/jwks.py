@@ -16,10 +16,10 @@ from yarl import URL
 from edge.policy.auth.token_keys import NoKeySet, TokenKeys, from_secret, from_set
 from edge.settings import Auth
 from edge.settings import Upstream as UpstreamSettings
-from edge.upstream.connection import Ended, Malformed
 from edge.upstream.fetch import Unreachable, get
 from edge.upstream.pool import Pool
-from edge.upstream.relay import reason
+from edge.upstream.relay.connection import Ended, Malformed
+from edge.upstream.relay.relay import reason
 
 if TYPE_CHECKING:  # only ``edge.telemetry.log`` may import structlog: plainly imported it brings rich along
     from structlog.typing import FilteringBoundLogger

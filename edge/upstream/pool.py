@@ -18,8 +18,8 @@ from yarl import URL
 from edge import __version__
 from edge.policy.hops import Hop
 from edge.settings import Upstream as UpstreamSettings
-from edge.upstream.connection import Connection
 from edge.upstream.headers import credential, merged
+from edge.upstream.relay.connection import Connection
 
 # The kernel doubles it, and it bounds how much one read can bring, so how long a fast stream keeps the others waiting:
 # with 64 streams at full speed a new one's first token took 147 ms at twice this, 95 ms at this. A token stream of

@@ -8,7 +8,7 @@ import hashlib
 from typing import Any
 
 from edge.protocol.ollama import now_text
-from edge.upstream.servers import Card
+from edge.upstream.discovery.servers import Card
 
 _LATEST = ":latest"
 _FOREVER = "2318-01-01T00:00:00Z"  # as of an Ollama told to keep it; other servers never unload a model

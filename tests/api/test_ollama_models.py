@@ -16,8 +16,8 @@ from support.shapes import get
 
 from edge.api import ollama
 from edge.settings import Upstream
+from edge.upstream.discovery.servers import Kind, identify
 from edge.upstream.pool import Pool
-from edge.upstream.servers import Kind, identify
 
 LLAMA_CPP = {
     "id": "tiny",

@@ -1,4 +1,4 @@
-"""What every upstream promises (``edge.upstream.base``), as one suite that each kind of upstream runs.
+"""What every upstream promises (``edge.upstream.ports``), as one suite that each kind of upstream runs.
 
 A kind's test module subclasses ``UpstreamContract``, gives it the ``opened`` fixture, and overrides the pieces of its
 own wire where they are not those of chat completions. Everything goes over a real socket to the fake model server.
@@ -39,7 +39,7 @@ from edge.policy.lifecycle import Happened
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.request import prepare
 from edge.protocol.surface import Surface
-from edge.upstream.base import Call, Source, Upstream
+from edge.upstream.ports import Call, Source, Upstream
 
 MOST_ANSWER_BYTES = 10_000
 # What loopback's kernel buffers take of an answer that is not read, with room; and what may still be pushed.

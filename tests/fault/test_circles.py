@@ -7,11 +7,11 @@ from contextlib import AsyncExitStack
 import pytest
 from fakes.model_server import FakeModel, chat_role, chat_token, chunk, end, gate, head, json_answer
 from support.forms import FORM, TRANSCRIPTIONS, form
+from support.lookalikes import free_port
 from support.ollama import pass_for_ollama
 from support.raw import CHAT, EMBEDDINGS, MESSAGES, RESPONSES, Answer, RawClient, ask, chat_body
 from support.running import Running, Serve
 from support.surfaces import SPOKEN
-from upstream.lookalikes import free_port
 
 from edge.policy.hops import HEADER
 

@@ -50,7 +50,7 @@ from edge.protocol.chat import ChatCodec, ChatDialect
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.request import Prepared
 from edge.protocol.surface import Surface
-from edge.upstream.base import Call, Sink, Source
+from edge.upstream.ports import Call, Sink, Source
 
 MAX_EVENT_BYTES = 4096
 SSE = {"Content-Type": "text/event-stream"}

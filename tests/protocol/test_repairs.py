@@ -24,7 +24,7 @@ from edge.protocol.repairs import (
 from edge.protocol.sse import events, one_line
 from edge.protocol.surface import Surface
 from edge.settings import REPAIR_NAMES
-from edge.upstream.servers import TRAITS, Kind
+from edge.upstream.discovery.servers import TRAITS, Kind
 
 CHAT = Surface.CHAT
 ASKED = {"stream_options": {"include_usage": True}}

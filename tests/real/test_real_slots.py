@@ -10,10 +10,10 @@ from edge.cli.llama_server import LlamaServer
 from edge.policy.queue.admission import Admission
 from edge.policy.queue.lanes import Claim
 from edge.settings import Queue, Upstream
+from edge.upstream.discovery.servers import Kind, identify
 from edge.upstream.idle import IdleWatch, running_on
 from edge.upstream.pool import Pool
 from edge.upstream.queues import rules_of
-from edge.upstream.servers import Kind, identify
 
 pytestmark = pytest.mark.real
 

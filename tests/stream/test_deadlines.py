@@ -22,8 +22,8 @@ from edge.stream.deadlines import Manner, Waited, overdue
 from edge.stream.generation import Generation
 from edge.stream.prelude import MOST_EVENTS
 from edge.stream.voice import Voice
-from edge.upstream.base import Call
-from edge.upstream.bodies import Events
+from edge.upstream.ports import Call
+from edge.upstream.relay.bodies import Events
 
 CONNECT_S, FIRST_S, INTER_S = 5, 900, 60
 SETTINGS = msgspec.convert(

@@ -22,7 +22,7 @@ from edge.stream.generation import Generation
 from edge.stream.reader import BaseReader
 from edge.stream.subscriber import Subscriber
 from edge.stream.voice import Voice
-from edge.upstream.base import Call
+from edge.upstream.ports import Call
 
 TOKEN = b'data: {"choices":[{"index":0,"delta":{"content":"tok"},"finish_reason":null}]}\n\n'
 PING = b": ping\n\n"

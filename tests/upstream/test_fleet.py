@@ -5,15 +5,15 @@ import time
 
 import orjson
 import pytest
-from lookalikes import Log, Lookalike, Way, edge, fleet_of, free_port, listing, llama_cpp, ollama, vllm
 from support.hanging import HANG_S, hang_limit
+from support.lookalikes import Log, Lookalike, Way, edge, fleet_of, free_port, listing, llama_cpp, ollama, vllm
 
 from edge.policy.queue.lanes import Claim
 from edge.policy.queue.refusal import Refusal, Why
 from edge.protocol.surface import Surface
 from edge.settings import Discovery, Queue, Settings, Upstream
 from edge.upstream import fleet as fleet_module
-from edge.upstream import servers
+from edge.upstream.discovery import servers
 from edge.upstream.fleet import Fleet, Member
 
 

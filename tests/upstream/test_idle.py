@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 import orjson
 import pytest
-from lookalikes import Lookalike, llama_cpp, ollama, vllm
 from support.hanging import hang_limit
+from support.lookalikes import Lookalike, llama_cpp, ollama, vllm
 
 from edge.policy.queue.admission import Admission
 from edge.policy.queue.lanes import Claim
@@ -16,12 +16,12 @@ from edge.policy.queue.slots import Slot
 from edge.settings import Queue as QueueSettings
 from edge.settings import Upstream
 from edge.upstream import idle as idle_module
+from edge.upstream.discovery.servers import Found, Kind, identify
+from edge.upstream.discovery.working import busy_slots, listed_slots, running_requests, total_slots
 from edge.upstream.health import Member
 from edge.upstream.idle import PROBES, UNPROVEN_S, IdleWatch, Probe, drain_s, running_on
 from edge.upstream.pool import Pool
 from edge.upstream.queues import MemberQueues, rules_of
-from edge.upstream.servers import Found, Kind, identify
-from edge.upstream.working import busy_slots, listed_slots, running_requests, total_slots
 
 
 def slots(*processing: bool) -> list[dict]:

@@ -18,9 +18,9 @@ from edge.protocol.surface import Surface
 from edge.protocol.transcode import transcoder, translate
 from edge.protocol.transcoding import Answering
 from edge.settings import Upstream as UpstreamSettings
-from edge.upstream.base import Call, Upstream
 from edge.upstream.pool import Pool
-from edge.upstream.relay import Relay
+from edge.upstream.ports import Call, Upstream
+from edge.upstream.relay.relay import Relay
 
 
 class TestOllama(UpstreamContract):

@@ -13,8 +13,8 @@ from support.raw import Answer, RawClient
 from support.running import Running, Serve
 
 # Imported before the collection freezes what there is: see the outermost conftest.
-import edge.upstream.anthropic
-import edge.upstream.openai  # noqa: F401
+import edge.upstream.cloud.anthropic
+import edge.upstream.cloud.openai  # noqa: F401
 
 ServeWire = Callable[..., Awaitable[Running]]
 

@@ -1,0 +1,1 @@
+"""Clouds, each over its official SDK."""

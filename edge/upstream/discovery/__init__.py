@@ -1,0 +1,1 @@
+"""Where model servers are, of which kind they are, and which models they have."""

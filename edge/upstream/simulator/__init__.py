@@ -1,0 +1,1 @@
+"""An upstream without a network or a model, for developing clients."""
