@@ -21,9 +21,9 @@ from edge.errors import PLAIN_ONLY, BadRequest, BodyTooLarge, Busy, UnsupportedM
 from edge.policy.auth.client_address import holder_of
 from edge.policy.limits.byte_budget import Budget, Share
 from edge.protocol.canonical import Target
+from edge.protocol.messages.token_estimate import estimate
 from edge.protocol.request import Prepared, prepare
 from edge.protocol.surface import EMBEDS, Surface
-from edge.protocol.token_estimate import estimate
 from edge.protocol.transcode import prepare_crossed
 from edge.settings import Server as ServerSettings
 from edge.settings import Settings

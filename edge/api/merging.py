@@ -11,8 +11,8 @@ from edge.api.context import CONTEXT, caller
 from edge.api.resuming import last_event_id
 from edge.errors import BadRequest
 from edge.policy.routing import printable
-from edge.protocol.merged import Marks, parse_marks
-from edge.protocol.numbering import is_stream
+from edge.protocol.event_ids import is_stream
+from edge.protocol.mux_events import Marks, parse_marks
 from edge.stream.exchange import House
 from edge.stream.finding import unknown
 from edge.stream.merging import Wanted, merge

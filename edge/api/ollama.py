@@ -21,8 +21,8 @@ from edge.policy.auth.permission import may_use
 from edge.policy.routing import printable, route
 from edge.protocol.fields import Fields
 from edge.protocol.json_text import dumps, loads
-from edge.protocol.ollama import now_text
-from edge.protocol.ollama_parse import parse_chat, parse_generate
+from edge.protocol.ollama.codec import now_text
+from edge.protocol.ollama.parse import parse_chat, parse_generate
 from edge.protocol.request import Prepared, parse_object
 from edge.protocol.surface import OLLAMA, Surface
 from edge.upstream.fetch import Answer, Unreachable, get, post

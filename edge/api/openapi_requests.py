@@ -6,7 +6,7 @@ passed on unread; a server behind Edge may know more fields, and those pass.
 
 from edge.api.openapi_schema import Schema, anything, either, flag, items, number, record, ref, text, whole, word
 from edge.policy.auth.tickets import MOST_TTL_S
-from edge.protocol.session_request import DEFAULT_SESSION, SESSION_PATTERN
+from edge.protocol.session.parse import DEFAULT_SESSION, SESSION_PATTERN
 
 _MODEL = text("A model of /v1/models; may be left out where there is one upstream.")
 _STREAM = flag("Server-sent events instead of one JSON answer.")

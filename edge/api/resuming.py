@@ -10,7 +10,7 @@ from edge.api.context import CONTEXT, caller
 from edge.errors import BadRequest
 from edge.policy.routing import printable
 from edge.protocol.dialects import DIALECTS
-from edge.protocol.numbering import parse_cursor
+from edge.protocol.event_ids import parse_cursor
 from edge.protocol.surface import Surface
 from edge.stream.attachment import Returned, come_back
 from edge.stream.exchange import House

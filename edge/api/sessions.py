@@ -26,8 +26,8 @@ from edge.policy.limits.byte_budget import Share
 from edge.policy.queue.lanes import Lane
 from edge.policy.routing import default_model, printable
 from edge.protocol.json_text import loads
-from edge.protocol.session import opening
-from edge.protocol.session_request import Wanted, is_session, prepared, read
+from edge.protocol.session.encode import opening
+from edge.protocol.session.parse import Wanted, is_session, prepared, read
 from edge.protocol.surface import SESSION_PATHS, Surface
 from edge.store.ports import Turn
 from edge.stream.exchange import Asked, Exchange, House

@@ -16,7 +16,7 @@ from edge.errors import BadRequest, Gone, NotFound
 from edge.policy.auth.principal import Principal
 from edge.policy.lifecycle import Happened
 from edge.policy.routing import printable
-from edge.protocol.numbering import is_stream
+from edge.protocol.event_ids import is_stream
 from edge.store.ports import StreamState
 from edge.stream.exchange import Exchange, House
 from edge.stream.finding import find_all, own_exchange, unknown

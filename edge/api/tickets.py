@@ -11,8 +11,8 @@ from edge.api.body import Bodies
 from edge.api.callers import Callers
 from edge.api.context import caller
 from edge.policy.auth.tickets import MOST_TTL_S
+from edge.protocol.event_ids import is_stream
 from edge.protocol.fields import Fields
-from edge.protocol.numbering import is_stream
 from edge.protocol.request import parse_object
 
 PATH = "/v1/tickets"

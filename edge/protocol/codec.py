@@ -14,10 +14,10 @@ import orjson
 from edge.errors import EdgeError, UpstreamSaid
 from edge.protocol.batch import Batch, Measured, Usage
 from edge.protocol.dialect import BadStream, Collector, Opened, Said, TooLarge
-from edge.protocol.halves import Halves
 from edge.protocol.json_text import loads_strictly
-from edge.protocol.mould import Mould
 from edge.protocol.sse import Event, EventTooLarge, SseSplitter, events
+from edge.protocol.surrogates import Halves
+from edge.protocol.template import Mould
 
 EMPTY = Batch(b"")
 _ARGUMENTS = b'"arguments"'

@@ -1,13 +1,13 @@
 """The one table from a surface to its dialect."""
 
-from edge.protocol.chat import ChatDialect
+from edge.protocol.chat.codec import ChatDialect
+from edge.protocol.chat.transcription import TranscriptDialect
 from edge.protocol.dialect import Dialect
-from edge.protocol.messages import MessagesDialect
-from edge.protocol.ollama import OllamaDialect
-from edge.protocol.responses import ResponsesDialect
-from edge.protocol.session import SessionDialect
+from edge.protocol.messages.codec import MessagesDialect
+from edge.protocol.ollama.codec import OllamaDialect
+from edge.protocol.responses.codec import ResponsesDialect
+from edge.protocol.session.encode import SessionDialect
 from edge.protocol.surface import RELAYED, UPLOADS, Surface
-from edge.protocol.transcript import TranscriptDialect
 
 DIALECTS: dict[Surface, Dialect] = {
     Surface.CHAT: ChatDialect(Surface.CHAT),

@@ -11,8 +11,9 @@ import time
 from collections.abc import Mapping
 from typing import Protocol
 
-from edge.protocol import messages, responses
 from edge.protocol.dialect import Opened
+from edge.protocol.messages import codec as messages_codec
+from edge.protocol.responses import codec as responses_codec
 from edge.protocol.surface import Surface
 
 
@@ -39,8 +40,8 @@ class _Created:
     """``response.created``."""
 
     at_commit = True
-    found = staticmethod(responses.found_created)
-    event = staticmethod(responses.created_event)
+    found = staticmethod(responses_codec.found_created)
+    event = staticmethod(responses_codec.created_event)
 
     def new(self, identity: str, model: str) -> Opened:
         """See ``Opening``."""
@@ -51,8 +52,8 @@ class _Started:
     """``message_start``."""
 
     at_commit = False
-    found = staticmethod(messages.found_start)
-    event = staticmethod(messages.start_event)
+    found = staticmethod(messages_codec.found_start)
+    event = staticmethod(messages_codec.start_event)
 
     def new(self, identity: str, model: str) -> Opened:
         """See ``Opening``."""

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from edge.errors import BadRequest
-from edge.protocol import billing_line, cap, ollama_defaults
+from edge.protocol import billing_line, max_tokens, ollama_defaults
 from edge.protocol.canonical import Target
 from edge.protocol.embeddings import Reshape
 from edge.protocol.json_text import dumps, loads, out_of_memory
@@ -49,7 +49,7 @@ _ASKED_BY_ANY_NUMBER = frozenset({"prompt_logprobs", "routed_experts_prompt_star
 _READ = frozenset(
     {
         "model", "stream", "stream_options", "n", "messages", "prompt", "raw", "suffix", "background",
-        *_UNSTREAMABLE, *cap.NAMES,
+        *_UNSTREAMABLE, *max_tokens.NAMES,
     }
 )  # fmt: skip
 _READ_OLLAMA = _READ | {"keep_alive", "truncate", "tools"}
@@ -171,7 +171,7 @@ def prepare(
         written, named = _written(surface, body)
         return Prepared(surface, model, False, False, written, False, 1, len(raw), loads=True, named=named)
     limit = None if most is None else most(model)
-    capped = limit is not None and cap.cap(surface, body, limit)
+    capped = limit is not None and max_tokens.cap(surface, body, limit)
     streamed = stream or not any(_asks(body, name) for name in _UNSTREAMABLE if name in body)
     strip_usage, wish = False, b""
     if streamed:

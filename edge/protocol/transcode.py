@@ -12,67 +12,67 @@ from dataclasses import replace
 import orjson
 
 from edge.errors import BadRequest, EdgeError, UpstreamBroken
-from edge.protocol import (
-    chat_events,
-    chat_request,
-    completions,
-    embeddings,
-    messages_encoder,
-    messages_events,
-    messages_render,
-    messages_request,
-    ollama_encoder,
-    ollama_events,
-    ollama_parse,
-    ollama_request,
-    responses_events,
-    responses_request,
-    session,
-    session_request,
-)
+from edge.protocol import embeddings
 from edge.protocol.batch import Batch, Measured, Usage
 from edge.protocol.canonical import Ask, Rendering, Target
+from edge.protocol.chat import completions as chat_completions
+from edge.protocol.chat import decode as chat_decode
+from edge.protocol.chat import encode as chat_encode
+from edge.protocol.chat import parse as chat_parse
+from edge.protocol.chat import render as chat_render
 from edge.protocol.dialect import BadStream, Codec, Collector, Opened, Said, TextCollector
 from edge.protocol.events import Event, Start, short
 from edge.protocol.history import settle
 from edge.protocol.json_text import dumps, loads
+from edge.protocol.messages import decode as messages_decode
+from edge.protocol.messages import encode as messages_encode
+from edge.protocol.messages import parse as messages_parse
+from edge.protocol.messages import render as messages_render
+from edge.protocol.ollama import decode as ollama_decode
+from edge.protocol.ollama import encode as ollama_encode
+from edge.protocol.ollama import parse as ollama_parse
+from edge.protocol.ollama import render as ollama_render
 from edge.protocol.request import Prepared, Translated, prepare
+from edge.protocol.responses import encode as responses_encode
+from edge.protocol.responses import parse as responses_parse
+from edge.protocol.session import encode as session_encode
+from edge.protocol.session import parse as session_parse
 from edge.protocol.sse import one_line
 from edge.protocol.surface import EMBEDS, OLLAMA, Surface
-from edge.protocol.transcoding import Answering, Decoder, Encoder, Piece
+from edge.protocol.transcode_ports import Answering, Decoder, Encoder, Piece
 
 # How each surface's requests are read, and how a request is written for each surface that an upstream may speak.
 _PARSE: Mapping[Surface, Callable[[dict[str, object]], Ask]] = {
-    Surface.CHAT: chat_request.parse,
-    Surface.COMPLETIONS: completions.parse,
-    Surface.MESSAGES: messages_request.parse,
+    Surface.CHAT: chat_parse.parse,
+    Surface.COMPLETIONS: chat_completions.parse,
+    Surface.MESSAGES: messages_parse.parse,
     Surface.OLLAMA_CHAT: ollama_parse.parse_chat,
     Surface.OLLAMA_GENERATE: ollama_parse.parse_generate,
-    Surface.RESPONSES: responses_request.parse,
-    Surface.SESSION: session_request.parse,
+    Surface.RESPONSES: responses_parse.parse,
+    Surface.SESSION: session_parse.parse,
 }
 _RENDER: Mapping[Surface, Callable[[Ask, Target], Rendering]] = {
-    Surface.CHAT: chat_request.render,
-    Surface.COMPLETIONS: completions.render,
+    Surface.CHAT: chat_render.render,
+    Surface.COMPLETIONS: chat_completions.render,
     Surface.MESSAGES: messages_render.render,
-    Surface.OLLAMA_CHAT: ollama_request.render_chat,
-    Surface.OLLAMA_GENERATE: ollama_request.render_generate,
+    Surface.OLLAMA_CHAT: ollama_render.render_chat,
+    Surface.OLLAMA_GENERATE: ollama_render.render_generate,
 }
 _DECODERS: Mapping[Surface, Callable[[], Decoder]] = {
-    Surface.CHAT: chat_events.ChatDecoder,
-    Surface.COMPLETIONS: completions.CompletionsDecoder,
-    Surface.MESSAGES: messages_events.MessagesDecoder,
-    Surface.OLLAMA_CHAT: ollama_events.OllamaDecoder,
-    Surface.OLLAMA_GENERATE: ollama_events.OllamaDecoder,
+    Surface.CHAT: chat_decode.ChatDecoder,
+    Surface.COMPLETIONS: chat_completions.CompletionsDecoder,
+    Surface.MESSAGES: messages_decode.MessagesDecoder,
+    Surface.OLLAMA_CHAT: ollama_decode.OllamaDecoder,
+    Surface.OLLAMA_GENERATE: ollama_decode.OllamaDecoder,
 }
 _ENCODERS: Mapping[Surface, Callable[[Answering], Encoder]] = {
-    Surface.CHAT: chat_events.ChatEncoder,
-    Surface.COMPLETIONS: completions.CompletionsEncoder,
-    Surface.OLLAMA_CHAT: ollama_encoder.OllamaEncoder,
-    Surface.OLLAMA_GENERATE: ollama_encoder.OllamaEncoder,
-    Surface.MESSAGES: messages_encoder.MessagesEncoder,
-    Surface.RESPONSES: responses_events.ResponsesEncoder,
-    Surface.SESSION: session.SessionEncoder,
+    Surface.CHAT: chat_encode.ChatEncoder,
+    Surface.COMPLETIONS: chat_completions.CompletionsEncoder,
+    Surface.OLLAMA_CHAT: ollama_encode.OllamaEncoder,
+    Surface.OLLAMA_GENERATE: ollama_encode.OllamaEncoder,
+    Surface.MESSAGES: messages_encode.MessagesEncoder,
+    Surface.RESPONSES: responses_encode.ResponsesEncoder,
+    Surface.SESSION: session_encode.SessionEncoder,
 }
 _CHOICES = (Surface.CHAT, Surface.COMPLETIONS)  # whose answers may have several
 _LONGEST_BYTES = 16 * 1024  # of a text that is put into one event as it is, on some surfaces twice

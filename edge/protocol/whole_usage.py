@@ -8,9 +8,9 @@ import json
 import re
 
 from edge.protocol.batch import Usage
-from edge.protocol.chat import read_usage as read_openai
-from edge.protocol.messages import read_usage as read_anthropic
-from edge.protocol.ollama_events import read_usage as read_ollama
+from edge.protocol.messages.codec import read_usage as read_anthropic
+from edge.protocol.ollama.decode import read_usage as read_ollama
+from edge.protocol.openai_usage import read_usage as read_openai
 from edge.protocol.surface import OLLAMA, Surface
 
 _USAGE = re.compile(rb'(?<!\\)"usage"\s*:\s*(?=\{)')

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from edge.errors import BadRequest, ShuttingDown
 from edge.policy.after_error import ALWAYS_RESETS, AfterError
 from edge.protocol.dialects import DIALECTS
-from edge.protocol.numbering import numbering
+from edge.protocol.event_ids import numbering
 from edge.protocol.surface import Surface
 from edge.stream.exchange import STREAM_HEADERS, House
 from edge.stream.finding import Beginning, Described, begin, check, count, find, seen_all, surface_of

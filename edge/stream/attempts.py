@@ -12,7 +12,7 @@ from edge.errors import EdgeError, UpstreamCut, UpstreamSaid, UpstreamUnreachabl
 from edge.policy.lifecycle import Happened
 from edge.policy.queue.refusal import Place, Refusal, Why
 from edge.policy.routing import route
-from edge.protocol.context import Context
+from edge.protocol.ollama.truncation import Context
 from edge.protocol.request import Prepared, unstreamed
 from edge.protocol.surface import GENERATING, WITHOUT_MODEL, Surface
 from edge.stream.calling import Terms, compose

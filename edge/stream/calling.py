@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 
 from edge.errors import PromptTooLong
 from edge.protocol.canonical import Target
-from edge.protocol.cap import for_cloud
-from edge.protocol.context import context_of, takes_truncate
 from edge.protocol.dialect import Codec, Dialect
 from edge.protocol.dialects import DIALECTS
+from edge.protocol.max_tokens import for_cloud
+from edge.protocol.ollama.truncation import context_of, takes_truncate
 from edge.protocol.ollama_defaults import Defaults, Named, with_defaults
 from edge.protocol.request import Prepared, as_sent, unstreamed
 from edge.protocol.surface import GENERATING, KEPT, Surface
 from edge.protocol.transcode import transcoder, translate
-from edge.protocol.transcoding import Answering
+from edge.protocol.transcode_ports import Answering
 from edge.settings import Stream as StreamSettings
 from edge.upstream.discovery.servers import CLOUDS, Kind
 from edge.upstream.health import Member

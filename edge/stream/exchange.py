@@ -17,9 +17,9 @@ from edge.policy.lifecycle import Happened, Outcome, State
 from edge.policy.limits.rules import Reservation
 from edge.policy.queue.lanes import Lane
 from edge.policy.routing import printable
-from edge.protocol import queued
+from edge.protocol import queue_heartbeat
 from edge.protocol.dialect import Dialect
-from edge.protocol.numbering import numbering
+from edge.protocol.event_ids import numbering
 from edge.protocol.request import Prepared
 from edge.settings import Settings
 from edge.store.ports import StreamMeta
@@ -272,7 +272,7 @@ class Exchange:
     def waiting_beat(self, beat: bytes) -> bytes:
         """See ``owner.Owner``."""
         place = self.attempts.place
-        return beat if place is None else queued.heartbeat(beat, place.position, place.estimate_s)
+        return beat if place is None else queue_heartbeat.heartbeat(beat, place.position, place.estimate_s)
 
     # --- time and the record --------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from edge.errors import Gone, NotFound
 from edge.protocol.dialects import DIALECTS
-from edge.protocol.numbering import numbering
+from edge.protocol.event_ids import numbering
 from edge.protocol.surface import Surface
 from edge.settings import Stream as StreamSettings
 from edge.store.ports import LOST, StoreDown, StreamStore

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from edge.errors import BadRequest, EdgeError, Gone, NotFound, ShuttingDown
 from edge.protocol.dialects import DIALECTS
-from edge.protocol.merged import ENDED, Marks, Tags
+from edge.protocol.mux_events import ENDED, Marks, Tags
 from edge.protocol.sse import SSE_TYPE
 from edge.stream.attachment import Returned, record
 from edge.stream.exchange import STREAM_HEADERS, House

@@ -11,7 +11,7 @@ from collections import deque
 
 from edge.errors import EdgeError, InternalError
 from edge.policy.lifecycle import Outcome
-from edge.protocol.merged import HEARTBEAT, RETRY, Tagged, Tags
+from edge.protocol.mux_events import HEARTBEAT, RETRY, Tagged, Tags
 from edge.settings import Stream as StreamSettings
 from edge.stream.audience import Audience
 from edge.stream.finding import Beginning

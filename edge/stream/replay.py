@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from edge.errors import BadRequest, EdgeError, Gone, InternalError
 from edge.policy.lifecycle import Outcome
-from edge.protocol.numbering import Numbering
+from edge.protocol.event_ids import Numbering
 from edge.settings import Stream as StreamSettings
 from edge.store.ports import LOST, Dropped, Ending, StoreDown, StreamState, Stretch
 from edge.stream.audience import Audience

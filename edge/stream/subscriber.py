@@ -12,7 +12,7 @@ from aiohttp import web
 
 from edge.errors import EdgeError, InternalError
 from edge.policy.lifecycle import ReaderHappened, ReaderState
-from edge.protocol.numbering import Numbering
+from edge.protocol.event_ids import Numbering
 from edge.settings import Stream as StreamSettings
 from edge.stream.audience import Audience
 from edge.stream.journal import Expired

@@ -27,7 +27,7 @@ from edge.errors import (
 )
 from edge.policy.auth.principal import Principal
 from edge.policy.lifecycle import Outcome
-from edge.protocol.ndjson import encode_line
+from edge.protocol.ollama.ndjson import encode_line
 from edge.stream.exchange import House
 from edge.stream.writer import Writer
 from edge.telemetry.record import TransferRecord

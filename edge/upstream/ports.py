@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from edge.errors import EdgeError
 from edge.policy.lifecycle import Happened
 from edge.protocol.batch import Batch
-from edge.protocol.context import Context
 from edge.protocol.dialect import Codec
+from edge.protocol.ollama.truncation import Context
 from edge.protocol.surface import Surface
 
 JSON_TYPE = "application/json"

@@ -10,7 +10,7 @@ from support.raw import CHAT, RawClient, chat_body
 from support.running import Running, Serve
 from support.shapes import assert_told, get
 
-from edge.protocol.merged import Tags
+from edge.protocol.mux_events import Tags
 from edge.store.memory.streams import MemoryStreams
 from edge.store.ports import LOST, StoreDown, StreamMeta, Stretch, lost
 

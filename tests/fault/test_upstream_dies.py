@@ -46,7 +46,7 @@ from support.running import Running, Serve
 from support.surfaces import SPOKEN, Spoken
 
 from edge.protocol.batch import Batch
-from edge.protocol.chat import ChatCodec, ChatDialect
+from edge.protocol.chat.codec import ChatCodec, ChatDialect
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.request import Prepared
 from edge.protocol.surface import Surface

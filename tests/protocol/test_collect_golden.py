@@ -6,10 +6,10 @@ from typing import Any
 import orjson
 import pytest
 
-from edge.protocol.collect_chat import ChatCollector, CompletionsCollector
-from edge.protocol.collect_messages import MessagesCollector
-from edge.protocol.collect_responses import ResponsesCollector
+from edge.protocol.chat.collect import ChatCollector, CompletionsCollector
 from edge.protocol.dialect import Collector
+from edge.protocol.messages.collect import MessagesCollector
+from edge.protocol.responses.collect import ResponsesCollector
 from edge.protocol.sse import events
 
 GOLDEN = Path(__file__).parents[1] / "golden"

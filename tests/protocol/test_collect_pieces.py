@@ -8,10 +8,10 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.protocol.collect_chat import ChatCollector, CompletionsCollector
-from edge.protocol.collect_messages import MessagesCollector
-from edge.protocol.collect_responses import ResponsesCollector
+from edge.protocol.chat.collect import ChatCollector, CompletionsCollector
 from edge.protocol.dialect import Collector
+from edge.protocol.messages.collect import MessagesCollector
+from edge.protocol.responses.collect import ResponsesCollector
 from edge.protocol.tool_calls import no_arguments
 
 COLLECTORS = (ChatCollector, CompletionsCollector, MessagesCollector, ResponsesCollector)

@@ -6,8 +6,8 @@ import pytest
 
 from edge.errors import UpstreamBroken
 from edge.protocol.canonical import Target
-from edge.protocol.chat import read_usage
 from edge.protocol.embeddings import translate
+from edge.protocol.openai_usage import read_usage
 from edge.protocol.surface import Surface
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from edge.protocol.prompt_size import prompt_tokens
 from edge.protocol.request import prepare
-from edge.protocol.session_request import prepared, read
+from edge.protocol.session.parse import prepared, read
 from edge.protocol.surface import Surface
 
 TEXT = "word " * 4000  # 5,000 tokens at four bytes each

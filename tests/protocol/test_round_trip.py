@@ -30,7 +30,7 @@ from edge.protocol.events import (
 )
 from edge.protocol.surface import OLLAMA, Surface
 from edge.protocol.transcode import _DECODERS, _ENCODERS
-from edge.protocol.transcoding import Answering
+from edge.protocol.transcode_ports import Answering
 
 texts = st.text(min_size=1) | st.sampled_from(FORGERIES)
 names = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=12)

@@ -20,7 +20,7 @@ from edge.protocol.dialects import DIALECTS
 from edge.protocol.request import prepare
 from edge.protocol.surface import Surface
 from edge.protocol.transcode import Transcoder, transcoder, translate
-from edge.protocol.transcoding import Answering
+from edge.protocol.transcode_ports import Answering
 
 USAGE = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
 HEAD = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m"}

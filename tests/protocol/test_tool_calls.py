@@ -8,13 +8,13 @@ from fakes.answers import DONE
 from support.streams import codec_for, read
 
 from edge.protocol.canonical import Target
-from edge.protocol.collect_chat import ChatCollector
+from edge.protocol.chat.collect import ChatCollector
+from edge.protocol.chat.repairs import TOOL_INDEX
 from edge.protocol.dialects import DIALECTS
-from edge.protocol.repairs import TOOL_INDEX
 from edge.protocol.request import prepare
 from edge.protocol.surface import Surface
 from edge.protocol.transcode import transcoder, translate
-from edge.protocol.transcoding import Answering
+from edge.protocol.transcode_ports import Answering
 from edge.protocol.whole_answer import flaw
 
 Delta = dict[str, Any]

@@ -15,7 +15,7 @@ from edge.protocol.events import Finish, Reasoning, Start, Text, ToolCallArgumen
 from edge.protocol.request import prepare
 from edge.protocol.surface import Surface
 from edge.protocol.transcode import Transcoder, transcoder
-from edge.protocol.transcoding import Answering
+from edge.protocol.transcode_ports import Answering
 
 texts = st.text() | st.sampled_from(FORGERIES)
 
@@ -69,7 +69,7 @@ def test_text_after_thinking_and_calls_is_still_text() -> None:
 
 def test_chat_chunks_as_canonical_events() -> None:
     """Through the codec that reads them anyway, runs from one mould included."""
-    from edge.protocol.chat_events import ChatDecoder  # noqa: PLC0415 - the subject of this test alone
+    from edge.protocol.chat.decode import ChatDecoder  # noqa: PLC0415 - the subject of this test alone
 
     prepared = prepare(Surface.CHAT, orjson.dumps({"model": "m", "messages": [], "stream": True}))
     codec, decoder = DIALECTS[Surface.CHAT].codec(prepared, 2**20, frozenset()), ChatDecoder()

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.streams import FORGERIES, unhurried
 
-from edge.protocol import ollama_encoder
 from edge.protocol.canonical import Target
 from edge.protocol.dialects import DIALECTS
-from edge.protocol.ollama import OllamaCodec
+from edge.protocol.ollama import encode as ollama_encode
+from edge.protocol.ollama.codec import OllamaCodec
 from edge.protocol.request import prepare
 from edge.protocol.surface import Surface
 from edge.protocol.transcode import Transcoder, transcoder, translate
-from edge.protocol.transcoding import Answering
+from edge.protocol.transcode_ports import Answering
 
 ASKED: dict[Surface, dict[str, object]] = {
     Surface.CHAT: {"messages": [{"role": "user", "content": "x"}], "stream": True},
@@ -69,7 +69,7 @@ pieces = st.tuples(
 @pytest.fixture
 def still(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every line that Edge makes is of the same time."""
-    monkeypatch.setattr(ollama_encoder, "now_text", lambda: "2026-08-01T12:00:00.000000Z")
+    monkeypatch.setattr(ollama_encode, "now_text", lambda: "2026-08-01T12:00:00.000000Z")
 
 
 @pytest.mark.usefixtures("still")

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from support.streams import unhurried
 
-from edge.protocol.numbering import LineCount
+from edge.protocol.event_ids import LineCount
 from edge.stream.journal import Expired, Journal
 
 events = st.lists(st.binary(max_size=6).map(lambda raw: raw.replace(b"\n", b"") + b"\n"), min_size=1, max_size=5)

@@ -22,7 +22,7 @@ from edge.protocol.events import (
 from edge.protocol.request import prepare
 from edge.protocol.surface import Surface
 from edge.protocol.transcode import _PARSE
-from edge.protocol.transcoding import Answering
+from edge.protocol.transcode_ports import Answering
 
 Gist = dict[tuple[object, ...], Any]
 

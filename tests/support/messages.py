@@ -9,7 +9,6 @@ from typing import Any
 import orjson
 
 from edge.protocol.batch import Usage
-from edge.protocol.collect_messages import MessagesCollector
 from edge.protocol.events import (
     Annotation,
     Event,
@@ -18,10 +17,11 @@ from edge.protocol.events import (
     ToolCallArguments,
     ToolCallStart,
 )
-from edge.protocol.messages_encoder import MessagesEncoder
+from edge.protocol.messages.collect import MessagesCollector
+from edge.protocol.messages.encode import MessagesEncoder
 from edge.protocol.request import prepare
 from edge.protocol.surface import Surface
-from edge.protocol.transcoding import Answering
+from edge.protocol.transcode_ports import Answering
 
 CITED = {"type": "char_location", "cited_text": "x", "document_index": 0, "start_char_index": 0, "end_char_index": 1}
 

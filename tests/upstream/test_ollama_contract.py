@@ -16,7 +16,7 @@ from edge.protocol.dialects import DIALECTS
 from edge.protocol.request import prepare
 from edge.protocol.surface import Surface
 from edge.protocol.transcode import transcoder, translate
-from edge.protocol.transcoding import Answering
+from edge.protocol.transcode_ports import Answering
 from edge.settings import Upstream as UpstreamSettings
 from edge.upstream.pool import Pool
 from edge.upstream.ports import Call, Upstream

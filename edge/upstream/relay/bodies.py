@@ -13,9 +13,9 @@ from edge.errors import AnswerTooLarge, EdgeError, InternalError, TooLong, Upstr
 from edge.policy.lifecycle import Happened
 from edge.protocol import embeddings
 from edge.protocol.batch import Batch
-from edge.protocol.context import Context
 from edge.protocol.dialect import BadStream, Codec, TooLarge
 from edge.protocol.json_text import dumps, loads
+from edge.protocol.ollama.truncation import Context
 from edge.protocol.shapes import tells_error, upstream_said
 from edge.protocol.surface import EMBEDS
 from edge.protocol.transcode import Transcoder

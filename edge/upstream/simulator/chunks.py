@@ -7,9 +7,9 @@ Format: https://platform.openai.com/docs/api-reference/chat/streaming
 from typing import Any, ClassVar
 
 from edge.protocol.batch import Usage
-from edge.protocol.chat_events import usage_object
-from edge.protocol.collect_chat import ChatCollector, CompletionsCollector
+from edge.protocol.chat.collect import ChatCollector, CompletionsCollector
 from edge.protocol.events import Event, Finish, Reasoning, Text, ToolCallArguments, ToolCallStart
+from edge.protocol.openai_usage import usage_object
 
 Chunk = dict[str, Any]
 

@@ -20,9 +20,9 @@ import orjson
 
 from edge.errors import BadRequest, EdgeError, NotFound
 from edge.policy.routing import printable
-from edge.protocol import chat_request
 from edge.protocol.canonical import Ask, Thinking
-from edge.protocol.collect_chat import ChatCollector, CompletionsCollector
+from edge.protocol.chat import parse as chat_parse
+from edge.protocol.chat.collect import ChatCollector, CompletionsCollector
 from edge.protocol.events import Event
 from edge.protocol.fields import Fields
 from edge.protocol.shapes import openai_body
@@ -98,7 +98,7 @@ def _model(named: str | None, script: str | None) -> str:
 
 
 def _chat(body: Body, script: str | None) -> Reply:
-    ask = chat_request.parse(body)
+    ask = chat_parse.parse(body)
     ask.model = _model(ask.model, script)
     return _generated(body, [ask] * _bounded(ask.n or 1), prompt_words(ask), script, ChatChunks)
 

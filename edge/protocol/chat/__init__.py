@@ -1,0 +1,1 @@
+"""The surfaces of OpenAI's chat completions, completions and transcriptions."""

@@ -1,0 +1,225 @@
+"""Ollama's own API: lines of JSON, the last of which says ``done`` and what the answer took.
+
+In: the upstream's bytes. Out: batches; heartbeats and errors in the surface's shape. Must not: change a line's bytes.
+Format: https://github.com/ollama/ollama/blob/main/docs/api.md. An error is a string under ``error``, in mid-stream too.
+"""
+
+import re
+import time
+from collections import deque
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+from edge.errors import EdgeError, UpstreamSaid
+from edge.protocol.batch import Batch, Measured
+from edge.protocol.codec import Seen, SeenError, SseCodec
+from edge.protocol.dialect import BaseDialect, Collector, Said
+from edge.protocol.json_text import dumps
+from edge.protocol.ollama.collect import OllamaCollector
+from edge.protocol.ollama.decode import read_usage
+from edge.protocol.ollama.ndjson import LineSplitter, encode_line, lines
+from edge.protocol.request import Prepared
+from edge.protocol.shapes import upstream_said
+from edge.protocol.sse import Event
+from edge.protocol.surface import Surface
+
+_NO_TEXT = re.compile(rb"(?!)")  # no mould: each line has a time of its own
+_GOES_ON = b'"done":false}\n'
+_SOME = rb'((?:[^"\\]++|\\.)+)'
+_TEXT_LINE = re.compile(
+    rb'\{"model":"(?:[^"\\]++|\\.)*+","created_at":"[^"\\]*+","message":\{"role":"assistant","content":"'
+    rb'(?:%b|","thinking":"%b)"\},"done":false\}\n' % (_SOME, _SOME)
+)
+_NS = 1e9
+_REPEATS = 30  # Ollama stops at the thirty-first equal token
+_RECENT_BYTES = 1024
+_TIME = re.compile(rb'"created_at":"[^"]*"')
+
+
+class OllamaCodec(SseCodec):
+    """Reads a stream of ``/api/chat`` or ``/api/generate``."""
+
+    def __init__(self, prepared: Prepared, max_event_bytes: int) -> None:
+        super().__init__(max_event_bytes, _NO_TEXT, LineSplitter(max_event_bytes), lines)
+        self._surface = prepared.surface
+        self._model = prepared.model or ""
+        self._done = False
+        # The end of the latest reads, of which the last lines tell whether the model repeats itself. To keep them costs
+        # 0.05 µs a read; what an Ollama sends is small, and its answers are not the fastest.
+        self._recent: deque[bytes] = deque(maxlen=_REPEATS)
+        self._noted = b""  # the latest read that ``text`` has noted
+        self._count = self._plain_lines
+
+    def finished(self, *, clean_eof: bool) -> bool:  # noqa: ARG002 - the last line is finish and terminator in one
+        """The line that says ``done`` has come."""
+        return self._done
+
+    def eof(self) -> Batch:
+        """See ``dialect.Codec.eof``.
+
+        An Ollama stops a model that says one thing over and over, and then ends cleanly without a last line. The text
+        is good as far as it goes, as if a limit had cut it.
+        """
+        batch = super().eof()
+        if self._done or batch.error is not None or not self._repeats():
+            return batch
+        self._done, self.note = True, "repetition"
+        last = {**_empty(self._surface, self._model), "done": True, "done_reason": "length"}
+        if self._collector is not None:
+            self._collector.add(last)
+        return Batch(batch.data + encode_line(last), batch.events + 1, batch.tokens, terminated=True)
+
+    def heartbeat(self, *, lively: bool) -> bytes:  # noqa: ARG002 - a line fits anywhere
+        """A line without content; the format has no comments."""
+        return heartbeat_line(self._surface, self._model)
+
+    def error_event(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - a string has no place for it
+        """See ``dialect.Codec.error_event``."""
+        return error_line(error)
+
+    def collect(self, collector: Collector) -> None:
+        """See ``dialect.Codec.collect``; each line is then decoded."""
+        self._collector = collector
+        self._count = _none
+
+    def text(self, data: bytes) -> tuple[Said, bytes, int]:
+        """See ``dialect.Codec.text``."""
+        match = None if self._held or len(data) > self._most else _TEXT_LINE.fullmatch(data)
+        if match is None:
+            return "", b"", 0
+        self._recent.append(data if len(data) <= _RECENT_BYTES else data[-_RECENT_BYTES:])
+        self._noted = data
+        text = match[1]
+        return ("text", text, 1) if text else ("thought", match[2], 1)
+
+    def feed(self, data: bytes) -> Batch:
+        """See ``dialect.Codec.feed``."""
+        if data is self._noted:  # by ``text``, and nobody took it; it is noted below
+            self._recent.pop()
+        self._noted = b""
+        return super().feed(data)
+
+    def _plain_lines(self, run: bytes) -> int:
+        count = _plain_lines(run)
+        if count:
+            self._recent.append(run if len(run) <= _RECENT_BYTES else run[-_RECENT_BYTES:])
+        return count
+
+    def _repeats(self) -> bool:
+        """Whether the last lines that came all say the same."""
+        told = b"".join(self._recent).splitlines()[-_REPEATS:]
+        return len(told) == _REPEATS and len({_without_time(line) for line in told}) == 1
+
+    def _is_text(self, token: bytes) -> bool:  # noqa: ARG002
+        return False
+
+    def _observe(self, event: Event) -> Seen:
+        line = self._decoded(event)
+        if not isinstance(line, dict):
+            return Seen.PRELUDE
+        if line.get("error"):
+            raise SeenError(upstream_said(line, 502), relay=isinstance(line["error"], str))
+        if line.get("done") is True:
+            self._done = True
+            self.usage = read_usage(line)
+            self.measured = read_measured(line)
+            return Seen.END
+        if not _content(line):
+            return Seen.PRELUDE
+        self._recent.append(event.raw[-_RECENT_BYTES:])
+        return Seen.TOKEN
+
+
+def _content(line: dict[str, Any]) -> bool:
+    message = line.get("message")
+    held = message if isinstance(message, dict) else line
+    return any(held.get(name) for name in ("content", "response", "thinking", "tool_calls"))
+
+
+def _without_time(line: bytes) -> bytes:
+    return _TIME.sub(b"", line, count=1)
+
+
+def _none(run: bytes) -> int:  # noqa: ARG001
+    return 0
+
+
+def _plain_lines(run: bytes) -> int:
+    """How many lines of generated text there are, if there is nothing else; 0.4 µs in place of 2.5 to decode one."""
+    count = run.count(b"\n")
+    if not run.endswith(_GOES_ON) or run.count(_GOES_ON) != count:
+        return 0
+    # Inside JSON text quotes are escaped, so none of these can be part of what a model says. A loop takes 0.4 µs more.
+    odd = b'"content":""' in run or b'"response":""' in run or b'"error"' in run or b'"tool_calls"' in run
+    return 0 if odd else count
+
+
+def read_measured(line: dict[str, Any]) -> Measured:
+    """The durations of a last line, in seconds."""
+    return Measured(*(_seconds(line.get(f"{name}_duration")) for name in ("load", "prompt_eval", "eval")))
+
+
+def _seconds(nanoseconds: object) -> float | None:
+    return nanoseconds / _NS if isinstance(nanoseconds, int) else None
+
+
+def now_text(seconds: float | None = None) -> str:
+    """A time as Ollama writes it."""
+    seconds = time.time() if seconds is None else seconds
+    whole = int(seconds)
+    return f"{_second_text(whole)}.{int((seconds - whole) * 1e6):06d}Z"
+
+
+@lru_cache(maxsize=4)
+def _second_text(seconds: int) -> str:
+    """Kept, since each line of an answer has a time: 0.4 µs in place of 1.3."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def heartbeat_line(surface: Surface, model: str) -> bytes:
+    """A line that adds nothing to the answer."""
+    return encode_line(_empty(surface, model))
+
+
+def _empty(surface: Surface, model: str) -> dict[str, object]:
+    head: dict[str, object] = {"model": model, "created_at": now_text()}
+    if surface is Surface.OLLAMA_GENERATE:
+        return {**head, "response": "", "done": False}
+    return {**head, "message": {"role": "assistant", "content": ""}, "done": False}
+
+
+def error_line(error: EdgeError) -> bytes:
+    """A line with a string under ``error``."""
+    return encode_line({"error": error.message})
+
+
+class OllamaDialect(BaseDialect):
+    """``/api/chat``, ``/api/generate`` and ``/api/embed``."""
+
+    stream_type = "application/x-ndjson"
+
+    def __init__(self, surface: Surface) -> None:
+        self.surface = surface
+
+    def codec(self, prepared: Prepared, max_event_bytes: int, repairs: frozenset[str]) -> OllamaCodec:  # noqa: ARG002
+        """See ``dialect.Dialect``; no repair changes how the lines are read."""
+        return OllamaCodec(prepared, max_event_bytes)
+
+    def collector(self, prepared: Prepared) -> Collector:  # noqa: ARG002 - the stream tells all
+        """See ``dialect.Dialect``."""
+        return OllamaCollector()
+
+    def heartbeat(self, model: str, before: bytes, *, lively: bool) -> bytes:  # noqa: ARG002 - a line fits anywhere
+        """See ``dialect.Dialect``."""
+        return heartbeat_line(self.surface, model)
+
+    def error_event(self, error: EdgeError, request_id: str, before: bytes) -> bytes:  # noqa: ARG002 - no place for it
+        """See ``dialect.Dialect``."""
+        return error_line(error)
+
+    def error_body(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - it is in the header
+        """A string under ``error``."""
+        body = error.body if isinstance(error, UpstreamSaid) else None
+        own = None if body is None else body.get("error")
+        return dumps({"error": own if isinstance(own, str) else error.message})

@@ -1,0 +1,1 @@
+"""The surface of Edge's own sessions."""
