@@ -22,19 +22,19 @@ from edge.api.server import Listener, connection_limit
 from edge.api.tls import Certificate
 from edge.config import Listen, parse_listen, reconciled
 from edge.errors import EdgeError
+from edge.exchange.exchange import Exchange, House
+from edge.exchange.limits import Limits
+from edge.exchange.record import tokens_per_s
+from edge.exchange.registry import Registry
+from edge.exchange.sessions import Sessions
+from edge.exchange.slot_wait import Admitting
 from edge.policy.lifecycle import Happened
 from edge.settings import Settings
 from edge.settings import Upstream as UpstreamSettings
 from edge.store.memory.streams import MemoryStreams
 from edge.store.opening import Stores
-from edge.stream.exchange import Exchange, House
-from edge.stream.keeper import Keeper
-from edge.stream.limiting import Limits
-from edge.stream.registry import Registry
-from edge.stream.sessions import Sessions
-from edge.stream.summary import tokens_per_s
+from edge.stream.persistence import Keeper
 from edge.stream.ticker import Ticker, interval_for
-from edge.stream.turn import Admitting
 from edge.telemetry import log
 from edge.telemetry.metrics import Metrics
 from edge.telemetry.record import ReturnRecord, StreamRecord, TransferRecord
@@ -296,14 +296,14 @@ class Ear:
 
 
 class Teller:
-    """``stream.exchange.Tell``, in log lines and metrics."""
+    """``exchange.exchange.Tell``, in log lines and metrics."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._log = log.get_logger()
 
     def started(self, exchange: Exchange) -> None:
-        """See ``stream.exchange.Tell``."""
+        """See ``exchange.exchange.Tell``."""
         asked, prepared = exchange.asked, exchange.prepared
         log.start(
             request_id=asked.request_id,
@@ -316,7 +316,7 @@ class Teller:
         )
 
     def progressed(self, exchange: Exchange) -> None:
-        """See ``stream.exchange.Tell``."""
+        """See ``exchange.exchange.Tell``."""
         generation = exchange.generation
         log.progress(
             request_id=exchange.asked.request_id,
@@ -331,11 +331,11 @@ class Teller:
         )
 
     def failed(self, request_id: str, stream_id: str | None, bug: BaseException) -> None:
-        """See ``stream.exchange.Tell``."""
+        """See ``exchange.exchange.Tell``."""
         self._log.error("bug", request_id=request_id, stream_id=stream_id, exc_info=bug)
 
     def ended(self, record: StreamRecord) -> None:
-        """See ``stream.exchange.Tell``."""
+        """See ``exchange.exchange.Tell``."""
         log.emit(record)
         if record.truncated:
             self._log.warning(
@@ -349,12 +349,12 @@ class Teller:
         self._metrics.observe(record)
 
     def returned(self, record: ReturnRecord) -> None:
-        """See ``stream.exchange.Tell``."""
+        """See ``exchange.exchange.Tell``."""
         log.emit_return(record)
         self._metrics.observe_return(record)
 
     def transferred(self, record: TransferRecord) -> None:
-        """See ``stream.exchange.Tell``."""
+        """See ``exchange.exchange.Tell``."""
         log.emit_transfer(record)
         self._metrics.observe_transfer(record)
 

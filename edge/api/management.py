@@ -3,7 +3,7 @@
 In: requests. Out: what the one upstream with ``allow_management`` answers, line by line as it comes; a blob goes up as
 it comes too. Must not: pass on anything to an upstream whose settings do not allow it, or keep a blob.
 
-These requests are rare, may take hours, and are no generations: see ``stream.transfer``.
+These requests are rare, may take hours, and are no generations: see ``exchange.transfer``.
 """
 
 from collections.abc import Mapping
@@ -20,12 +20,12 @@ from edge.api.surfaces import refuse_if_draining
 from edge.api.upload import read_piece
 from edge.config.listen import is_loopback, parse_listen
 from edge.errors import Forbidden, NoUpstream, Unsupported
+from edge.exchange.exchange import House
+from edge.exchange.transfer import Transfer, TransferRequest
 from edge.policy.auth.permission import check_admin
 from edge.protocol.json_text import dumps
 from edge.protocol.request import parse_object
 from edge.protocol.surface import OLLAMA
-from edge.stream.exchange import House
-from edge.stream.transfer import Transfer, TransferRequest
 from edge.upstream.discovery.servers import Kind
 from edge.upstream.fleet import Member
 from edge.upstream.pool import Pool

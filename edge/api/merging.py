@@ -10,12 +10,12 @@ from aiohttp import web
 from edge.api.context import CONTEXT, caller
 from edge.api.resuming import last_event_id
 from edge.errors import BadRequest
+from edge.exchange.exchange import House
 from edge.policy.routing import printable
 from edge.protocol.event_ids import is_stream
 from edge.protocol.mux_events import Marks, parse_marks
-from edge.stream.exchange import House
-from edge.stream.finding import unknown
-from edge.stream.merging import Wanted, merge
+from edge.resume.lookup import unknown
+from edge.resume.resume_many import Wanted, merge
 
 # Each event's id tells of all streams, with 40 bytes for each, and comes back as a header, of which 8 KiB are taken.
 _MOST_IDS = 64
@@ -42,7 +42,7 @@ async def follow(request: web.Request, house: House, asked: Sequence[str] | None
     """Follow these streams to their ends; 204 if the reader has been told of all of them.
 
     Raises:
-        EdgeError: see ``stream.merging.merge``.
+        EdgeError: see ``resume.resume_many.merge``.
     """
     if asked is None:
         raise BadRequest("ids: name the streams to follow, separated by commas", param="ids")

@@ -12,10 +12,10 @@ from aiohttp import web
 from edge.api.answer import json_answer
 from edge.api.context import CONTEXT, caller
 from edge.errors import NotFound
+from edge.exchange.registry import Registry
 from edge.policy.auth.permission import check_admin, may_use
 from edge.policy.routing import printable
 from edge.protocol.surface import Surface
-from edge.stream.registry import Registry
 from edge.upstream.fleet import Fleet
 
 

@@ -8,12 +8,12 @@ from aiohttp import web
 from edge.api.after_error import after_error
 from edge.api.context import CONTEXT, caller
 from edge.errors import BadRequest
+from edge.exchange.exchange import House
 from edge.policy.routing import printable
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.event_ids import parse_cursor
 from edge.protocol.surface import Surface
-from edge.stream.attachment import Returned, come_back
-from edge.stream.exchange import House
+from edge.resume.resume_one import Returned, come_back
 
 _FLAGS = {"1": True, "true": True, "0": False, "false": False}
 
@@ -65,7 +65,7 @@ async def resume(
     ``surface``: whose route it is, None for any; ``stream_id``: what the path names, if it does.
 
     Raises:
-        EdgeError: see ``stream.attachment.come_back``.
+        EdgeError: see ``resume.resume_one.come_back``.
     """
     cursor = parse_cursor(last)
     if cursor is None or stream_id not in (None, cursor[0]):
@@ -84,7 +84,7 @@ async def resume_after(
     """Read on after the event of this sequence; 204 if the stream ended with it.
 
     Raises:
-        EdgeError: see ``stream.attachment.come_back``.
+        EdgeError: see ``resume.resume_one.come_back``.
     """
     count_read(request, house)
     context = request[CONTEXT]

@@ -18,6 +18,8 @@ from edge.api.lane import lane_of
 from edge.api.resuming import count_read, last_event_id, resume, wants_resume
 from edge.api.surfaces import refuse_if_draining
 from edge.errors import Forbidden, NotFound
+from edge.exchange.exchange import Asked, Exchange, House
+from edge.exchange.sessions import Held, Sessions
 from edge.policy.auth.hosts import Origins
 from edge.policy.auth.permission import check_model, may_use
 from edge.policy.auth.principal import Principal
@@ -30,9 +32,7 @@ from edge.protocol.session.encode import opening
 from edge.protocol.session.parse import Wanted, is_session, prepared, read
 from edge.protocol.surface import SESSION_PATHS, Surface
 from edge.store.ports import Turn
-from edge.stream.exchange import Asked, Exchange, House
 from edge.stream.generation import Generation
-from edge.stream.sessions import Held, Sessions
 from edge.telemetry.timeline import Phase
 
 _FLAGS = {"true": True, "false": False}

@@ -13,14 +13,14 @@ from edge.api.context import caller
 from edge.api.merging import follow, ids
 from edge.api.resuming import count_read, flag, last_event_id, resume, resume_after
 from edge.errors import BadRequest, Gone, NotFound
+from edge.exchange.exchange import Exchange, House
+from edge.exchange.transfer import Transfer
 from edge.policy.auth.principal import Principal
 from edge.policy.lifecycle import Happened
 from edge.policy.routing import printable
 from edge.protocol.event_ids import is_stream
+from edge.resume.lookup import find_all, own_exchange, unknown
 from edge.store.ports import StreamState
-from edge.stream.exchange import Exchange, House
-from edge.stream.finding import find_all, own_exchange, unknown
-from edge.stream.transfer import Transfer
 
 _MOST_LISTED = 1000
 _DIGITS = 16

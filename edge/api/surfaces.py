@@ -17,10 +17,10 @@ from edge.api.lane import lane_of
 from edge.api.resuming import last_event_id, resume, wants_resume
 from edge.api.upload import Upload
 from edge.errors import ShuttingDown
+from edge.exchange.exchange import Asked, Exchange, House
 from edge.policy.auth.permission import check_model
 from edge.policy.routing import uncounted
 from edge.protocol.surface import OLLAMA, UPLOADS, UPSTREAM_PATHS, Surface
-from edge.stream.exchange import Asked, Exchange, House
 
 # The only request headers that travel upstream, besides Edge's own. Never credentials, and never X-Conversation-Id:
 # with it llama.cpp goes on generating after the reader has left.

@@ -1,1 +1,1 @@
-"""The flow: generations, their journals and readers, and the exchange that runs a request from start to record."""
+"""What flows: generations, what keeps their events, and who reads them."""

@@ -14,12 +14,12 @@ from edge.policy.lifecycle import Happened, Outcome, State, step
 from edge.protocol.batch import Batch
 from edge.protocol.dialect import Codec
 from edge.settings import Settings
-from edge.stream.audience import Audience, Kept, Reader
+from edge.stream.channel import Audience, Kept, Reader
 from edge.stream.deadlines import Manner, Waited, overdue, overlong
 from edge.stream.endings import broken_off, ended_here, failed, told, unread
+from edge.stream.own_events import Voice
 from edge.stream.owner import Owner
 from edge.stream.prelude import Prelude
-from edge.stream.voice import Voice
 from edge.telemetry.gaps import Gaps
 from edge.upstream.ports import JSON_TYPE, Call, Source, Upstream
 

@@ -12,7 +12,7 @@ from aiohttp import web
 from edge.errors import EdgeError
 from edge.policy.lifecycle import ReaderHappened, ReaderState, reader_step
 from edge.settings import Stream as StreamSettings
-from edge.stream.audience import Audience
+from edge.stream.channel import Audience
 from edge.stream.writer import Writer
 
 
@@ -62,7 +62,7 @@ class BaseReader:
 
     @property
     def committed(self) -> bool:
-        """See ``audience.Reader``."""
+        """See ``channel.Reader``."""
         return self.state is not ReaderState.HELD
 
     @property
@@ -91,15 +91,15 @@ class BaseReader:
         return self._writer.bytes_out
 
     def take(self, data: bytes) -> bool:
-        """See ``audience.Reader``."""
+        """See ``channel.Reader``."""
         raise NotImplementedError
 
     def push(self) -> None:
-        """See ``audience.Reader``."""
+        """See ``channel.Reader``."""
         raise NotImplementedError
 
     def ended(self) -> None:
-        """See ``audience.Reader``."""
+        """See ``channel.Reader``."""
         self._rouse()
 
     def tick(self, now: float) -> None:
@@ -119,7 +119,7 @@ class BaseReader:
             self.cut_off()
 
     def cut_off(self) -> None:
-        """See ``audience.Reader``; harmless where no body is under way."""
+        """See ``channel.Reader``; harmless where no body is under way."""
         if self.state not in (ReaderState.OPEN, ReaderState.ENDING):
             return
         self.stalled = True

@@ -14,7 +14,7 @@ from edge.errors import EdgeError, InternalError
 from edge.policy.lifecycle import ReaderHappened, ReaderState
 from edge.protocol.event_ids import Numbering
 from edge.settings import Stream as StreamSettings
-from edge.stream.audience import Audience
+from edge.stream.channel import Audience
 from edge.stream.journal import Expired
 from edge.stream.reader import BaseReader
 from edge.stream.writer import Writer

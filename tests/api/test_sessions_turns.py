@@ -13,10 +13,10 @@ from support.running import Running, Serve
 from support.sessions import BEGUN, STREAM, asked, kept, said, settled, text_of
 from support.shapes import assert_told, get
 
+from edge.exchange import sessions
 from edge.settings import Sessions as SessionSettings
 from edge.store.memory.sessions import MemorySessions
 from edge.store.ports import Turn
-from edge.stream import sessions
 
 SECOND = {"message": "second"}
 

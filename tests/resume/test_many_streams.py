@@ -16,10 +16,10 @@ from support.raw import CHAT, RawClient, chat_body
 from support.resumed import RESUME, finished, resumed, sequences, stream_id
 from support.running import Running, Serve
 
+from edge.exchange.exchange import Exchange
 from edge.settings import Store
 from edge.store.memory.streams import MemoryStreams
 from edge.store.ports import Ending, StreamLog, StreamMeta
-from edge.stream.exchange import Exchange
 from edge.stream.generation import Generation
 from edge.stream.subscriber import Subscriber
 

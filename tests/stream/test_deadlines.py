@@ -20,8 +20,8 @@ from edge.protocol.surface import Surface
 from edge.settings import Settings, Stream
 from edge.stream.deadlines import Manner, Waited, overdue
 from edge.stream.generation import Generation
+from edge.stream.own_events import Voice
 from edge.stream.prelude import MOST_EVENTS
-from edge.stream.voice import Voice
 from edge.upstream.ports import Call
 from edge.upstream.relay.bodies import Events
 

@@ -10,8 +10,8 @@ from edge.settings import Settings, Store
 from edge.store.memory.streams import MemoryStreams
 from edge.store.opening import Stores
 from edge.store.ports import StreamState
-from edge.stream.keeper import Keeper
 from edge.stream.late import LATE_S, LateStreams
+from edge.stream.persistence import Keeper
 
 MOST_LOOKS = round(LATE_S / 0.05) + 2
 

@@ -17,11 +17,11 @@ from edge.protocol.dialects import DIALECTS
 from edge.protocol.request import Prepared, prepare
 from edge.protocol.surface import Surface
 from edge.settings import Settings
-from edge.stream.collected import Collected
 from edge.stream.generation import Generation
+from edge.stream.json_reader import Collected
+from edge.stream.own_events import Voice
 from edge.stream.reader import BaseReader
 from edge.stream.subscriber import Subscriber
-from edge.stream.voice import Voice
 from edge.upstream.ports import Call
 
 TOKEN = b'data: {"choices":[{"index":0,"delta":{"content":"tok"},"finish_reason":null}]}\n\n'

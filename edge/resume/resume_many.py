@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 from msgspec.structs import replace
 
 from edge.errors import BadRequest, EdgeError, Gone, NotFound, ShuttingDown
+from edge.exchange.exchange import STREAM_HEADERS, House
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.mux_events import ENDED, Marks, Tags
 from edge.protocol.sse import SSE_TYPE
-from edge.stream.attachment import Returned, record
-from edge.stream.exchange import STREAM_HEADERS, House
-from edge.stream.finding import Beginning, Place, begin, check, count, find_all
-from edge.stream.mux import Mux, Source
+from edge.resume.lookup import Beginning, Place, begin, check, count, find_all
+from edge.resume.mux import Mux, Source
+from edge.resume.resume_one import Returned, record
+from edge.resume.resumed_reader import Visit
 from edge.stream.subscriber import Subscriber
-from edge.stream.visit import Visit
 from edge.stream.writer import Writer
 
 _LEAST_BYTES = 16 * 1024  # that are read ahead of each stream out of a store

@@ -25,10 +25,10 @@ from edge.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from edge.exchange.exchange import House
 from edge.policy.auth.principal import Principal
 from edge.policy.lifecycle import Outcome
 from edge.protocol.ollama.ndjson import encode_line
-from edge.stream.exchange import House
 from edge.stream.writer import Writer
 from edge.telemetry.record import TransferRecord
 from edge.upstream.fleet import Member

@@ -59,7 +59,7 @@ class Collected(BaseReader):
             self.leave()
 
     def push(self) -> None:
-        """See ``audience.Reader``; only for what came while another reader was attached."""
+        """See ``channel.Reader``; only for what came while another reader was attached."""
         generation = self._generation
         data = generation.journal.read(self.position, generation.journal.end)
         if data:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # they enter themselves here
-    from edge.stream.exchange import Exchange
-    from edge.stream.transfer import Transfer
+    from edge.exchange.exchange import Exchange
+    from edge.exchange.transfer import Transfer
 
 
 class Owned(Protocol):

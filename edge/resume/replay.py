@@ -13,10 +13,10 @@ from edge.policy.lifecycle import Outcome
 from edge.protocol.event_ids import Numbering
 from edge.settings import Stream as StreamSettings
 from edge.store.ports import LOST, Dropped, Ending, StoreDown, StreamState, Stretch
-from edge.stream.audience import Audience
+from edge.stream.channel import Audience
 from edge.stream.endings import told
-from edge.stream.keeper import Found, unavailable
-from edge.stream.voice import Voice
+from edge.stream.own_events import Voice
+from edge.stream.persistence import Found, unavailable
 
 _PAGE_BYTES = 64 * 1024  # read at once, where a reader may lag so far
 _LOOK_S = 1.0  # a store tells of changes by itself; this is for one whose word was lost

@@ -6,16 +6,16 @@ In: the exchange. Out: one record. Must not: change anything.
 from typing import TYPE_CHECKING
 
 from edge.errors import InternalError
+from edge.exchange.limits import usage_of
 from edge.policy.lifecycle import Outcome
 from edge.policy.routing import printable
 from edge.protocol.batch import Measured
 from edge.stream.generation import Generation
-from edge.stream.limiting import usage_of
 from edge.telemetry.record import StreamRecord
 from edge.telemetry.timeline import Phase
 
 if TYPE_CHECKING:  # the exchange makes the summary of itself
-    from edge.stream.exchange import Exchange
+    from edge.exchange.exchange import Exchange
 
 _NOTHING = Measured()
 _STALLS = frozenset({Outcome.UPSTREAM_STALL, Outcome.CLIENT_STALL})

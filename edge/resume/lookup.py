@@ -9,17 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edge.errors import Gone, NotFound
+from edge.exchange.exchange import Exchange, House
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.event_ids import numbering
 from edge.protocol.surface import Surface
+from edge.resume.replay import Replay, gone, no_event, past_the_end
 from edge.settings import Stream as StreamSettings
 from edge.store.ports import LOST, StoreDown, StreamStore
-from edge.stream.audience import Audience
-from edge.stream.exchange import Exchange, House
+from edge.stream.channel import Audience
 from edge.stream.journal import Expired
-from edge.stream.keeper import Found
-from edge.stream.replay import Replay, gone, no_event, past_the_end
-from edge.stream.voice import Voice
+from edge.stream.own_events import Voice
+from edge.stream.persistence import Found
 
 Place = Exchange | Found  # it runs here, or is in a store
 

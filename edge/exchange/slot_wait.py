@@ -16,7 +16,7 @@ from edge.stream.ticker import Ticker
 from edge.upstream.health import Member
 
 if TYPE_CHECKING:  # the exchange takes its turn
-    from edge.stream.exchange import Exchange
+    from edge.exchange.exchange import Exchange
 
 
 def claim_of(exchange: "Exchange") -> Claim:

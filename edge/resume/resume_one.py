@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from edge.errors import BadRequest, ShuttingDown
+from edge.exchange.exchange import STREAM_HEADERS, House
 from edge.policy.after_error import ALWAYS_RESETS, AfterError
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.event_ids import numbering
 from edge.protocol.surface import Surface
-from edge.stream.exchange import STREAM_HEADERS, House
-from edge.stream.finding import Beginning, Described, begin, check, count, find, seen_all, surface_of
-from edge.stream.replay import Replay
+from edge.resume.lookup import Beginning, Described, begin, check, count, find, seen_all, surface_of
+from edge.resume.replay import Replay
+from edge.resume.resumed_reader import Visit
 from edge.stream.subscriber import Subscriber
-from edge.stream.visit import Visit
 from edge.stream.writer import Writer
 from edge.telemetry.record import ReturnRecord
 

@@ -9,19 +9,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edge.errors import EdgeError, UpstreamCut, UpstreamSaid, UpstreamUnreachable
+from edge.exchange.compose import Terms, compose
+from edge.exchange.slot_wait import Turn, claim_of
 from edge.policy.lifecycle import Happened
 from edge.policy.queue.refusal import Place, Refusal, Why
 from edge.policy.routing import route
 from edge.protocol.ollama.truncation import Context
 from edge.protocol.request import Prepared, unstreamed
 from edge.protocol.surface import GENERATING, WITHOUT_MODEL, Surface
-from edge.stream.calling import Terms, compose
-from edge.stream.turn import Turn, claim_of
 from edge.upstream.health import Member
 from edge.upstream.ports import Call
 
 if TYPE_CHECKING:  # the exchange makes them
-    from edge.stream.exchange import Exchange
+    from edge.exchange.exchange import Exchange
 
 _NAMES_STREAMING = re.compile(r"\bstream", re.IGNORECASE)  # but not "upstream", which our own messages name
 _CANNOT_THINK = "does not support thinking"  # Ollama, as a 400 before any work
@@ -176,7 +176,7 @@ class Attempts:
     # --- turn.Taker -----------------------------------------------------------------------------------------------
 
     def admitted(self, member: Member) -> None:
-        """See ``turn.Taker``."""
+        """See ``slot_wait.Taker``."""
         try:
             self._proceed(member)
         except EdgeError as error:
@@ -185,7 +185,7 @@ class Attempts:
             self._exchange.generation.fail(bug)
 
     def refused(self, refusal: Refusal) -> None:
-        """See ``turn.Taker``."""
+        """See ``slot_wait.Taker``."""
         generation = self._exchange.generation
         try:
             if refusal.why is Why.CLOSED:  # other settings are in force: there may be another in its place

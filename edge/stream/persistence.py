@@ -15,7 +15,7 @@ from edge.settings import Settings
 from edge.store.memory.streams import MemoryStreams
 from edge.store.opening import Stores
 from edge.store.ports import Ending, StoreDown, StreamLog, StreamMeta, StreamState, StreamStore
-from edge.stream.audience import Audience, Kept
+from edge.stream.channel import Audience, Kept
 from edge.stream.late import LateStreams
 
 

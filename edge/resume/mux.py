@@ -12,11 +12,11 @@ from collections import deque
 from edge.errors import EdgeError, InternalError
 from edge.policy.lifecycle import Outcome
 from edge.protocol.mux_events import HEARTBEAT, RETRY, Tagged, Tags
+from edge.resume.lookup import Beginning
+from edge.resume.replay import Replay, gone
 from edge.settings import Stream as StreamSettings
-from edge.stream.audience import Audience
-from edge.stream.finding import Beginning
+from edge.stream.channel import Audience
 from edge.stream.journal import Expired
-from edge.stream.replay import Replay, gone
 
 # Taken of one stream before it is another's turn.
 _SLICE_BYTES = 16 * 1024
@@ -49,19 +49,19 @@ class Source:
         return f"<Source {self.audience.id} at {self.position}>"
 
     def take(self, data: bytes) -> bool:  # noqa: ARG002 - it takes all from the journal, where it is kept anyway
-        """See ``audience.Reader``."""
+        """See ``channel.Reader``."""
         return False
 
     def push(self) -> None:
-        """See ``audience.Reader``."""
+        """See ``channel.Reader``."""
         self._mux.pushed(self)
 
     def ended(self) -> None:
-        """See ``audience.Reader``."""
+        """See ``channel.Reader``."""
         self._mux.wake()
 
     def cut_off(self) -> None:
-        """See ``audience.Reader``: it lags because the merged reader does."""
+        """See ``channel.Reader``: it lags because the merged reader does."""
         self._mux.cut_off()
 
 

@@ -11,6 +11,11 @@ from typing import Protocol
 from aiohttp import web
 
 from edge.errors import EdgeError
+from edge.exchange.failover import Attempts
+from edge.exchange.limits import Limits, settle
+from edge.exchange.record import summarise
+from edge.exchange.registry import Registry
+from edge.exchange.slot_wait import Admitting
 from edge.policy.after_error import ALWAYS_RESETS, AfterError
 from edge.policy.auth.principal import Principal
 from edge.policy.lifecycle import Happened, Outcome, State
@@ -23,18 +28,13 @@ from edge.protocol.event_ids import numbering
 from edge.protocol.request import Prepared
 from edge.settings import Settings
 from edge.store.ports import StreamMeta
-from edge.stream.attempts import Attempts
-from edge.stream.collected import Collected
-from edge.stream.either import Either
 from edge.stream.generation import Generation
-from edge.stream.keeper import Keeper, Keeping
-from edge.stream.limiting import Limits, settle
-from edge.stream.registry import Registry
+from edge.stream.json_reader import Collected
+from edge.stream.own_events import Voice
+from edge.stream.persistence import Keeper, Keeping
+from edge.stream.stream_or_json_reader import Either
 from edge.stream.subscriber import Subscriber
-from edge.stream.summary import summarise
 from edge.stream.ticker import Ticker
-from edge.stream.turn import Admitting
-from edge.stream.voice import Voice
 from edge.stream.writer import Writer
 from edge.telemetry.record import ReturnRecord, StreamRecord, TransferRecord
 from edge.telemetry.timeline import Phase, Timeline

@@ -18,7 +18,7 @@ from edge.settings import Sessions as SessionSettings
 from edge.settings import Settings
 from edge.store.ports import Conversation, SessionStore, StoreDown, Turn
 from edge.stream.generation import Generation
-from edge.stream.keeper import unavailable
+from edge.stream.persistence import unavailable
 
 # A store that takes longer to keep an answer holds its end up no more: it is as good as down.
 _KEEP_S = 2.0

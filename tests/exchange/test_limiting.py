@@ -10,6 +10,7 @@ from contract.counter_store_contract import NOON
 from contract.session_store_contract import Clock
 
 from edge.errors import OverBudget, RateLimited
+from edge.exchange.limits import Limits, settle
 from edge.policy.lifecycle import Outcome
 from edge.policy.limits.allowance import UNLIMITED, Allowance
 from edge.policy.limits.counters import Account, Used
@@ -19,7 +20,6 @@ from edge.protocol.surface import Surface
 from edge.settings import Limit, Settings
 from edge.store.memory.counters import MemoryCounters
 from edge.stream.generation import Generation
-from edge.stream.limiting import Limits, settle
 
 
 @dataclass

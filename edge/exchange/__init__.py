@@ -1,0 +1,1 @@
+"""Requests: admitted, sent upstream, failed over, recorded."""
