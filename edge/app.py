@@ -22,8 +22,9 @@ from edge.api.server import Listener, connection_limit
 from edge.api.tls import Certificate
 from edge.config import Listen, parse_listen, reconciled
 from edge.errors import EdgeError
-from edge.exchange.exchange import Exchange, House
+from edge.exchange.exchange import Exchange
 from edge.exchange.limits import Limits
+from edge.exchange.ports import House
 from edge.exchange.record import tokens_per_s
 from edge.exchange.registry import Registry
 from edge.exchange.sessions import Sessions
@@ -296,14 +297,14 @@ class Ear:
 
 
 class Teller:
-    """``exchange.exchange.Tell``, in log lines and metrics."""
+    """``exchange.ports.Tell``, in log lines and metrics."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._log = log.get_logger()
 
     def started(self, exchange: Exchange) -> None:
-        """See ``exchange.exchange.Tell``."""
+        """See ``exchange.ports.Tell``."""
         asked, prepared = exchange.asked, exchange.prepared
         log.start(
             request_id=asked.request_id,
@@ -316,7 +317,7 @@ class Teller:
         )
 
     def progressed(self, exchange: Exchange) -> None:
-        """See ``exchange.exchange.Tell``."""
+        """See ``exchange.ports.Tell``."""
         generation = exchange.generation
         log.progress(
             request_id=exchange.asked.request_id,
@@ -331,11 +332,11 @@ class Teller:
         )
 
     def failed(self, request_id: str, stream_id: str | None, bug: BaseException) -> None:
-        """See ``exchange.exchange.Tell``."""
+        """See ``exchange.ports.Tell``."""
         self._log.error("bug", request_id=request_id, stream_id=stream_id, exc_info=bug)
 
     def ended(self, record: StreamRecord) -> None:
-        """See ``exchange.exchange.Tell``."""
+        """See ``exchange.ports.Tell``."""
         log.emit(record)
         if record.truncated:
             self._log.warning(
@@ -349,12 +350,12 @@ class Teller:
         self._metrics.observe(record)
 
     def returned(self, record: ReturnRecord) -> None:
-        """See ``exchange.exchange.Tell``."""
+        """See ``exchange.ports.Tell``."""
         log.emit_return(record)
         self._metrics.observe_return(record)
 
     def transferred(self, record: TransferRecord) -> None:
-        """See ``exchange.exchange.Tell``."""
+        """See ``exchange.ports.Tell``."""
         log.emit_transfer(record)
         self._metrics.observe_transfer(record)
 

@@ -10,7 +10,7 @@ from aiohttp import web
 from edge.api.context import CONTEXT, caller
 from edge.api.resuming import last_event_id
 from edge.errors import BadRequest
-from edge.exchange.exchange import House
+from edge.exchange.ports import House
 from edge.policy.routing import printable
 from edge.protocol.event_ids import is_stream
 from edge.protocol.mux_events import Marks, parse_marks

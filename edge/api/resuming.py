@@ -8,7 +8,7 @@ from aiohttp import web
 from edge.api.after_error import after_error
 from edge.api.context import CONTEXT, caller
 from edge.errors import BadRequest
-from edge.exchange.exchange import House
+from edge.exchange.ports import House
 from edge.policy.routing import printable
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.event_ids import parse_cursor

@@ -18,7 +18,8 @@ from edge.api.lane import lane_of
 from edge.api.resuming import count_read, last_event_id, resume, wants_resume
 from edge.api.surfaces import refuse_if_draining
 from edge.errors import Forbidden, NotFound
-from edge.exchange.exchange import Asked, Exchange, House
+from edge.exchange.exchange import Exchange
+from edge.exchange.ports import Asked, House
 from edge.exchange.sessions import Held, Sessions
 from edge.policy.auth.hosts import Origins
 from edge.policy.auth.permission import check_model, may_use

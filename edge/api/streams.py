@@ -13,7 +13,8 @@ from edge.api.context import caller
 from edge.api.merging import follow, ids
 from edge.api.resuming import count_read, flag, last_event_id, resume, resume_after
 from edge.errors import BadRequest, Gone, NotFound
-from edge.exchange.exchange import Exchange, House
+from edge.exchange.exchange import Exchange
+from edge.exchange.ports import House
 from edge.exchange.transfer import Transfer
 from edge.policy.auth.principal import Principal
 from edge.policy.lifecycle import Happened

@@ -17,7 +17,8 @@ from edge.api.lane import lane_of
 from edge.api.resuming import last_event_id, resume, wants_resume
 from edge.api.upload import Upload
 from edge.errors import ShuttingDown
-from edge.exchange.exchange import Asked, Exchange, House
+from edge.exchange.exchange import Exchange
+from edge.exchange.ports import Asked, House
 from edge.policy.auth.permission import check_model
 from edge.policy.routing import uncounted
 from edge.protocol.surface import OLLAMA, UPLOADS, UPSTREAM_PATHS, Surface

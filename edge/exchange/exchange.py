@@ -5,43 +5,31 @@ the time on phases and ends. Must not: parse a request, pick a codec or an upstr
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
 
 from aiohttp import web
 
 from edge.errors import EdgeError
 from edge.exchange.failover import Attempts
-from edge.exchange.limits import Limits, settle
+from edge.exchange.limits import settle
+from edge.exchange.ports import STREAM_HEADERS, Asked, House
 from edge.exchange.record import summarise
-from edge.exchange.registry import Registry
-from edge.exchange.slot_wait import Admitting
-from edge.policy.after_error import ALWAYS_RESETS, AfterError
-from edge.policy.auth.principal import Principal
 from edge.policy.lifecycle import Happened, Outcome, State
 from edge.policy.limits.rules import Reservation
-from edge.policy.queue.lanes import Lane
 from edge.policy.routing import printable
 from edge.protocol import queue_heartbeat
-from edge.protocol.dialect import Dialect
 from edge.protocol.event_ids import numbering
 from edge.protocol.request import Prepared
-from edge.settings import Settings
 from edge.store.ports import StreamMeta
 from edge.stream.generation import Generation
 from edge.stream.json_reader import Collected
 from edge.stream.own_events import Voice
-from edge.stream.persistence import Keeper, Keeping
+from edge.stream.persistence import Keeping
 from edge.stream.stream_or_json_reader import Either
 from edge.stream.subscriber import Subscriber
-from edge.stream.ticker import Ticker
 from edge.stream.writer import Writer
-from edge.telemetry.record import ReturnRecord, StreamRecord, TransferRecord
 from edge.telemetry.timeline import Phase, Timeline
-from edge.upstream.fleet import Fleet
-from edge.upstream.ports import Apart, Upload
 
-STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _PHASES = {
     State.ROUTING: Phase.EDGE,
     State.CONNECTING: Phase.CONNECTING,
@@ -49,91 +37,6 @@ _PHASES = {
     State.STREAMING: Phase.UPSTREAM,
     State.ENDED: Phase.EDGE,
 }
-
-
-class Tell(Protocol):
-    """Where an exchange tells what it does."""
-
-    def started(self, exchange: "Exchange") -> None:
-        """It was accepted."""
-
-    def progressed(self, exchange: "Exchange") -> None:
-        """It has been running for another ``log.progress_s``."""
-
-    def failed(self, request_id: str, stream_id: str | None, bug: BaseException) -> None:
-        """An exchange, or a reader that came back, ended by a bug of ours."""
-
-    def ended(self, record: StreamRecord) -> None:
-        """It is over on both sides."""
-
-    def returned(self, record: ReturnRecord) -> None:
-        """A reader that came back to a stream has gone."""
-
-    def transferred(self, record: TransferRecord) -> None:
-        """A request that changes an upstream's models is over."""
-
-
-@dataclass(slots=True)
-class House:
-    """What all exchanges share.
-
-    Attributes:
-        settings: In force now. A reload puts others here; an exchange keeps those that it began with.
-        apart: Does work on a large body in another process.
-    """
-
-    settings: Settings
-    fleet: Fleet
-    registry: Registry
-    ticker: Ticker
-    tell: Tell
-    clock: Callable[[], float]
-    keeper: Keeper
-    limits: Limits
-    admitting: Admitting
-    apart: Apart
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Who asked for what.
-
-    Attributes:
-        client: The address of who is calling, as far as it can be believed.
-        headers: Allowlisted request headers that go upstream.
-        release: Gives the body's share of the budget back.
-        accepted_at: When the request line was seen, on ``House.clock``.
-        opening: What goes out at once, before the upstream has said anything; empty where the status is held.
-        resume: The client wants a stream that it can come back to.
-        session: The session that it is part of.
-        lane: How much hurry there is.
-        settle: Called once, when nothing more is generated: keeps what was said. The readers are told of the end when
-            it calls its last argument, which it does in any case, soon.
-        forsaken: Called each time that nobody reads it any more, and it goes on for one that may come back.
-        upload: The body, where it is passed on as it comes.
-        passed: The Edges that the request has passed before this one.
-        after_error: How the client's stream may end after an error event.
-        id_made: ``request_id`` is Edge's own, not the client's.
-    """
-
-    request_id: str
-    stream_id: str
-    principal: Principal
-    client: str | None
-    dialect: Dialect
-    headers: Mapping[str, str]
-    release: Callable[[], None]
-    accepted_at: float
-    opening: bytes = b""
-    resume: bool = False
-    session: str | None = None
-    lane: Lane = Lane.INTERACTIVE
-    settle: Callable[[Generation, Outcome, Callable[[], None]], None] | None = None
-    forsaken: Callable[[], None] | None = None
-    upload: Upload | None = None
-    passed: tuple[str, ...] = ()
-    after_error: AfterError = ALWAYS_RESETS
-    id_made: bool = False
 
 
 class Exchange:

@@ -25,7 +25,7 @@ from edge.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from edge.exchange.exchange import House
+from edge.exchange.ports import House
 from edge.policy.auth.principal import Principal
 from edge.policy.lifecycle import Outcome
 from edge.protocol.ollama.ndjson import encode_line

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edge.errors import Gone, NotFound
-from edge.exchange.exchange import Exchange, House
+from edge.exchange.exchange import Exchange
+from edge.exchange.ports import House
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.event_ids import numbering
 from edge.protocol.surface import Surface

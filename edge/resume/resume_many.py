@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from msgspec.structs import replace
 
 from edge.errors import BadRequest, EdgeError, Gone, NotFound, ShuttingDown
-from edge.exchange.exchange import STREAM_HEADERS, House
+from edge.exchange.ports import STREAM_HEADERS, House
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.mux_events import ENDED, Marks, Tags
 from edge.protocol.sse import SSE_TYPE

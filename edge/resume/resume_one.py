@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from edge.errors import BadRequest, ShuttingDown
-from edge.exchange.exchange import STREAM_HEADERS, House
+from edge.exchange.ports import STREAM_HEADERS, House
 from edge.policy.after_error import ALWAYS_RESETS, AfterError
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.event_ids import numbering

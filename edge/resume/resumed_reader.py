@@ -5,7 +5,7 @@ In: what it reads, from a subclass. Out: a response. Must not: generate anything
 
 from aiohttp import web
 
-from edge.exchange.exchange import House
+from edge.exchange.ports import House
 from edge.stream.subscriber import Subscriber
 from edge.stream.writer import Writer
 
