@@ -16,7 +16,7 @@ from edge.api import management, ollama, openapi, ops, sessions, streams, surfac
 from edge.api.body import Bodies
 from edge.api.callers import Anybody, Callers
 from edge.api.context import Context
-from edge.api.face import Face
+from edge.api.face import RequestMiddleware
 from edge.api.keyring import KeyRing
 from edge.api.server import Listener, connection_limit
 from edge.api.tls import Certificate
@@ -24,17 +24,17 @@ from edge.config import Listen, parse_listen, reconciled
 from edge.errors import EdgeError
 from edge.exchange.exchange import Exchange
 from edge.exchange.limits import Limits
-from edge.exchange.ports import House
+from edge.exchange.ports import ExchangeServices
 from edge.exchange.record import tokens_per_s
 from edge.exchange.registry import Registry
 from edge.exchange.sessions import Sessions
-from edge.exchange.slot_wait import Admitting
-from edge.policy.lifecycle import Happened
+from edge.exchange.slot_wait import AdmissionTimer
+from edge.policy.lifecycle import LifecycleEvent
 from edge.settings import Settings
 from edge.settings import Upstream as UpstreamSettings
 from edge.store.memory.streams import MemoryStreams
 from edge.store.opening import Stores
-from edge.stream.persistence import Keeper
+from edge.stream.persistence import StreamArchive
 from edge.stream.ticker import Ticker, interval_for
 from edge.telemetry import log
 from edge.telemetry.metrics import Metrics
@@ -61,7 +61,7 @@ _ADMIN_CONNECTIONS = 16  # of scrapers and probes, which are let in however many
 class Follower(Protocol):
     """A part that takes other settings while it runs."""
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """These are in force now; they have been checked, so this cannot fail."""
 
 
@@ -95,10 +95,10 @@ class Edge:
         self.bodies = Bodies(settings.server)
         tell = Teller(self.metrics)
         self.sessions = Sessions(stores.sessions, settings.sessions)
-        self.keeper = Keeper(MemoryStreams(settings.store), stores)
+        self.keeper = StreamArchive(MemoryStreams(settings.store), stores)
         self.limits = Limits(stores.counters(), settings)
-        admitting = Admitting(self.fleet.admission, self.ticker, clock)
-        self._house = House(
+        admitting = AdmissionTimer(self.fleet.admission, self.ticker, clock)
+        self._services = ExchangeServices(
             settings,
             self.fleet,
             self.registry,
@@ -113,13 +113,13 @@ class Edge:
         self.callers = Callers(
             settings.auth, KeyRing(lambda: stores.keys, self.log), lambda auth: KeySet(auth, self.log)
         )
-        self.face = Face(settings, clock, tell, self.callers, self.fleet.hop)
+        self.face = RequestMiddleware(settings, clock, tell, self.callers, self.fleet.hop)
         probes = ops.probes(self.fleet, self.registry, self.callers.closed)
-        app = make_app(self._house, self.face, self.bodies, self.sessions, self.metrics)
+        app = make_app(self._services, self.face, self.bodies, self.sessions, self.metrics)
         app.add_routes(probes)
         app.add_routes(tickets.routes(self.callers, self.bodies))
         self.listener = Listener(app, settings.server, connection_limit(settings.server), self.face)
-        self._admin_face = Face(for_operators(settings), clock, tell, Anybody(), self.fleet.hop)
+        self._admin_face = RequestMiddleware(for_operators(settings), clock, tell, Anybody(), self.fleet.hop)
         admin = make_admin_app(self._admin_face, self.metrics, probes)
         self.admin_listener = Listener(admin, settings.server, _ADMIN_CONNECTIONS, self._admin_face)
         kept = (self.sessions, stores, self.keeper)
@@ -200,10 +200,10 @@ class Edge:
         self.admin_listener.reload_tls()
         await self.fleet.reload(settings)
         await self.callers.reload(settings.auth)
-        self.settings = self._house.settings = settings
+        self.settings = self._services.settings = settings
         for follower in self._followers:
-            follower.follow(settings)
-        self._admin_face.follow(for_operators(settings))
+            follower.apply_settings(settings)
+        self._admin_face.apply_settings(for_operators(settings))
         self.log.info("reloaded", changed=changed, needs_restart=waiting)
         return changed, waiting
 
@@ -264,7 +264,7 @@ class Edge:
 
 
 class Ear:
-    """``store.ports.Hear``: what happens in the store, in log lines; and who is to be stopped.
+    """``store.ports.StoreListener``: what happens in the store, in log lines; and who is to be stopped.
 
     ``closed``: why no caller at all can be let in now, if so.
     """
@@ -275,36 +275,36 @@ class Ear:
         self._log = log.get_logger()
 
     def stop_asked(self, stream_id: str) -> None:
-        """See ``store.ports.Hear``."""
+        """See ``store.ports.StoreListener``."""
         exchange = self._registry.streams.get(stream_id)
         if exchange is not None:
-            exchange.generation.stop(Happened.STOP)
+            exchange.generation.stop(LifecycleEvent.STOP)
 
     def store_failed(self, why: str) -> None:
-        """See ``store.ports.Hear``."""
+        """See ``store.ports.StoreListener``."""
         effect = "streams and counts go on, kept in memory until it is back"
         if self._closed() is not None:
             effect = "nobody is let in until it is back, as it has the keys that were made"
         self._log.error("store down", why=why, effect=effect)
 
     def store_recovered(self, after_s: float) -> None:
-        """See ``store.ports.Hear``."""
+        """See ``store.ports.StoreListener``."""
         self._log.info("store back", after_s=round(after_s, 3))
 
     def store_reopened(self, what: str) -> None:
-        """See ``store.ports.Hear``."""
+        """See ``store.ports.StoreListener``."""
         self._log.error("store file changed", what=what)
 
 
 class Teller:
-    """``exchange.ports.Tell``, in log lines and metrics."""
+    """``exchange.ports.ExchangeObserver``, in log lines and metrics."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._log = log.get_logger()
 
     def started(self, exchange: Exchange) -> None:
-        """See ``exchange.ports.Tell``."""
+        """See ``exchange.ports.ExchangeObserver``."""
         asked, prepared = exchange.asked, exchange.prepared
         log.start(
             request_id=asked.request_id,
@@ -317,7 +317,7 @@ class Teller:
         )
 
     def progressed(self, exchange: Exchange) -> None:
-        """See ``exchange.ports.Tell``."""
+        """See ``exchange.ports.ExchangeObserver``."""
         generation = exchange.generation
         log.progress(
             request_id=exchange.asked.request_id,
@@ -332,11 +332,11 @@ class Teller:
         )
 
     def failed(self, request_id: str, stream_id: str | None, bug: BaseException) -> None:
-        """See ``exchange.ports.Tell``."""
+        """See ``exchange.ports.ExchangeObserver``."""
         self._log.error("bug", request_id=request_id, stream_id=stream_id, exc_info=bug)
 
     def ended(self, record: StreamRecord) -> None:
-        """See ``exchange.ports.Tell``."""
+        """See ``exchange.ports.ExchangeObserver``."""
         log.emit(record)
         if record.truncated:
             self._log.warning(
@@ -350,12 +350,12 @@ class Teller:
         self._metrics.observe(record)
 
     def returned(self, record: ReturnRecord) -> None:
-        """See ``exchange.ports.Tell``."""
+        """See ``exchange.ports.ExchangeObserver``."""
         log.emit_return(record)
         self._metrics.observe_return(record)
 
     def transferred(self, record: TransferRecord) -> None:
-        """See ``exchange.ports.Tell``."""
+        """See ``exchange.ports.ExchangeObserver``."""
         log.emit_transfer(record)
         self._metrics.observe_transfer(record)
 
@@ -374,24 +374,26 @@ class Teller:
             self._log.error("bug", request_id=context.request_id, exc_info=error.__cause__)
 
 
-def make_app(house: House, face: Face, bodies: Bodies, talks: Sessions, metrics: Metrics) -> web.Application:
+def make_app(
+    services: ExchangeServices, face: RequestMiddleware, bodies: Bodies, talks: Sessions, metrics: Metrics
+) -> web.Application:
     """The aiohttp application for clients."""
-    settings = house.settings
+    settings = services.settings
     app = web.Application(middlewares=[face.middleware])
     app.on_response_prepare.append(face.on_response_prepare)
-    app.add_routes(surfaces.routes(house, bodies))
-    app.add_routes(sessions.routes(house, bodies, talks))
-    app.add_routes(streams.routes(house))
-    app.add_routes(ollama.routes(house.fleet, bodies))
-    app.add_routes(management.routes(house, bodies))
-    app.add_routes(ops.models(house.fleet))
+    app.add_routes(surfaces.routes(services, bodies))
+    app.add_routes(sessions.routes(services, bodies, talks))
+    app.add_routes(streams.routes(services))
+    app.add_routes(ollama.routes(services.fleet, bodies))
+    app.add_routes(management.routes(services, bodies))
+    app.add_routes(ops.models(services.fleet))
     if not settings.server.admin_listen:
         app.add_routes(ops.exposition(metrics.render))
     app.add_routes(openapi.routes(face.asks_for_keys, have_metrics=not settings.server.admin_listen))
     return app
 
 
-def make_admin_app(face: Face, metrics: Metrics, probes: list[web.RouteDef]) -> web.Application:
+def make_admin_app(face: RequestMiddleware, metrics: Metrics, probes: list[web.RouteDef]) -> web.Application:
     """The application for the operator's own addresses."""
     app = web.Application(middlewares=[face.middleware])
     app.on_response_prepare.append(face.on_response_prepare)

@@ -19,7 +19,7 @@ from edge.api.memory import give_back_large
 from edge.api.parsing import Parser
 from edge.errors import PLAIN_ONLY, BadRequest, BodyTooLarge, Busy, UnsupportedMedia
 from edge.policy.auth.client_address import holder_of
-from edge.policy.limits.byte_budget import Budget, Share
+from edge.policy.limits.byte_budget import ByteBudget, Share
 from edge.protocol.canonical import Target
 from edge.protocol.messages.token_estimate import estimate
 from edge.protocol.request import Prepared, prepare
@@ -42,7 +42,7 @@ class Reading:
     """What must be known to prepare a body.
 
     Attributes:
-        targets: Asked for a large body only: whom to translate it for.
+        targets: ExchangeRequest for a large body only: whom to translate it for.
         most, name_of: See ``protocol.request.prepare``; can be passed to another process.
     """
 
@@ -57,7 +57,7 @@ class Bodies:
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
         self._parser = Parser()
-        self.budget = Budget(settings.bodies_budget_bytes, _each(settings))
+        self.budget = ByteBudget(settings.bodies_budget_bytes, _each(settings))
         self.arrivals = Arrivals()
 
     @property
@@ -65,7 +65,7 @@ class Bodies:
         """Does work in the process for large bodies."""
         return self._parser.run
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """Other settings are in force."""
         self._settings = settings.server
         self.budget.limit = settings.server.bodies_budget_bytes

@@ -20,7 +20,7 @@ from edge.api.keyring import KeyRing
 from edge.errors import CannotTell, EdgeError, TooManyAttempts, Unauthorized
 from edge.policy.auth import keys, tickets, tokens
 from edge.policy.auth import principal as auth
-from edge.policy.auth.login_throttle import Attempts
+from edge.policy.auth.login_throttle import LoginThrottle
 from edge.policy.auth.principal import ANONYMOUS, Principal
 from edge.protocol.surface import SESSION_PATHS
 from edge.settings import Auth
@@ -80,7 +80,7 @@ class Callers:
         self._ring = ring
         self._make_key_set = make_key_set
         self._clock = clock
-        self._attempts = Attempts(settings.failures_per_min)
+        self._attempts = LoginThrottle(settings.failures_per_min)
         self._key_set: KeySet | None = None
         self._take(settings)
 

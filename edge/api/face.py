@@ -39,7 +39,7 @@ class Refused(Protocol):
         """It was answered with this error."""
 
 
-class Face:
+class RequestMiddleware:
     """The middleware and the response hook of the application.
 
     Attributes:
@@ -54,13 +54,13 @@ class Face:
         self._hop = hop
         self._tell = tell
         self.leaving = False
-        self.follow(settings)
+        self.apply_settings(settings)
 
     def asks_for_keys(self) -> bool:
         """Whether a caller needs a credential."""
         return self._callers.required
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """These settings are in force."""
         allowed = settings.server.allowed_hosts
         self._hosts = {have_keys: Hosts(allowed, have_keys=have_keys) for have_keys in (False, True)}

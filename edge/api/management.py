@@ -20,7 +20,7 @@ from edge.api.surfaces import refuse_if_draining
 from edge.api.upload import read_piece
 from edge.config.listen import is_loopback, parse_listen
 from edge.errors import Forbidden, NoUpstream, Unsupported
-from edge.exchange.ports import House
+from edge.exchange.ports import ExchangeServices
 from edge.exchange.transfer import Transfer, TransferRequest
 from edge.policy.auth.permission import check_admin
 from edge.protocol.json_text import dumps
@@ -62,21 +62,21 @@ class _Blob:
         return await read_piece(self._request, self._body_s)
 
 
-def routes(house: House, bodies: Bodies) -> list[web.RouteDef]:
+def routes(services: ExchangeServices, bodies: Bodies) -> list[web.RouteDef]:
     """Ollama's routes that change models."""
 
     def json(path: str) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
             check_admin(caller(request))
-            member, pool = _manageable(house, request)
-            refuse_if_draining(house)
+            member, pool = _manageable(services, request)
+            refuse_if_draining(services)
             share = bodies.share(request)
             try:
                 asked = parse_object(await bodies.read_raw(request, share))
-                refuse_if_draining(house)
-                sent = {**hops_of(request, house.fleet), "Content-Type": JSON_TYPE}
+                refuse_if_draining(services)
+                sent = {**hops_of(request, services.fleet), "Content-Type": JSON_TYPE}
                 passed = _request(request, path, _model(asked), sent, body=dumps(asked))
-                return await Transfer(house, passed, member, pool).run(request)
+                return await Transfer(services, passed, member, pool).run(request)
             finally:
                 share.give_back()
 
@@ -84,18 +84,18 @@ def routes(house: House, bodies: Bodies) -> list[web.RouteDef]:
 
     async def blob(request: web.Request) -> web.StreamResponse:
         check_admin(caller(request))
-        member, pool = _manageable(house, request)
+        member, pool = _manageable(services, request)
         if "Origin" in request.headers:  # a page could send one without asking first, as its type may be anything
             raise Forbidden("blobs are not taken from browsers")
-        refuse_if_draining(house)
+        refuse_if_draining(services)
         path = f"/api/blobs/{request.match_info['digest']}"  # nothing but digits, as the route says
-        hops = hops_of(request, house.fleet)
+        hops = hops_of(request, services.fleet)
         if request.method == "HEAD":
             passed = _request(request, path, None, hops)
         else:
-            upload = _Blob(request, house.settings.server.body_s)
+            upload = _Blob(request, services.settings.server.body_s)
             passed = _request(request, path, None, {**hops, "Content-Type": _BLOB_TYPE}, upload=upload)
-        return await Transfer(house, passed, member, pool).run(request)
+        return await Transfer(services, passed, member, pool).run(request)
 
     return [
         *(web.route(method, path, json(path)) for method, path in _JSON_ROUTES),
@@ -130,13 +130,13 @@ def _model(asked: dict[str, Any]) -> str | None:
     return next((name for name in found if isinstance(name, str)), None)
 
 
-def _is_next_door(house: House, request: web.Request) -> bool:
+def _is_next_door(services: ExchangeServices, request: web.Request) -> bool:
     """Whether the caller, who needed no key, can reach an Ollama on this host without Edge as well.
 
     Edge must listen on this host alone, and nobody may have passed the request on: that proxy may be open to the world.
     """
     passed_on = any(name in request.headers for name in _PASSED_ON)
-    server = house.settings.server
+    server = services.settings.server
     local = all(parse_listen(text).loopback for text in (*server.listen, *server.admin_listen))
     return caller(request).anonymous and local and not server.trusted_proxies and not passed_on
 
@@ -146,15 +146,15 @@ def _is_local(member: Member) -> bool:
     return member.kind is Kind.OLLAMA and host is not None and is_loopback(host)
 
 
-def _manageable(house: House, request: web.Request) -> tuple[Member, Pool]:
+def _manageable(services: ExchangeServices, request: web.Request) -> tuple[Member, Pool]:
     """The one upstream whose models may be changed, and its connections.
 
     Raises:
         EdgeError: there is none, or more than one could be meant.
     """
-    members = house.fleet.members
+    members = services.fleet.members
     allowed = [member for member in members if member.settings.allow_management]
-    if not allowed and _is_next_door(house, request):
+    if not allowed and _is_next_door(services, request):
         allowed = [member for member in members if member.settings.allow_management is None and _is_local(member)]
     if not allowed:
         raise Forbidden("models cannot be changed through Edge unless an upstream has allow_management = true")

@@ -10,7 +10,7 @@ from aiohttp import web
 from edge.api.context import CONTEXT, caller
 from edge.api.resuming import last_event_id
 from edge.errors import BadRequest
-from edge.exchange.ports import House
+from edge.exchange.ports import ExchangeServices
 from edge.policy.routing import printable
 from edge.protocol.event_ids import is_stream
 from edge.protocol.mux_events import Marks, parse_marks
@@ -38,7 +38,7 @@ def ids(request: web.Request) -> Sequence[str] | None:
     return asked
 
 
-async def follow(request: web.Request, house: House, asked: Sequence[str] | None) -> web.StreamResponse:
+async def follow(request: web.Request, services: ExchangeServices, asked: Sequence[str] | None) -> web.StreamResponse:
     """Follow these streams to their ends; 204 if the reader has been told of all of them.
 
     Raises:
@@ -63,7 +63,7 @@ async def follow(request: web.Request, house: House, asked: Sequence[str] | None
         order=asked,
         marks=_marks(request),
     )
-    merging = await merge(house, wanted)
+    merging = await merge(services, wanted)
     if merging is None:
         return web.Response(status=204)
     context.exchanged = True

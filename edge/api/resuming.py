@@ -8,12 +8,12 @@ from aiohttp import web
 from edge.api.after_error import after_error
 from edge.api.context import CONTEXT, caller
 from edge.errors import BadRequest
-from edge.exchange.ports import House
+from edge.exchange.ports import ExchangeServices
 from edge.policy.routing import printable
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.event_ids import parse_cursor
 from edge.protocol.surface import Surface
-from edge.resume.resume_one import Returned, come_back
+from edge.resume.resume_one import ResumeRequest, come_back
 
 _FLAGS = {"1": True, "true": True, "0": False, "false": False}
 
@@ -23,14 +23,14 @@ def last_event_id(request: web.Request) -> str | None:
     return request.headers.get("Last-Event-ID", "").strip() or None
 
 
-def count_read(request: web.Request, house: House) -> None:
+def count_read(request: web.Request, services: ExchangeServices) -> None:
     """Count a request for something that is kept; to be called before it is looked for.
 
     Raises:
         RateLimited: the caller has sent too many of them.
     """
     principal = caller(request)
-    house.limits.read(request[CONTEXT].stream_id, principal.name, principal.limits)
+    services.limits.read(request[CONTEXT].stream_id, principal.name, principal.limits)
 
 
 def wants_resume(request: web.Request) -> bool:
@@ -58,7 +58,7 @@ def flag(name: str, text: str | None) -> bool | None:
 
 
 async def resume(
-    request: web.Request, house: House, surface: Surface | None, last: str, stream_id: str | None = None
+    request: web.Request, services: ExchangeServices, surface: Surface | None, last: str, stream_id: str | None = None
 ) -> web.StreamResponse:
     """Read on after the event with the id ``last``.
 
@@ -75,34 +75,34 @@ async def resume(
             "leave it out to begin anew",
             param="Last-Event-ID",
         )
-    return await resume_after(request, house, surface, *cursor)
+    return await resume_after(request, services, surface, *cursor)
 
 
 async def resume_after(
-    request: web.Request, house: House, surface: Surface | None, stream_id: str, after: int
+    request: web.Request, services: ExchangeServices, surface: Surface | None, stream_id: str, after: int
 ) -> web.StreamResponse:
     """Read on after the event of this sequence; 204 if the stream ended with it.
 
     Raises:
         EdgeError: see ``resume.resume_one.come_back``.
     """
-    count_read(request, house)
+    count_read(request, services)
     context = request[CONTEXT]
-    returned = Returned(
+    returned = ResumeRequest(
         request_id=context.request_id,
         stream_id=stream_id,
         principal=caller(request).name,
         client=context.client,
         after=after,
         accepted_at=context.accepted_at,
-        after_error=after_error(request, house.settings.stream),
+        after_error=after_error(request, services.settings.stream),
     )
     context.stream_id = stream_id
 
     def speak(surface: Surface) -> None:
         context.dialect = DIALECTS[surface]
 
-    attachment = await come_back(house, returned, surface, speak)
+    attachment = await come_back(services, returned, surface, speak)
     if attachment is None:
         return web.Response(status=204, headers={"x-stream-id": stream_id})
     context.exchanged = True

@@ -21,7 +21,7 @@ from typing import Any, cast
 from aiohttp import web
 
 from edge.api.client_connection import ClientConnection, Refuse
-from edge.api.tls import Certificate, Shaking
+from edge.api.tls import Certificate, HandshakeLimit
 from edge.config import Listen
 from edge.settings import Server as ServerSettings
 from edge.stream.writer import SEND_BUFFER
@@ -59,7 +59,7 @@ def somebody_listens(path: Path) -> bool:
         return sock.connect_ex(str(path)) != errno.ECONNREFUSED
 
 
-class Gate:
+class ConnectionLimit:
     """The protocol factory: a client's connection while there is room, else one that refuses.
 
     Args:
@@ -125,7 +125,7 @@ class Listener:
         self._unix_mode = int(settings.unix_mode, 8)
         self._unix_group = settings.unix_group
         self._certificate: Certificate | None = None
-        self._shaking: Shaking | None = None
+        self._shaking: HandshakeLimit | None = None
         self._servers: list[asyncio.Server] = []
         self._listening: dict[str, list[socket.socket]] = {}
         self.owns_paths = True
@@ -163,9 +163,9 @@ class Listener:
         server = self._runner.server
         if server is None:
             raise RuntimeError("aiohttp's runner made no server")
-        gate = Gate(server, self._limit, self._connect)
+        gate = ConnectionLimit(server, self._limit, self._connect)
         self._certificate = certificate
-        self._shaking = Shaking(certificate, gate, gate.room) if certificate else None
+        self._shaking = HandshakeLimit(certificate, gate, gate.room) if certificate else None
         for listen in listens:
             known = adopted.get(str(listen), ())
             self._listening[str(listen)] = self._adopt(listen, known) if known else self._sockets(listen)

@@ -19,7 +19,7 @@ from edge.api.resuming import count_read, last_event_id, resume, wants_resume
 from edge.api.surfaces import refuse_if_draining
 from edge.errors import Forbidden, NotFound
 from edge.exchange.exchange import Exchange
-from edge.exchange.ports import Asked, House
+from edge.exchange.ports import ExchangeRequest, ExchangeServices
 from edge.exchange.sessions import Held, Sessions
 from edge.policy.auth.hosts import Origins
 from edge.policy.auth.permission import check_model, may_use
@@ -40,13 +40,13 @@ _FLAGS = {"true": True, "false": False}
 _OWN = ("same-origin", "none")  # of Sec-Fetch-Site: asked by a page of Edge's own origin, or by a person
 
 
-def routes(house: House, bodies: Bodies, sessions: Sessions) -> list[web.RouteDef]:
+def routes(services: ExchangeServices, bodies: Bodies, sessions: Sessions) -> list[web.RouteDef]:
     """All routes of the session API."""
-    stream = _stream(house, bodies, sessions)
+    stream = _stream(services, bodies, sessions)
 
     async def show(request: web.Request) -> web.Response:
         session = request.match_info["id"]
-        count_read(request, house)
+        count_read(request, services)
         found = await sessions.read(caller(request).name, session)
         if found is None:
             raise _unknown(session)
@@ -56,7 +56,7 @@ def routes(house: House, bodies: Bodies, sessions: Sessions) -> list[web.RouteDe
 
     async def delete(request: web.Request) -> web.Response:
         session = request.match_info["id"]
-        count_read(request, house)
+        count_read(request, services)
         if not is_session(session) or not await sessions.delete(caller(request).name, session):
             raise _unknown(session)
         return web.Response(status=204)
@@ -69,27 +69,27 @@ def routes(house: House, bodies: Bodies, sessions: Sessions) -> list[web.RouteDe
     ]
 
 
-def _stream(house: House, bodies: Bodies, sessions: Sessions) -> Handler:
+def _stream(services: ExchangeServices, bodies: Bodies, sessions: Sessions) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         context, principal = request[CONTEXT], caller(request)
         if request.method == "GET":
-            _check_origin(request, Origins(house.settings.server.cors_origins))
+            _check_origin(request, Origins(services.settings.server.cors_origins))
         if last := last_event_id(request):
-            return await resume(request, house, Surface.SESSION, last)
-        refuse_if_draining(house)
+            return await resume(request, services, Surface.SESSION, last)
+        refuse_if_draining(services)
         wants_resume(request)  # which it is without asking; what is no answer to that is refused here too
         lane = lane_of(request, principal)
         share = bodies.share(request)
         held: Held | None = None
         try:
-            wanted = await _wanted(request, house, bodies, share)
-            check_model(principal, wanted.model, house.fleet.members)
-            asked_at = house.clock()
+            wanted = await _wanted(request, services, bodies, share)
+            check_model(principal, wanted.model, services.fleet.members)
+            asked_at = services.clock()
             held = await sessions.take(principal.name, wanted.session_id)
-            refuse_if_draining(house)  # the drain has not waited for bodies, nor for the session
-            exchange = _exchange(house, request, wanted, held, share, lane=lane)
+            refuse_if_draining(services)  # the drain has not waited for bodies, nor for the session
+            exchange = _exchange(services, request, wanted, held, share, lane=lane)
             exchange.timeline.enter(Phase.QUEUED, asked_at)
-            exchange.timeline.enter(Phase.EDGE, house.clock())
+            exchange.timeline.enter(Phase.EDGE, services.clock())
             context.exchanged = True
             return await exchange.run(request)
         finally:
@@ -109,8 +109,8 @@ def _check_origin(request: web.Request, origins: Origins) -> None:
         raise Forbidden("this origin may not call; see server.cors_origins")
 
 
-async def _wanted(request: web.Request, house: House, bodies: Bodies, share: Share) -> Wanted:
-    most_bytes = house.settings.sessions.max_bytes // 2
+async def _wanted(request: web.Request, services: ExchangeServices, bodies: Bodies, share: Share) -> Wanted:
+    most_bytes = services.settings.sessions.max_bytes // 2
     if request.method == "GET":
         query = {name: _FLAGS.get(text, text) if name == "metadata" else text for name, text in request.query.items()}
         query.pop(TICKET, None)  # it says who asks, not what
@@ -118,21 +118,23 @@ async def _wanted(request: web.Request, house: House, bodies: Bodies, share: Sha
     else:
         asked = await bodies.read(request, Surface.SESSION, share, Reading())
         wanted = read({**loads(asked.body), "stream": asked.stream}, "message", most_bytes)
-    model = wanted.model or house.settings.sessions.model or _default_model(house, caller(request))
-    return replace(wanted, model=None if model is None else house.fleet.names(Surface.SESSION)(model))
+    model = wanted.model or services.settings.sessions.model or _default_model(services, caller(request))
+    return replace(wanted, model=None if model is None else services.fleet.names(Surface.SESSION)(model))
 
 
-def _default_model(house: House, principal: Principal) -> str | None:
-    return default_model(Surface.SESSION, house.fleet.members, lambda name: may_use(principal, name))
+def _default_model(services: ExchangeServices, principal: Principal) -> str | None:
+    return default_model(Surface.SESSION, services.fleet.members, lambda name: may_use(principal, name))
 
 
-def _exchange(house: House, request: web.Request, wanted: Wanted, held: Held, share: Share, *, lane: Lane) -> Exchange:
+def _exchange(
+    services: ExchangeServices, request: web.Request, wanted: Wanted, held: Held, share: Share, *, lane: Lane
+) -> Exchange:
     context, principal = request[CONTEXT], caller(request)
 
     def settle(generation: Generation, outcome: Outcome, tell: Callable[[], None]) -> None:
         held.settle(wanted.message, generation, outcome, tell)
 
-    asked = Asked(
+    asked = ExchangeRequest(
         request_id=context.request_id,
         stream_id=context.stream_id,
         principal=principal,
@@ -149,11 +151,11 @@ def _exchange(house: House, request: web.Request, wanted: Wanted, held: Held, sh
         settle=settle,
         forsaken=held.forsaken,
     )
-    keep_bytes = house.settings.sessions.max_bytes - len(wanted.message.encode())
+    keep_bytes = services.settings.sessions.max_bytes - len(wanted.message.encode())
     turns = [(turn.role, turn.content) for turn in held.turns]
-    most = house.limits.most(principal.name, principal.limits, str(Surface.SESSION))
+    most = services.limits.most(principal.name, principal.limits, str(Surface.SESSION))
     limit = None if most is None else most(wanted.model)
-    exchange = Exchange(house, asked, prepared(wanted, turns, keep_bytes, context.accepted_at, limit))
+    exchange = Exchange(services, asked, prepared(wanted, turns, keep_bytes, context.accepted_at, limit))
     held.generation = exchange.generation
     return exchange
 

@@ -14,10 +14,10 @@ from edge.api.merging import follow, ids
 from edge.api.resuming import count_read, flag, last_event_id, resume, resume_after
 from edge.errors import BadRequest, Gone, NotFound
 from edge.exchange.exchange import Exchange
-from edge.exchange.ports import House
+from edge.exchange.ports import ExchangeServices
 from edge.exchange.transfer import Transfer
 from edge.policy.auth.principal import Principal
-from edge.policy.lifecycle import Happened
+from edge.policy.lifecycle import LifecycleEvent
 from edge.policy.routing import printable
 from edge.protocol.event_ids import is_stream
 from edge.resume.lookup import find_all, own_exchange, unknown
@@ -28,30 +28,30 @@ _DIGITS = 16
 _STOP_S = 2.0  # for the word of a stop to reach the process that generates, and for that to be told
 
 
-def routes(house: House) -> list[web.RouteDef]:
+def routes(services: ExchangeServices) -> list[web.RouteDef]:
     """All routes for streams by their ids."""
 
     async def read(request: web.Request) -> web.StreamResponse:
         stream_id = _stream_id(request)
-        if _transfer(house, caller(request), stream_id) is not None:
+        if _transfer(services, caller(request), stream_id) is not None:
             raise Gone(f"{stream_id} changes models: it can be listed and stopped, not read", code="stream_not_kept")
         last = last_event_id(request)
         if last is not None:
-            return await resume(request, house, None, last, stream_id)
-        return await resume_after(request, house, None, stream_id, _starting_after(request))
+            return await resume(request, services, None, last, stream_id)
+        return await resume_after(request, services, None, stream_id, _starting_after(request))
 
     async def show_all(request: web.Request) -> web.StreamResponse:
         asked = ids(request)
-        count_read(request, house)
+        count_read(request, services)
         if flag("follow", request.query.get("follow")):
-            return await follow(request, house, asked)
+            return await follow(request, services, asked)
         principal = caller(request)
-        return await (_listed(house, principal) if asked is None else _chosen(house, principal, asked))
+        return await (_listed(services, principal) if asked is None else _chosen(services, principal, asked))
 
     async def stop(request: web.Request) -> web.Response:
         stream_id = _stream_id(request)
-        count_read(request, house)
-        return await _stopped(house, caller(request), stream_id)
+        count_read(request, services)
+        return await _stopped(services, caller(request), stream_id)
 
     return [
         web.get("/v1/streams", show_all, allow_head=False),
@@ -70,47 +70,49 @@ def _starting_after(request: web.Request) -> int:
     return int(asked)
 
 
-async def _listed(house: House, principal: Principal) -> web.Response:
-    stored = await house.keeper.streams(principal.name, _MOST_LISTED)
-    shown = {state.meta.id: _stored(house, state) for state in stored}
-    for exchange in house.registry.streams.values():
+async def _listed(services: ExchangeServices, principal: Principal) -> web.Response:
+    stored = await services.keeper.streams(principal.name, _MOST_LISTED)
+    shown = {state.meta.id: _stored(services, state) for state in stored}
+    for exchange in services.registry.streams.values():
         if exchange.asked.principal.name == principal.name:
-            shown[exchange.stream_id] = _live(house, exchange)
+            shown[exchange.stream_id] = _live(services, exchange)
     if principal.admin:
-        shown |= {stream_id: _passing(house, transfer) for stream_id, transfer in house.registry.transfers.items()}
+        shown |= {
+            stream_id: _passing(services, transfer) for stream_id, transfer in services.registry.transfers.items()
+        }
     data = sorted(shown.values(), key=lambda stream: float(str(stream["created"])), reverse=True)
     return json_answer({"object": "list", "data": data[:_MOST_LISTED]})
 
 
-async def _chosen(house: House, principal: Principal, asked: Sequence[str]) -> web.Response:
+async def _chosen(services: ExchangeServices, principal: Principal, asked: Sequence[str]) -> web.Response:
     """Of these, those that there are."""
-    transfers = {stream_id: _transfer(house, principal, stream_id) for stream_id in asked}
-    data = [_passing(house, transfer) for transfer in transfers.values() if transfer is not None]
+    transfers = {stream_id: _transfer(services, principal, stream_id) for stream_id in asked}
+    data = [_passing(services, transfer) for transfer in transfers.values() if transfer is not None]
     others = [stream_id for stream_id in asked if transfers[stream_id] is None and is_stream(stream_id)]
-    for _, place in await find_all(house, principal.name, others):
+    for _, place in await find_all(services, principal.name, others):
         if not isinstance(place, NotFound):
-            data.append(_live(house, place) if isinstance(place, Exchange) else _stored(house, place.state))
+            data.append(_live(services, place) if isinstance(place, Exchange) else _stored(services, place.state))
     return json_answer({"object": "list", "data": data})
 
 
-async def _stopped(house: House, principal: Principal, stream_id: str) -> web.Response:
-    transfer = _transfer(house, principal, stream_id)
+async def _stopped(services: ExchangeServices, principal: Principal, stream_id: str) -> web.Response:
+    transfer = _transfer(services, principal, stream_id)
     if transfer is not None:
         transfer.stop()
-        return json_answer(_passing(house, transfer))
-    exchange = own_exchange(house, principal.name, stream_id)
+        return json_answer(_passing(services, transfer))
+    exchange = own_exchange(services, principal.name, stream_id)
     if exchange is not None:
-        exchange.generation.stop(Happened.STOP)
-        return json_answer(_live(house, exchange))
-    state = await house.keeper.stop(principal.name, stream_id, _STOP_S)
+        exchange.generation.stop(LifecycleEvent.STOP)
+        return json_answer(_live(services, exchange))
+    state = await services.keeper.stop(principal.name, stream_id, _STOP_S)
     if state is None:
         raise unknown(stream_id)
-    return json_answer(_stored(house, state), 202 if state.ending is None else 200)
+    return json_answer(_stored(services, state), 202 if state.ending is None else 200)
 
 
-def _transfer(house: House, principal: Principal, stream_id: str) -> Transfer | None:
+def _transfer(services: ExchangeServices, principal: Principal, stream_id: str) -> Transfer | None:
     """The request of this id that changes models, if it runs here; only admins can know of it, whoever began it."""
-    return house.registry.transfers.get(stream_id) if principal.admin else None
+    return services.registry.transfers.get(stream_id) if principal.admin else None
 
 
 def _stream_id(request: web.Request) -> str:
@@ -120,7 +122,7 @@ def _stream_id(request: web.Request) -> str:
     return stream_id
 
 
-def _live(house: House, exchange: Exchange) -> dict[str, object]:
+def _live(services: ExchangeServices, exchange: Exchange) -> dict[str, object]:
     generation, asked, journal = exchange.generation, exchange.asked, exchange.generation.journal
     age = exchange.elapsed_s
     return {
@@ -135,14 +137,14 @@ def _live(house: House, exchange: Exchange) -> dict[str, object]:
         "resumable": generation.kept,
         "first": journal.before + 1,
         "last": journal.last,
-        "created": round(house.keeper.clock() - age, 3),
+        "created": round(services.keeper.clock() - age, 3),
         "age_s": round(age, 3),
         "readers": generation.readers,
         "reconnections": generation.reconnections,
     }
 
 
-def _passing(house: House, transfer: Transfer) -> dict[str, object]:
+def _passing(services: ExchangeServices, transfer: Transfer) -> dict[str, object]:
     asked, age = transfer.asked, transfer.elapsed_s
     return {
         "id": asked.stream_id,
@@ -156,14 +158,14 @@ def _passing(house: House, transfer: Transfer) -> dict[str, object]:
         "resumable": False,
         "first": 0,
         "last": 0,
-        "created": round(house.keeper.clock() - age, 3),
+        "created": round(services.keeper.clock() - age, 3),
         "age_s": round(age, 3),
         "readers": 1,
         "reconnections": 0,
     }
 
 
-def _stored(house: House, state: StreamState) -> dict[str, object]:
+def _stored(services: ExchangeServices, state: StreamState) -> dict[str, object]:
     meta, ending = state.meta, state.ending
     return {
         "id": meta.id,
@@ -178,7 +180,7 @@ def _stored(house: House, state: StreamState) -> dict[str, object]:
         "first": state.first,
         "last": state.last,
         "created": round(meta.created, 3),
-        "age_s": round(house.keeper.clock() - meta.created, 3),
+        "age_s": round(services.keeper.clock() - meta.created, 3),
         "readers": None,
         "reconnections": state.reconnections,
     }

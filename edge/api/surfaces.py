@@ -18,7 +18,7 @@ from edge.api.resuming import last_event_id, resume, wants_resume
 from edge.api.upload import Upload
 from edge.errors import ShuttingDown
 from edge.exchange.exchange import Exchange
-from edge.exchange.ports import Asked, House
+from edge.exchange.ports import ExchangeRequest, ExchangeServices
 from edge.policy.auth.permission import check_model
 from edge.policy.routing import uncounted
 from edge.protocol.surface import OLLAMA, UPLOADS, UPSTREAM_PATHS, Surface
@@ -28,42 +28,42 @@ from edge.protocol.surface import OLLAMA, UPLOADS, UPSTREAM_PATHS, Surface
 _FORWARDED = ("anthropic-version", "anthropic-beta", "openai-beta")
 
 
-def routes(house: House, bodies: Bodies) -> list[web.RouteDef]:
+def routes(services: ExchangeServices, bodies: Bodies) -> list[web.RouteDef]:
     """One POST route per surface; clients use the same paths as upstreams do."""
-    return [web.post(path, _handler(house, bodies, surface)) for surface, path in UPSTREAM_PATHS.items()]
+    return [web.post(path, _handler(services, bodies, surface)) for surface, path in UPSTREAM_PATHS.items()]
 
 
-def _handler(house: House, bodies: Bodies, surface: Surface) -> Handler:
+def _handler(services: ExchangeServices, bodies: Bodies, surface: Surface) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         context, principal = request[CONTEXT], caller(request)
         if last := last_event_id(request):
-            return await resume(request, house, surface, last)
-        refuse_if_draining(house)
+            return await resume(request, services, surface, last)
+        refuse_if_draining(services)
         again, lane = wants_resume(request), lane_of(request, principal)
-        ending = after_error(request, house.settings.stream)
+        ending = after_error(request, services.settings.stream)
         share = bodies.share(request)
         try:
             upload: Upload | None = None
-            names = house.fleet.names(surface)
+            names = services.fleet.names(surface)
             if surface in UPLOADS:
-                upload = Upload(request, house.settings.server, bodies.arrivals)
+                upload = Upload(request, services.settings.server, bodies.arrivals)
                 prepared = await upload.begin(surface, share, model_once=principal.models is not None)
                 prepared = replace(prepared, model=prepared.model and names(prepared.model))
             else:
-                most = house.limits.most(principal.name, principal.limits, str(surface))
-                reading = Reading(lambda: house.fleet.targets(surface), most, names)
+                most = services.limits.most(principal.name, principal.limits, str(surface))
+                reading = Reading(lambda: services.fleet.targets(surface), most, names)
                 prepared = await bodies.read(request, surface, share, reading)
-            refuse_if_draining(house)  # the drain has not waited for bodies
-            check_model(principal, prepared.model, house.fleet.members)
-            if surface is Surface.COUNT_TOKENS and uncounted(prepared.model, house.fleet.members):
+            refuse_if_draining(services)  # the drain has not waited for bodies
+            check_model(principal, prepared.model, services.fleet.members)
+            if surface is Surface.COUNT_TOKENS and uncounted(prepared.model, services.fleet.members):
                 return web.json_response(
                     {"input_tokens": await bodies.estimate(prepared)}, headers={"x-edge-estimated": "true"}
                 )
             if surface in OLLAMA:
-                loaded = ollama.loaded(prepared, house.fleet)
+                loaded = ollama.loaded(prepared, services.fleet)
                 if loaded is not None:
                     return loaded
-            asked = Asked(
+            asked = ExchangeRequest(
                 request_id=context.request_id,
                 stream_id=context.stream_id,
                 principal=principal,
@@ -80,7 +80,7 @@ def _handler(house: House, bodies: Bodies, surface: Surface) -> Handler:
                 id_made=context.request_id != request.headers.get("x-request-id"),
             )
             context.exchanged = True
-            exchange = Exchange(house, asked, prepared)
+            exchange = Exchange(services, asked, prepared)
             del prepared  # the exchange lets go of the body as soon as it can
             return await exchange.run(request)
         finally:
@@ -95,11 +95,11 @@ def _forwarded(request: web.Request) -> dict[str, str]:
     return {name: ", ".join(request.headers.getall(name)) for name in _FORWARDED if name in request.headers}
 
 
-def refuse_if_draining(house: House) -> None:
+def refuse_if_draining(services: ExchangeServices) -> None:
     """Nothing new is begun any more once Edge is leaving.
 
     Raises:
         ShuttingDown: it is.
     """
-    if house.registry.draining:
+    if services.registry.draining:
         raise ShuttingDown("Edge is shutting down; send the request again")

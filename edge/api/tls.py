@@ -30,7 +30,7 @@ class Certificate:
         self.context = server_context(*self._paths)
 
 
-class Shaking:
+class HandshakeLimit:
     """The protocol factory of TLS listeners: handshakes, a bound number at once, and then the protocol above.
 
     Args:

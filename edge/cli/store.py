@@ -26,19 +26,19 @@ _KIB = 1024
 
 
 class Nobody:
-    """``store.ports.Hear`` for a command, which ends before anything can happen."""
+    """``store.ports.StoreListener`` for a command, which ends before anything can happen."""
 
     def stop_asked(self, stream_id: str) -> None:
-        """See ``store.ports.Hear``."""
+        """See ``store.ports.StoreListener``."""
 
     def store_failed(self, why: str) -> None:
-        """See ``store.ports.Hear``."""
+        """See ``store.ports.StoreListener``."""
 
     def store_recovered(self, after_s: float) -> None:
-        """See ``store.ports.Hear``."""
+        """See ``store.ports.StoreListener``."""
 
     def store_reopened(self, what: str) -> None:
-        """See ``store.ports.Hear``."""
+        """See ``store.ports.StoreListener``."""
         click.echo(f"edge: {what}", err=True)
 
 

@@ -10,11 +10,11 @@ from dataclasses import replace
 from aiohttp import web
 
 from edge.errors import EdgeError
-from edge.exchange.failover import Attempts
+from edge.exchange.failover import Failover
 from edge.exchange.limits import settle
-from edge.exchange.ports import STREAM_HEADERS, Asked, House
+from edge.exchange.ports import STREAM_HEADERS, ExchangeRequest, ExchangeServices
 from edge.exchange.record import summarise
-from edge.policy.lifecycle import Happened, Outcome, State
+from edge.policy.lifecycle import LifecycleEvent, Outcome, State
 from edge.policy.limits.rules import Reservation
 from edge.policy.routing import printable
 from edge.protocol import queue_heartbeat
@@ -24,7 +24,7 @@ from edge.store.ports import StreamMeta
 from edge.stream.generation import Generation
 from edge.stream.json_reader import Collected
 from edge.stream.own_events import Voice
-from edge.stream.persistence import Keeping
+from edge.stream.persistence import ArchivedStream
 from edge.stream.stream_or_json_reader import Either
 from edge.stream.subscriber import Subscriber
 from edge.stream.writer import Writer
@@ -42,14 +42,14 @@ _PHASES = {
 class Exchange:
     """One request, its generation and its reader."""
 
-    def __init__(self, house: House, asked: Asked, prepared: Prepared) -> None:
-        self.house = house
-        self.settings = house.settings
+    def __init__(self, services: ExchangeServices, asked: ExchangeRequest, prepared: Prepared) -> None:
+        self.services = services
+        self.settings = services.settings
         self.asked = asked
         self.stream_id = asked.stream_id
         self.prepared = prepared  # without its body, once that is not needed any more
         self.request_text = prepared.body[: self.settings.log.content_bytes]
-        self.attempts = Attempts(self)
+        self.attempts = Failover(self)
         self.timeline = Timeline(asked.accepted_at)
         self.reader: Subscriber | Collected | None = None
         self._phase = Phase.EDGE
@@ -62,10 +62,10 @@ class Exchange:
         self._numbering = numbering(asked.dialect.stream_type, asked.stream_id) if resume else None
         self._keeping = self._keep(always=resume)
         kept = None if self._keeping is None else self._keeping.kept
-        self.generation = Generation(asked.stream_id, self.settings, house.clock, self, voice=voice, kept=kept)
+        self.generation = Generation(asked.stream_id, self.settings, services.clock, self, voice=voice, kept=kept)
 
-    def _keep(self, *, always: bool) -> Keeping | None:
-        stream, prepared, asked, keeper = self.settings.stream, self.prepared, self.asked, self.house.keeper
+    def _keep(self, *, always: bool) -> ArchivedStream | None:
+        stream, prepared, asked, keeper = self.settings.stream, self.prepared, self.asked, self.services.keeper
         if not always and not (prepared.stream and stream.on_disconnect == "grace"):
             return None
         surface, session, most = str(prepared.surface), asked.session, stream.journal_bytes
@@ -86,15 +86,15 @@ class Exchange:
             EdgeError: it failed before the status went out; the caller answers with it.
         """
         reader = self.reader = self._make_reader(Writer(request))
-        self.house.registry.add(self)
-        self.house.registry.streams[self.stream_id] = self
-        self.house.ticker.add(self)
+        self.services.registry.add(self)
+        self.services.registry.streams[self.stream_id] = self
+        self.services.ticker.add(self)
         try:
             if await self._reserved():
                 if self.asked.opening:
                     self.generation.present(self.asked.opening)
                 self.attempts.begin()
-            self.house.tell.started(self)
+            self.services.tell.started(self)
             return await reader.run()
         except EdgeError as error:
             error.headers = {**self.known_headers(), **error.headers}
@@ -112,11 +112,11 @@ class Exchange:
     @property
     def elapsed_s(self) -> float:
         """Since the request was accepted."""
-        return self.house.clock() - self.timeline.started
+        return self.services.clock() - self.timeline.started
 
     def shut_down(self) -> None:
         """See ``registry.Owned``."""
-        self.generation.stop(Happened.SHUTDOWN)
+        self.generation.stop(LifecycleEvent.SHUTDOWN)
 
     def tick(self, now: float) -> None:
         """See ``ticker.Ticked``."""
@@ -127,7 +127,7 @@ class Exchange:
             progress_s = self.settings.log.progress_s
             if progress_s and now - self._told_at >= progress_s:
                 self._told_at = now
-                self.house.tell.progressed(self)
+                self.services.tell.progressed(self)
         except Exception as bug:  # noqa: BLE001 - one exchange's bug must not stop everybody's clock
             self.generation.fail(bug)
 
@@ -135,7 +135,7 @@ class Exchange:
         """Take what limits allow; whether the exchange is to begin. Cancelled, nothing is left taken."""
         principal = self.asked.principal
         try:
-            self._reservation = await self.house.limits.reserve(
+            self._reservation = await self.services.limits.reserve(
                 self.stream_id, principal.name, principal.limits, self.prepared, anonymous=principal.anonymous
             )
         except EdgeError as error:
@@ -193,7 +193,7 @@ class Exchange:
             phase = _PHASES[state]
         if phase is not self._phase:
             self._phase = phase
-            self.timeline.enter(phase, self.house.clock())
+            self.timeline.enter(phase, self.services.clock())
         if state is State.STREAMING and self.prepared.body:
             # No other attempt can follow, so nobody needs the request any more; an image may be 30 MB of it.
             self.prepared = replace(self.prepared, body=b"", crossed=())
@@ -223,20 +223,20 @@ class Exchange:
             self.asked.forsaken()
 
     def _make_reader(self, writer: Writer) -> Subscriber | Collected:
-        house, asked = self.house, self.asked
+        services, asked = self.services, self.asked
         stream = self.settings.stream
         if self.prepared.stream:
             return Subscriber(
-                self.generation, writer, stream, house.clock, self.changed,
+                self.generation, writer, stream, services.clock, self.changed,
                 headers=self._stream_headers, numbering=self._numbering,
                 closes=asked.after_error.closes(self.prepared.surface),
             )  # fmt: skip
         if asked.upload is not None:
             return Either(
-                self.generation, writer, stream, house.clock, self.changed,
+                self.generation, writer, stream, services.clock, self.changed,
                 headers=self._found_to_stream, whole_headers=self.known_headers,
             )  # fmt: skip
-        return Collected(self.generation, writer, stream, house.clock, self.changed, headers=self.known_headers)
+        return Collected(self.generation, writer, stream, services.clock, self.changed, headers=self.known_headers)
 
     def _found_to_stream(self) -> Mapping[str, str]:
         self.prepared = replace(self.prepared, stream=True)
@@ -256,7 +256,7 @@ class Exchange:
             headers["x-edge-dropped-params"] = ", ".join(map(printable, self.attempts.dropped))
         if self.attempts.changed:
             headers["x-edge-changed"] = ", ".join(self.attempts.changed)
-        now = self.house.clock()
+        now = self.services.clock()
         self.timeline.enter(self._phase, now)
         headers["Server-Timing"] = self.timeline.server_timing()
         return headers
@@ -266,11 +266,11 @@ class Exchange:
             return
         self._recorded = True
         self.asked.release()
-        self.house.registry.discard(self)
-        self.house.registry.streams.pop(self.stream_id, None)
-        self.house.ticker.discard(self)
-        self.timeline.enter(Phase.EDGE, self.house.clock())
+        self.services.registry.discard(self)
+        self.services.registry.streams.pop(self.stream_id, None)
+        self.services.ticker.discard(self)
+        self.timeline.enter(Phase.EDGE, self.services.clock())
         bug = self.generation.error.__cause__ if self.generation.error is not None else None
         if bug is not None:
-            self.house.tell.failed(self.asked.request_id, self.stream_id, bug)
-        self.house.tell.ended(summarise(self))
+            self.services.tell.failed(self.asked.request_id, self.stream_id, bug)
+        self.services.tell.ended(summarise(self))

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from edge.errors import EdgeError, UpstreamCut, UpstreamSaid, UpstreamUnreachable
 from edge.exchange.compose import Terms, compose
-from edge.exchange.slot_wait import Turn, claim_of
-from edge.policy.lifecycle import Happened
-from edge.policy.queue.refusal import Place, Refusal, Why
+from edge.exchange.slot_wait import SlotWait, claim_of
+from edge.policy.lifecycle import LifecycleEvent
+from edge.policy.queue.refusal import Place, Refusal, RefusalReason
 from edge.policy.routing import route
 from edge.protocol.ollama.truncation import Context
 from edge.protocol.request import Prepared, unstreamed
@@ -30,7 +30,7 @@ _THINK_ANYWAY = frozenset({Surface.MESSAGES, Surface.RESPONSES})
 _BROKEN = (500, 502, 504)  # not 501, 503 or 529, which say that it is well
 
 
-class Attempts:
+class Failover:
     """See the module.
 
     Attributes:
@@ -68,10 +68,10 @@ class Attempts:
         self._judged = 0  # so many of them have been
         self._whole = False  # the latest one is asked for its answer in one body
         self._ready: tuple[Member, Call] | None = None  # composed in advance, for the one that is preferred
-        self._turn = Turn(exchange.house.admitting, claim_of(exchange), exchange.prepared.model, self)
+        self._turn = SlotWait(exchange.services.admitting, claim_of(exchange), exchange.prepared.model, self)
 
     def __repr__(self) -> str:
-        return f"<Attempts {self.count}, {self._turn!r}>"
+        return f"<Failover {self.count}, {self._turn!r}>"
 
     @property
     def waiting(self) -> bool:
@@ -103,7 +103,7 @@ class Attempts:
     def _route(self) -> None:
         exchange = self._exchange
         prepared = exchange.prepared
-        members = exchange.house.fleet.members_for(prepared.model, exchange.asked.passed)
+        members = exchange.services.fleet.members_for(prepared.model, exchange.asked.passed)
         candidates = route(prepared.surface, prepared.model, members)
         # Who fails whatever it is asked is only asked where there is nobody else.
         self._candidates = [c for c in candidates if c.outcomes.failing is None] or candidates
@@ -124,7 +124,7 @@ class Attempts:
             self._proceed(answer)
 
     def _take(self, *, first: bool) -> Member | Refusal | None:
-        """See ``Turn.take``."""
+        """See ``SlotWait.take``."""
         if self._exchange.prepared.surface in WITHOUT_MODEL:
             return self._candidates[0]
         return self._turn.take(self._candidates, first=first)
@@ -162,21 +162,25 @@ class Attempts:
     def _compose(self, member: Member) -> Call:
         exchange = self._exchange
         asked = exchange.asked
-        headers = {**asked.headers, "x-request-id": asked.request_id, **exchange.house.fleet.hop.onward(asked.passed)}
+        headers = {
+            **asked.headers,
+            "x-request-id": asked.request_id,
+            **exchange.services.fleet.hop.onward(asked.passed),
+        }
         prepared = exchange.prepared
         if prepared.model in member.thoughtless and prepared.surface in _THINK_ANYWAY:
             prepared = replace(prepared, thoughtless=True, crossed=())
         kept = asked.resume or asked.session is not None
         terms = Terms(
             asked.dialect, exchange.settings.stream, headers, exchange.stream_id, asked.upload,
-            exchange.house.clock, exchange.house.apart, asked.id_made, kept,
+            exchange.services.clock, exchange.services.apart, asked.id_made, kept,
         )  # fmt: skip
         return compose(prepared, member, terms)
 
-    # --- turn.Taker -----------------------------------------------------------------------------------------------
+    # --- turn.SlotTaker -----------------------------------------------------------------------------------------------
 
     def admitted(self, member: Member) -> None:
-        """See ``slot_wait.Taker``."""
+        """See ``slot_wait.SlotTaker``."""
         try:
             self._proceed(member)
         except EdgeError as error:
@@ -185,15 +189,15 @@ class Attempts:
             self._exchange.generation.fail(bug)
 
     def refused(self, refusal: Refusal) -> None:
-        """See ``slot_wait.Taker``."""
+        """See ``slot_wait.SlotTaker``."""
         generation = self._exchange.generation
         try:
-            if refusal.why is Why.CLOSED:  # other settings are in force: there may be another in its place
+            if refusal.why is RefusalReason.CLOSED:  # other settings are in force: there may be another in its place
                 self._route()
                 self._seek(first=True)
             else:
-                late = refusal.why is Why.LATE
-                generation.reject(refusal.error(), Happened.QUEUE_TIMEOUT if late else Happened.REJECT)
+                late = refusal.why is RefusalReason.LATE
+                generation.reject(refusal.error(), LifecycleEvent.QUEUE_TIMEOUT if late else LifecycleEvent.REJECT)
         except EdgeError as error:
             generation.reject(error)
         except Exception as bug:  # noqa: BLE001 - as in begin
@@ -205,9 +209,9 @@ class Attempts:
         """See ``generation.Owner``."""
         exchange, member = self._exchange, self.member
         self.judge(error)
-        unreachable = isinstance(error, UpstreamUnreachable) or error.code == Happened.CONNECT_TIMEOUT
+        unreachable = isinstance(error, UpstreamUnreachable) or error.code == LifecycleEvent.CONNECT_TIMEOUT
         if member is not None and unreachable:
-            exchange.house.fleet.note_failure(member)
+            exchange.services.fleet.note_failure(member)
         if exchange.asked.upload is not None and exchange.asked.upload.touched:
             return False
         try:
@@ -234,7 +238,7 @@ class Attempts:
             or isinstance(error, UpstreamCut)
             or (isinstance(error, UpstreamSaid) and error.status in _BROKEN)
         ):
-            self._exchange.house.fleet.note_outcome(member, error)
+            self._exchange.services.fleet.note_outcome(member, error)
 
     def _elsewhere(self, ready: tuple[Member, Call]) -> bool:
         """Another attempt with one of the other candidates, now or when one has a slot; False if that cannot be."""

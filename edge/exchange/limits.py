@@ -43,9 +43,9 @@ class Limits:
         self.store = store
         self._reads = Counters()
         self._clock = clock
-        self.follow(settings)
+        self.apply_settings(settings)
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """Other settings are in force."""
         self.rules = Rules(settings.limit)
         self._weighted = any(limit.weight for limit in settings.limit)

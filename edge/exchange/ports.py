@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from edge.exchange.limits import Limits
 from edge.exchange.registry import Registry
-from edge.exchange.slot_wait import Admitting
+from edge.exchange.slot_wait import AdmissionTimer
 from edge.policy.after_error import ALWAYS_RESETS, AfterError
 from edge.policy.auth.principal import Principal
 from edge.policy.lifecycle import Outcome
@@ -17,7 +17,7 @@ from edge.policy.queue.lanes import Lane
 from edge.protocol.dialect import Dialect
 from edge.settings import Settings
 from edge.stream.generation import Generation
-from edge.stream.persistence import Keeper
+from edge.stream.persistence import StreamArchive
 from edge.stream.ticker import Ticker
 from edge.telemetry.record import ReturnRecord, StreamRecord, TransferRecord
 from edge.upstream.fleet import Fleet
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
-class Tell(Protocol):
+class ExchangeObserver(Protocol):
     """Where an exchange tells what it does."""
 
     def started(self, exchange: "Exchange") -> None:
@@ -53,7 +53,7 @@ class Tell(Protocol):
 
 
 @dataclass(slots=True)
-class House:
+class ExchangeServices:
     """What all exchanges share.
 
     Attributes:
@@ -65,23 +65,23 @@ class House:
     fleet: Fleet
     registry: Registry
     ticker: Ticker
-    tell: Tell
+    tell: ExchangeObserver
     clock: Callable[[], float]
-    keeper: Keeper
+    keeper: StreamArchive
     limits: Limits
-    admitting: Admitting
+    admitting: AdmissionTimer
     apart: Apart
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ExchangeRequest:
     """Who asked for what.
 
     Attributes:
         client: The address of who is calling, as far as it can be believed.
         headers: Allowlisted request headers that go upstream.
         release: Gives the body's share of the budget back.
-        accepted_at: When the request line was seen, on ``House.clock``.
+        accepted_at: When the request line was seen, on ``ExchangeServices.clock``.
         opening: What goes out at once, before the upstream has said anything; empty where the status is held.
         resume: The client wants a stream that it can come back to.
         session: The session that it is part of.

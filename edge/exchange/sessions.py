@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from weakref import WeakValueDictionary
 
 from edge.errors import Conflict
-from edge.policy.lifecycle import Happened, Outcome
+from edge.policy.lifecycle import LifecycleEvent, Outcome
 from edge.settings import Sessions as SessionSettings
 from edge.settings import Settings
 from edge.store.ports import Conversation, SessionStore, StoreDown, Turn
@@ -59,7 +59,7 @@ class Held:
         """Stop what nobody reads; whether there was such a thing. What came of it is kept, as it is of any stop."""
         if self.generation is None or not self.generation.forsaken:
             return False
-        self.generation.stop(Happened.STOP)
+        self.generation.stop(LifecycleEvent.STOP)
         return True
 
     def settle(self, message: str, generation: Generation, outcome: Outcome, tell: Callable[[], None]) -> None:
@@ -98,7 +98,7 @@ class Sessions:
         self._running: set[asyncio.Task[None]] = set()
         self._keeping: dict[Key, asyncio.Task[None]] = {}  # what was said last, until the store has it
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """Other settings are in force."""
         self._settings = settings.sessions
 

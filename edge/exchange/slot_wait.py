@@ -24,11 +24,11 @@ def claim_of(exchange: "Exchange") -> Claim:
     asked, prepared = exchange.asked, exchange.prepared
     principal = asked.principal
     name = f"{principal.name} {asked.client}" if principal.anonymous else principal.name
-    weight = exchange.house.limits.weight(principal.name, principal.limits, prepared)
+    weight = exchange.services.limits.weight(principal.name, principal.limits, prepared)
     return Claim(name, weight, asked.lane, prepared.sequences)
 
 
-class Admitting:
+class AdmissionTimer:
     """The admission of a process, and its clock, which runs while anybody waits; see ``ticker.Ticked``."""
 
     def __init__(self, admission: Admission, ticker: Ticker, clock: Callable[[], float]) -> None:
@@ -37,7 +37,7 @@ class Admitting:
         self._ticker = ticker
 
     def __repr__(self) -> str:
-        return f"<Admitting {self.admission!r}>"
+        return f"<AdmissionTimer {self.admission!r}>"
 
     def tick(self, now: float) -> None:
         """See ``ticker.Ticked``."""
@@ -52,7 +52,7 @@ class Admitting:
             self._ticker.discard(self)
 
 
-class Taker(Protocol):
+class SlotTaker(Protocol):
     """Whose turn it is. While it waits exactly one of these is called, once; neither may raise."""
 
     def admitted(self, member: Member) -> None:
@@ -62,7 +62,7 @@ class Taker(Protocol):
         """It will have none."""
 
 
-class Turn:
+class SlotWait:
     """See the module; the turn of one exchange, taken anew for each upstream.
 
     Args:
@@ -71,7 +71,7 @@ class Turn:
 
     __slots__ = ("_admitting", "_claim", "_model", "_queues", "_taker", "_waiting")
 
-    def __init__(self, admitting: Admitting, claim: Claim, model: str | None, taker: Taker) -> None:
+    def __init__(self, admitting: AdmissionTimer, claim: Claim, model: str | None, taker: SlotTaker) -> None:
         self._admitting = admitting
         self._claim = claim
         self._model = model
@@ -80,7 +80,7 @@ class Turn:
         self._waiting: Waiting | None = None
 
     def __repr__(self) -> str:
-        return f"<Turn {self._waiting!r}>"
+        return f"<SlotWait {self._waiting!r}>"
 
     @property
     def waits(self) -> bool:

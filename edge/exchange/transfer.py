@@ -25,7 +25,7 @@ from edge.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from edge.exchange.ports import House
+from edge.exchange.ports import ExchangeServices
 from edge.policy.auth.principal import Principal
 from edge.policy.lifecycle import Outcome
 from edge.protocol.ollama.ndjson import encode_line
@@ -72,17 +72,17 @@ class TransferRequest:
 class Transfer:
     """See the module; a ``connection.Asker``, ``registry.Owned`` and ``ticker.Ticked``."""
 
-    def __init__(self, house: House, asked: TransferRequest, member: Member, pool: Pool) -> None:
+    def __init__(self, services: ExchangeServices, asked: TransferRequest, member: Member, pool: Pool) -> None:
         self.asked = asked
         self.member = member
         self.outcome: Outcome | None = None
-        self._house = house
+        self._services = services
         self._pool = pool
-        self._settings = house.settings.stream
+        self._settings = services.settings.stream
         self._writer: Writer | None = None
         self._connection: Connection | None = None
         self._connecting: asyncio.Task[None] | None = None
-        self._began_at = house.clock()
+        self._began_at = services.clock()
         self._connected = False
         self._head: Head | None = None
         self._error: EdgeError | None = None
@@ -100,7 +100,7 @@ class Transfer:
     @property
     def elapsed_s(self) -> float:
         """Since the request was accepted."""
-        return max(0.0, self._house.clock() - self.asked.accepted_at)
+        return max(0.0, self._services.clock() - self.asked.accepted_at)
 
     async def run(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer the request.
@@ -108,11 +108,11 @@ class Transfer:
         Raises:
             EdgeError: it failed before the status went out; the caller answers with it.
         """
-        house = self._house
+        services = self._services
         writer = self._writer = Writer(request)
-        house.registry.add(self)
-        house.registry.transfers[self.asked.stream_id] = self
-        house.ticker.add(self)
+        services.registry.add(self)
+        services.registry.transfers[self.asked.stream_id] = self
+        services.ticker.add(self)
         self.member.active += 1
         self._connecting = asyncio.get_running_loop().create_task(self._ask())
         try:
@@ -133,9 +133,9 @@ class Transfer:
         finally:
             self._end(Outcome.CLIENT_GONE)  # cancelled, as the client has left; nothing if it has ended
             self.member.active -= 1
-            house.ticker.discard(self)
-            house.registry.transfers.pop(self.asked.stream_id, None)
-            house.registry.discard(self)
+            services.ticker.discard(self)
+            services.registry.transfers.pop(self.asked.stream_id, None)
+            services.registry.discard(self)
             self._record(writer)
 
     # --- ends from this side --------------------------------------------------------------------------------------
@@ -336,10 +336,10 @@ class Transfer:
         }
 
     def _record(self, writer: Writer) -> None:
-        asked, house, error = self.asked, self._house, self._error
+        asked, services, error = self.asked, self._services, self._error
         if error is not None and error.__cause__ is not None:
-            house.tell.failed(asked.request_id, asked.stream_id, error.__cause__)
-        house.tell.transferred(
+            services.tell.failed(asked.request_id, asked.stream_id, error.__cause__)
+        services.tell.transferred(
             TransferRecord(
                 request_id=asked.request_id,
                 stream_id=asked.stream_id,

@@ -40,7 +40,7 @@ class State(StrEnum):
     ENDED = "ended"
 
 
-class Happened(StrEnum):
+class LifecycleEvent(StrEnum):
     """What can happen to a generation."""
 
     OPEN = "open"  # an attempt begins
@@ -67,38 +67,38 @@ _LIVE = (State.ROUTING, State.CONNECTING, State.WAITING, State.STREAMING)
 
 # What can end a generation in any live state, whatever it was doing.
 _ANYWHERE = {
-    Happened.TOTAL_TIMEOUT: Outcome.TOTAL_TIMEOUT,
-    Happened.READER_GONE: Outcome.CLIENT_GONE,
-    Happened.READER_STALLED: Outcome.CLIENT_STALL,
-    Happened.STOP: Outcome.STOPPED,
-    Happened.SHUTDOWN: Outcome.SHUTDOWN,
-    Happened.BUG: Outcome.INTERNAL_ERROR,
+    LifecycleEvent.TOTAL_TIMEOUT: Outcome.TOTAL_TIMEOUT,
+    LifecycleEvent.READER_GONE: Outcome.CLIENT_GONE,
+    LifecycleEvent.READER_STALLED: Outcome.CLIENT_STALL,
+    LifecycleEvent.STOP: Outcome.STOPPED,
+    LifecycleEvent.SHUTDOWN: Outcome.SHUTDOWN,
+    LifecycleEvent.BUG: Outcome.INTERNAL_ERROR,
 }
 
 Step = tuple[State, Outcome | None]
 
-GENERATION: dict[tuple[State, Happened], Step] = {
-    (State.ROUTING, Happened.OPEN): (State.CONNECTING, None),
-    (State.ROUTING, Happened.REJECT): (State.ENDED, Outcome.REJECTED),
-    (State.ROUTING, Happened.QUEUE_TIMEOUT): (State.ENDED, Outcome.QUEUE_TIMEOUT),
-    (State.CONNECTING, Happened.CONNECTED): (State.WAITING, None),
-    (State.CONNECTING, Happened.RETRY): (State.ROUTING, None),
-    (State.CONNECTING, Happened.CUT): (State.ENDED, Outcome.UPSTREAM_CUT),
-    (State.CONNECTING, Happened.ERROR): (State.ENDED, Outcome.UPSTREAM_ERROR),
-    (State.CONNECTING, Happened.CONNECT_TIMEOUT): (State.ENDED, Outcome.CONNECT_TIMEOUT),
-    (State.WAITING, Happened.RETRY): (State.ROUTING, None),
-    (State.WAITING, Happened.CONTENT): (State.STREAMING, None),
-    (State.WAITING, Happened.DONE): (State.ENDED, Outcome.COMPLETE),
-    (State.WAITING, Happened.CUT): (State.ENDED, Outcome.UPSTREAM_CUT),
-    (State.WAITING, Happened.ERROR): (State.ENDED, Outcome.UPSTREAM_ERROR),
-    (State.WAITING, Happened.REJECT): (State.ENDED, Outcome.REJECTED),
-    (State.WAITING, Happened.FIRST_TOKEN_TIMEOUT): (State.ENDED, Outcome.FIRST_TOKEN_TIMEOUT),
-    (State.STREAMING, Happened.CONTENT): (State.STREAMING, None),
-    (State.STREAMING, Happened.DONE): (State.ENDED, Outcome.COMPLETE),
-    (State.STREAMING, Happened.CUT): (State.ENDED, Outcome.UPSTREAM_CUT),
-    (State.STREAMING, Happened.ERROR): (State.ENDED, Outcome.UPSTREAM_ERROR),
-    (State.STREAMING, Happened.REJECT): (State.ENDED, Outcome.REJECTED),
-    (State.STREAMING, Happened.STALL): (State.ENDED, Outcome.UPSTREAM_STALL),
+GENERATION: dict[tuple[State, LifecycleEvent], Step] = {
+    (State.ROUTING, LifecycleEvent.OPEN): (State.CONNECTING, None),
+    (State.ROUTING, LifecycleEvent.REJECT): (State.ENDED, Outcome.REJECTED),
+    (State.ROUTING, LifecycleEvent.QUEUE_TIMEOUT): (State.ENDED, Outcome.QUEUE_TIMEOUT),
+    (State.CONNECTING, LifecycleEvent.CONNECTED): (State.WAITING, None),
+    (State.CONNECTING, LifecycleEvent.RETRY): (State.ROUTING, None),
+    (State.CONNECTING, LifecycleEvent.CUT): (State.ENDED, Outcome.UPSTREAM_CUT),
+    (State.CONNECTING, LifecycleEvent.ERROR): (State.ENDED, Outcome.UPSTREAM_ERROR),
+    (State.CONNECTING, LifecycleEvent.CONNECT_TIMEOUT): (State.ENDED, Outcome.CONNECT_TIMEOUT),
+    (State.WAITING, LifecycleEvent.RETRY): (State.ROUTING, None),
+    (State.WAITING, LifecycleEvent.CONTENT): (State.STREAMING, None),
+    (State.WAITING, LifecycleEvent.DONE): (State.ENDED, Outcome.COMPLETE),
+    (State.WAITING, LifecycleEvent.CUT): (State.ENDED, Outcome.UPSTREAM_CUT),
+    (State.WAITING, LifecycleEvent.ERROR): (State.ENDED, Outcome.UPSTREAM_ERROR),
+    (State.WAITING, LifecycleEvent.REJECT): (State.ENDED, Outcome.REJECTED),
+    (State.WAITING, LifecycleEvent.FIRST_TOKEN_TIMEOUT): (State.ENDED, Outcome.FIRST_TOKEN_TIMEOUT),
+    (State.STREAMING, LifecycleEvent.CONTENT): (State.STREAMING, None),
+    (State.STREAMING, LifecycleEvent.DONE): (State.ENDED, Outcome.COMPLETE),
+    (State.STREAMING, LifecycleEvent.CUT): (State.ENDED, Outcome.UPSTREAM_CUT),
+    (State.STREAMING, LifecycleEvent.ERROR): (State.ENDED, Outcome.UPSTREAM_ERROR),
+    (State.STREAMING, LifecycleEvent.REJECT): (State.ENDED, Outcome.REJECTED),
+    (State.STREAMING, LifecycleEvent.STALL): (State.ENDED, Outcome.UPSTREAM_STALL),
     **{(state, what): (State.ENDED, outcome) for state in _LIVE for what, outcome in _ANYWHERE.items()},
 }
 
@@ -112,7 +112,7 @@ class ReaderState(StrEnum):
     CLOSED = "closed"
 
 
-class ReaderHappened(StrEnum):
+class ReaderEvent(StrEnum):
     """What can happen to a subscriber."""
 
     COMMIT = "commit"  # status and headers go out
@@ -123,16 +123,16 @@ class ReaderHappened(StrEnum):
     STALLED = "stalled"
 
 
-READER: dict[tuple[ReaderState, ReaderHappened], ReaderState] = {
-    (ReaderState.HELD, ReaderHappened.COMMIT): ReaderState.OPEN,
-    (ReaderState.HELD, ReaderHappened.ANSWER): ReaderState.ENDING,
-    (ReaderState.HELD, ReaderHappened.GONE): ReaderState.CLOSED,
-    (ReaderState.OPEN, ReaderHappened.END): ReaderState.ENDING,
-    (ReaderState.OPEN, ReaderHappened.GONE): ReaderState.CLOSED,
-    (ReaderState.OPEN, ReaderHappened.STALLED): ReaderState.CLOSED,
-    (ReaderState.ENDING, ReaderHappened.FLUSHED): ReaderState.CLOSED,
-    (ReaderState.ENDING, ReaderHappened.GONE): ReaderState.CLOSED,
-    (ReaderState.ENDING, ReaderHappened.STALLED): ReaderState.CLOSED,
+READER: dict[tuple[ReaderState, ReaderEvent], ReaderState] = {
+    (ReaderState.HELD, ReaderEvent.COMMIT): ReaderState.OPEN,
+    (ReaderState.HELD, ReaderEvent.ANSWER): ReaderState.ENDING,
+    (ReaderState.HELD, ReaderEvent.GONE): ReaderState.CLOSED,
+    (ReaderState.OPEN, ReaderEvent.END): ReaderState.ENDING,
+    (ReaderState.OPEN, ReaderEvent.GONE): ReaderState.CLOSED,
+    (ReaderState.OPEN, ReaderEvent.STALLED): ReaderState.CLOSED,
+    (ReaderState.ENDING, ReaderEvent.FLUSHED): ReaderState.CLOSED,
+    (ReaderState.ENDING, ReaderEvent.GONE): ReaderState.CLOSED,
+    (ReaderState.ENDING, ReaderEvent.STALLED): ReaderState.CLOSED,
 }
 
 
@@ -140,7 +140,7 @@ class Illegal(RuntimeError):
     """A transition that the table does not have: a bug of ours."""
 
 
-def step(state: State, what: Happened) -> Step:
+def step(state: State, what: LifecycleEvent) -> Step:
     """The next state of a generation, and its outcome if it ends there."""
     if state is State.ENDED:
         return State.ENDED, None
@@ -150,7 +150,7 @@ def step(state: State, what: Happened) -> Step:
         raise Illegal(f"a generation that is {state} cannot take {what}") from None
 
 
-def reader_step(state: ReaderState, what: ReaderHappened) -> ReaderState:
+def reader_step(state: ReaderState, what: ReaderEvent) -> ReaderState:
     """The next state of a subscriber."""
     if state is ReaderState.CLOSED:
         return ReaderState.CLOSED

@@ -1,6 +1,6 @@
 """The part of reading a stream that all SSE surfaces share: cut, take the fast path if every event is plain, else walk.
 
-In: network reads. Out: batches. Must not: decode an event that is from the same mould as the one before it; that is
+In: network reads. Out: batches. Must not: decode an event that is from the same template as the one before it; that is
 what keeps a relayed token at microseconds.
 """
 
@@ -17,7 +17,7 @@ from edge.protocol.dialect import BadStream, Collector, Opened, Said, TooLarge
 from edge.protocol.json_text import loads_strictly
 from edge.protocol.sse import Event, EventTooLarge, SseSplitter, events
 from edge.protocol.surrogates import Halves
-from edge.protocol.template import Mould
+from edge.protocol.template import EventTemplate
 
 EMPTY = Batch(b"")
 _ARGUMENTS = b'"arguments"'
@@ -95,7 +95,7 @@ class SseCodec:
     """Base of the surfaces' codecs; a subclass observes events, and says what in them is text.
 
     Args:
-        text: See ``Mould``.
+        text: See ``EventTemplate``.
         splitter: Another than that of server-sent events, with ``parse`` for its runs.
     """
 
@@ -116,14 +116,14 @@ class SseCodec:
         self._parse = parse
         self._held = self._splitter.held
         self._most = max_event_bytes  # in no longer a read can there be an event to cut
-        self._mould = Mould(text)
+        self._template = EventTemplate(text)
         self._collector: Collector | None = None
         self._latest: Any = None  # the payload of the event at hand, for the collector; None if it was not decoded
-        self._count: Callable[[bytes], int] = self._mould.count
+        self._count: Callable[[bytes], int] = self._template.count
         self._halves = Halves()
         self._holding = False  # an event, until the next one has come
         self._instead = b""  # to be relayed in place of the event at hand
-        self._said: Said = ""  # what the text of the mould belongs to
+        self._said: Said = ""  # what the text of the template belongs to
 
     def plain(self, data: bytes) -> int:
         """See ``dialect.Codec.plain``: what proves that the events are plain also proves that there is none to cut."""
@@ -134,11 +134,11 @@ class SseCodec:
         said = self._said
         if not said or self._held or len(data) > self._most:
             return "", b"", 0
-        mould = self._mould
-        if text := mould.one(data):
+        template = self._template
+        if text := template.one(data):
             return said, text, 1
-        count = mould.count(data)
-        return (said, mould.text(data), count) if count else ("", b"", 0)
+        count = template.count(data)
+        return (said, template.text(data), count) if count else ("", b"", 0)
 
     def feed(self, data: bytes) -> Batch:
         """See ``dialect.Codec.feed``."""
@@ -175,7 +175,7 @@ class SseCodec:
             return error.before
 
     def _walk(self, whole: bytes) -> Batch:
-        """Event by event, but for runs from the mould of the event before them."""
+        """Event by event, but for runs from the template of the event before them."""
         kept = Kept()
         walking = self._parse(whole, self._lead(whole, 0, kept))
         while (event := next(walking, None)) is not None:
@@ -195,10 +195,10 @@ class SseCodec:
                 return kept.batch(terminated=True)
             if seen is Seen.TOKEN:
                 self._keep(event, kept, tokens=1)
-                if self._is_text(event.raw) and self._mould.learn(event.raw):
-                    calls = self._mould.key.startswith(_ARGUMENTS)  # a name behind them begins another call
-                    self._mould.strict = calls or self._collector is not None
-                    self._said = _SAID.get(self._mould.key.split(b'"')[1], "")
+                if self._is_text(event.raw) and self._template.learn(event.raw):
+                    calls = self._template.key.startswith(_ARGUMENTS)  # a name behind them begins another call
+                    self._template.strict = calls or self._collector is not None
+                    self._said = _SAID.get(self._template.key.split(b'"')[1], "")
                     walking = self._parse(whole, self._lead(whole, event.end, kept))
             elif seen is Seen.PRELUDE:
                 self._keep(event, kept)
@@ -215,10 +215,10 @@ class SseCodec:
         raise NotImplementedError
 
     def _lead(self, whole: bytes, at: int, kept: Kept) -> int:
-        """Keep what comes from the mould at ``at``; where it ends."""
+        """Keep what comes from the template at ``at``; where it ends."""
         if self._holding:
             return at
-        count, end = self._mould.lead(whole, at, self._alike(whole, at))
+        count, end = self._template.lead(whole, at, self._alike(whole, at))
         if count:
             kept.add(whole[at:end], count, count)
             self._collect_run(whole[at:end])
@@ -249,9 +249,9 @@ class SseCodec:
         return b""
 
     def _collect_run(self, run: bytes) -> None:
-        """A run from the mould, as one event with all its text."""
+        """A run from the template, as one event with all its text."""
         if self._collector is not None:
-            merged = self._mould.merged(run)
+            merged = self._template.merged(run)
             if merged.startswith(b"data: ") and merged.find(b"\n") == len(merged) - 2:
                 self._collector.add(self._loads(merged[6:-2]))  # the usual event, of one line
                 return
@@ -265,7 +265,7 @@ class SseCodec:
             self._collector.add(self._latest)
 
     def _alike(self, whole: bytes, at: int) -> int:  # noqa: ARG002 - a subclass looks at it
-        """Up to where from ``at`` on an event from the mould is like its twins whatever its text is."""
+        """Up to where from ``at`` on an event from the template is like its twins whatever its text is."""
         return len(whole)
 
     def finished(self, *, clean_eof: bool) -> bool:

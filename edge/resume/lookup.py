@@ -10,19 +10,19 @@ from dataclasses import dataclass, replace
 
 from edge.errors import Gone, NotFound
 from edge.exchange.exchange import Exchange
-from edge.exchange.ports import House
+from edge.exchange.ports import ExchangeServices
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.event_ids import numbering
 from edge.protocol.surface import Surface
 from edge.resume.replay import Replay, gone, no_event, past_the_end
 from edge.settings import Stream as StreamSettings
 from edge.store.ports import LOST, StoreDown, StreamStore
-from edge.stream.channel import Audience
+from edge.stream.channel import Channel
 from edge.stream.journal import Expired
 from edge.stream.own_events import Voice
-from edge.stream.persistence import Found
+from edge.stream.persistence import StoredStream
 
-Place = Exchange | Found  # it runs here, or is in a store
+Place = Exchange | StoredStream  # it runs here, or is in a store
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,33 +38,35 @@ class Described:
 
 
 @dataclass(frozen=True, slots=True)
-class Beginning:
+class StartPoint:
     """What a reader attaches to.
 
     Attributes:
-        audience: An exchange's generation, or a ``Replay`` for this reader alone.
+        channel: An exchange's generation, or a ``Replay`` for this reader alone.
         position: Where in its journal the reader begins.
     """
 
-    audience: Audience
+    channel: Channel
     position: int
     described: Described
 
 
-async def find(house: House, principal: str, stream_id: str) -> Place:
+async def find(services: ExchangeServices, principal: str, stream_id: str) -> Place:
     """Where this stream of this principal is.
 
     Raises:
         NotFound: there is no such stream, or it is somebody else's.
         StoreUnavailable: it may be in a store that cannot be asked now.
     """
-    ((_, place),) = await find_all(house, principal, [stream_id])
+    ((_, place),) = await find_all(services, principal, [stream_id])
     if isinstance(place, NotFound):
         raise place
     return place
 
 
-async def find_all(house: House, principal: str, streams: Sequence[str]) -> list[tuple[str, Place | NotFound]]:
+async def find_all(
+    services: ExchangeServices, principal: str, streams: Sequence[str]
+) -> list[tuple[str, Place | NotFound]]:
     """Where each of these streams of this principal is, or that there is no such stream; looked for at the same time.
 
     Raises:
@@ -73,17 +75,17 @@ async def find_all(house: House, principal: str, streams: Sequence[str]) -> list
     here: dict[str, Place] = {
         stream_id: exchange
         for stream_id in streams
-        if (exchange := own_exchange(house, principal, stream_id)) is not None
+        if (exchange := own_exchange(services, principal, stream_id)) is not None
     }
     elsewhere = [stream_id for stream_id in streams if stream_id not in here]
     if elsewhere:
-        here.update(await house.keeper.find_all(principal, elsewhere))
+        here.update(await services.keeper.find_all(principal, elsewhere))
     return [(stream_id, here.get(stream_id) or unknown(stream_id)) for stream_id in streams]
 
 
-def own_exchange(house: House, principal: str, stream_id: str) -> Exchange | None:
+def own_exchange(services: ExchangeServices, principal: str, stream_id: str) -> Exchange | None:
     """The exchange that generates this stream here. Somebody else's is not found, and is looked for like any other."""
-    exchange = house.registry.streams.get(stream_id)
+    exchange = services.registry.streams.get(stream_id)
     return exchange if exchange is not None and exchange.asked.principal.name == principal else None
 
 
@@ -134,18 +136,18 @@ async def count(places: Mapping[str, Place]) -> dict[str, Place]:
     counted = dict(places)
     stores: dict[StreamStore, list[str]] = {}
     for stream_id, place in places.items():
-        if isinstance(place, Found):
+        if isinstance(place, StoredStream):
             stores.setdefault(place.store, []).append(stream_id)
     for store, stream_ids in stores.items():
         with contextlib.suppress(StoreDown):
             for stream_id, again in (await store.came_back_all(stream_ids)).items():
                 place = places[stream_id]
-                if isinstance(place, Found):
+                if isinstance(place, StoredStream):
                     counted[stream_id] = replace(place, state=replace(place.state, reconnections=again))
     return counted
 
 
-def begin(settings: StreamSettings, place: Place, after: int, *, speaks: bool = True) -> Beginning:
+def begin(settings: StreamSettings, place: Place, after: int, *, speaks: bool = True) -> StartPoint:
     """Attach at once to what this gives, or what waits for readers may end.
 
     Args:
@@ -160,12 +162,12 @@ def begin(settings: StreamSettings, place: Place, after: int, *, speaks: bool = 
     if isinstance(place, Exchange):
         position = _position(place, after)
         place.generation.return_to()
-        return Beginning(place.generation, position, _described(place))
+        return StartPoint(place.generation, position, _described(place))
     meta = place.state.meta
     dialect = DIALECTS[Surface(meta.surface)]
     marks = numbering(dialect.stream_type, meta.id, after)
     voice = Voice(dialect, meta.model, meta.request_id) if speaks else None
-    return Beginning(Replay(place, settings, after, numbering=marks, voice=voice), 0, _described(place))
+    return StartPoint(Replay(place, settings, after, numbering=marks, voice=voice), 0, _described(place))
 
 
 def _described(place: Place) -> Described:

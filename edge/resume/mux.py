@@ -12,10 +12,10 @@ from collections import deque
 from edge.errors import EdgeError, InternalError
 from edge.policy.lifecycle import Outcome
 from edge.protocol.mux_events import HEARTBEAT, RETRY, Tagged, Tags
-from edge.resume.lookup import Beginning
+from edge.resume.lookup import StartPoint
 from edge.resume.replay import Replay, gone
 from edge.settings import Stream as StreamSettings
-from edge.stream.channel import Audience
+from edge.stream.channel import Channel
 from edge.stream.journal import Expired
 
 # Taken of one stream before it is another's turn.
@@ -32,21 +32,21 @@ class Source:
     committed = False  # how it ended is told beside its events, so none is made of that for this reader's sake
     wants_events = True
 
-    def __init__(self, mux: "Mux", beginning: Beginning, stream_type: str) -> None:
-        self.audience = beginning.audience
+    def __init__(self, mux: "Mux", beginning: StartPoint, stream_type: str) -> None:
+        self.channel = beginning.channel
         self.position = beginning.position
         self.stream_type = stream_type
         self.bytes_out = 0
         self._mux = mux
-        self.audience.attach(self)
+        self.channel.attach(self)
 
     @property
     def behind(self) -> bool:
         """There is more to be taken."""
-        return self.position < self.audience.journal.end
+        return self.position < self.channel.journal.end
 
     def __repr__(self) -> str:
-        return f"<Source {self.audience.id} at {self.position}>"
+        return f"<Source {self.channel.id} at {self.position}>"
 
     def take(self, data: bytes) -> bool:  # noqa: ARG002 - it takes all from the journal, where it is kept anyway
         """See ``channel.Reader``."""
@@ -65,7 +65,7 @@ class Source:
         self._mux.cut_off()
 
 
-class Mux(Audience):
+class Mux(Channel):
     """See the module.
 
     Args:
@@ -91,10 +91,10 @@ class Mux(Audience):
         end = f" {self.outcome}" if self.outcome else " paused" * self._paused
         return f"<Mux {self.id}{end} {list(self._sources)} {self.journal!r}>"
 
-    def follow(self, beginning: Beginning, stream_type: str) -> Source:
+    def follow(self, beginning: StartPoint, stream_type: str) -> Source:
         """Read one more stream; once there is a reader."""
-        if isinstance(beginning.audience, Replay):
-            self._replays.append(beginning.audience)
+        if isinstance(beginning.channel, Replay):
+            self._replays.append(beginning.channel)
         source = Source(self, beginning, stream_type)
         self._sources.append(source)
         self.wake()
@@ -137,37 +137,37 @@ class Mux(Audience):
         for replay in self._replays:
             await replay.closed()
 
-    # --- as an audience -------------------------------------------------------------------------------------------
+    # --- as an channel -------------------------------------------------------------------------------------------
 
     def heartbeat(self, *, lively: bool) -> bytes:  # noqa: ARG002 - a comment fits anywhere
-        """See ``Audience``."""
+        """See ``Channel``."""
         return HEARTBEAT
 
     def fail(self, bug: BaseException) -> None:
-        """See ``Audience``."""
+        """See ``Channel``."""
         error = InternalError("Edge failed while merging streams")
         error.__cause__ = bug
         self._end(Outcome.INTERNAL_ERROR, error)
 
     def break_off(self, error: EdgeError) -> None:
-        """See ``Audience``: this reader is told, the streams go on."""
+        """See ``Channel``: this reader is told, the streams go on."""
         self._end(Outcome.REJECTED, error)
 
     def left(self, *, stalled: bool) -> None:
-        """See ``Audience``: for the streams, a reader has gone."""
+        """See ``Channel``: for the streams, a reader has gone."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
         self.outcome = self.outcome or Outcome.CLIENT_GONE
         while self._sources:
             source = self._sources.popleft()
-            source.audience.detach(source, stalled=stalled)
+            source.channel.detach(source, stalled=stalled)
 
     def hold_on(self) -> None:
-        """See ``Audience``: nothing is taken while it is paused."""
+        """See ``Channel``: nothing is taken while it is paused."""
 
     def go_on(self) -> None:
-        """See ``Audience``; soon, since the reader is in the middle of its reading."""
+        """See ``Channel``; soon, since the reader is in the middle of its reading."""
         self.wake()
 
     # --- its work -------------------------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ class Mux(Audience):
             if self._paused:
                 return False
             source = self._sources.popleft()
-            stream = source.audience
+            stream = source.channel
             try:
                 self._pass_on(source)
             except Expired:
@@ -217,16 +217,16 @@ class Mux(Audience):
         Raises:
             Expired: it is gone.
         """
-        audience = source.audience
-        run = audience.journal.read(source.position, _SLICE_BYTES)
+        channel = source.channel
+        run = channel.journal.read(source.position, _SLICE_BYTES)
         if run:
-            tagged = self._tags.events(audience.id, run, source.stream_type, _SLICE_BYTES)
+            tagged = self._tags.events(channel.id, run, source.stream_type, _SLICE_BYTES)
             source.position += tagged.used or len(run)
             source.bytes_out += len(tagged.data)
             self._say(tagged)
-            audience.advanced()
+            channel.advanced()
 
-    def _tell_end(self, stream: Audience, outcome: Outcome) -> None:
+    def _tell_end(self, stream: Channel, outcome: Outcome) -> None:
         broken = stream.broken if isinstance(stream, Replay) else None
         if broken is not None:
             self._tell_lost(stream.id, broken)

@@ -13,10 +13,10 @@ from edge.policy.lifecycle import Outcome
 from edge.protocol.event_ids import Numbering
 from edge.settings import Stream as StreamSettings
 from edge.store.ports import LOST, Dropped, Ending, StoreDown, StreamState, Stretch
-from edge.stream.channel import Audience
+from edge.stream.channel import Channel
 from edge.stream.endings import told
 from edge.stream.own_events import Voice
-from edge.stream.persistence import Found, unavailable
+from edge.stream.persistence import StoredStream, unavailable
 
 _PAGE_BYTES = 64 * 1024  # read at once, where a reader may lag so far
 _LOOK_S = 1.0  # a store tells of changes by itself; this is for one whose word was lost
@@ -30,7 +30,7 @@ def _told(ending: Ending) -> EdgeError:
     return error
 
 
-class Replay(Audience):
+class Replay(Channel):
     """See the module.
 
     Args:
@@ -45,7 +45,7 @@ class Replay(Audience):
     __slots__ = ("_found", "_last", "_numbering", "_page_bytes", "_room", "_task", "_voice", "broken")
 
     def __init__(
-        self, found: Found, settings: StreamSettings, after: int, *, numbering: Numbering, voice: Voice | None
+        self, found: StoredStream, settings: StreamSettings, after: int, *, numbering: Numbering, voice: Voice | None
     ) -> None:
         super().__init__(found.state.meta.id, settings)
         self._found = found
@@ -63,29 +63,29 @@ class Replay(Audience):
         return f"<Replay {self.id}{end} at {self._last} {self.journal!r}>"
 
     def heartbeat(self, *, lively: bool) -> bytes:
-        """See ``Audience``."""
+        """See ``Channel``."""
         return b"" if self._voice is None else self._voice.heartbeat(lively=lively)
 
     def fail(self, bug: BaseException) -> None:
-        """See ``Audience``."""
+        """See ``Channel``."""
         error = InternalError("Edge failed while replaying the stream")
         error.__cause__ = bug
         self._part(Outcome.INTERNAL_ERROR, error)
 
     def break_off(self, error: EdgeError) -> None:
-        """See ``Audience``: this reader is told, the stream itself goes on."""
+        """See ``Channel``: this reader is told, the stream itself goes on."""
         self._part(Outcome.REJECTED, error)
 
     def left(self, *, stalled: bool) -> None:  # noqa: ARG002 - the stream itself goes on either way
-        """See ``Audience``."""
+        """See ``Channel``."""
         self._task.cancel()
 
     def hold_on(self) -> None:
-        """See ``Audience``."""
+        """See ``Channel``."""
         self._room.clear()
 
     def go_on(self) -> None:
-        """See ``Audience``."""
+        """See ``Channel``."""
         self._room.set()
 
     async def closed(self) -> None:
@@ -122,7 +122,7 @@ class Replay(Audience):
             for stretch in stretches:
                 self._hand_on(stretch)
 
-    async def _learn_beginning(self, found: Found) -> None:
+    async def _learn_beginning(self, found: StoredStream) -> None:
         """What this reader has not read of the stream, and its error event may have to name."""
         ending = found.state.ending
         if self._voice is not None and ending is not None and ending.error == LOST:
@@ -137,7 +137,7 @@ class Replay(Audience):
         self._conclude(state, state.ending)
         return True
 
-    async def _changed(self, found: Found) -> Found:
+    async def _changed(self, found: StoredStream) -> StoredStream:
         if found.state.ending is None:
             await found.store.changed(self.id, self._last, _LOOK_S)
         state = await found.store.find(self.id)
@@ -145,7 +145,7 @@ class Replay(Audience):
             raise Dropped(f"{self.id} has expired")
         return replace(found, state=state)
 
-    async def _elsewhere(self, found: Found) -> Found:
+    async def _elsewhere(self, found: StoredStream) -> StoredStream:
         """Where else it is: what one store has not, the other may have got since."""
         now = await found.keeper.find(found.state.meta.principal, self.id)
         if now is None or now.store is found.store:

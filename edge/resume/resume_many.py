@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from msgspec.structs import replace
 
 from edge.errors import BadRequest, EdgeError, Gone, NotFound, ShuttingDown
-from edge.exchange.ports import STREAM_HEADERS, House
+from edge.exchange.ports import STREAM_HEADERS, ExchangeServices
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.mux_events import ENDED, Marks, Tags
 from edge.protocol.sse import SSE_TYPE
-from edge.resume.lookup import Beginning, Place, begin, check, count, find_all
+from edge.resume.lookup import Place, StartPoint, begin, check, count, find_all
 from edge.resume.mux import Mux, Source
-from edge.resume.resume_one import Returned, record
-from edge.resume.resumed_reader import Visit
+from edge.resume.resume_one import ResumeRequest, record
+from edge.resume.resumed_reader import ResumedReader
 from edge.stream.subscriber import Subscriber
 from edge.stream.writer import Writer
 
@@ -36,7 +36,7 @@ class Wanted:
     marks: Marks
 
 
-class Merging(Visit):
+class Merging(ResumedReader):
     """One merged reader, and what it reads.
 
     Args:
@@ -45,21 +45,23 @@ class Merging(Visit):
     """
 
     def __init__(
-        self, house: House, wanted: Wanted, places: Mapping[str, Place], lost: Mapping[str, EdgeError]
+        self, services: ExchangeServices, wanted: Wanted, places: Mapping[str, Place], lost: Mapping[str, EdgeError]
     ) -> None:
-        super().__init__(house)
+        super().__init__(services)
         self.wanted = wanted
         self._places = dict(places)
         self._lost = dict(lost)
-        self._followed: list[tuple[Source, Beginning]] = []
-        self._mux = Mux(wanted.request_id, house.settings.stream, Tags(wanted.order, wanted.marks.seen))
+        self._followed: list[tuple[Source, StartPoint]] = []
+        self._mux = Mux(wanted.request_id, services.settings.stream, Tags(wanted.order, wanted.marks.seen))
 
     def __repr__(self) -> str:
         return f"<Merging {self._mux!r}>"
 
     def _make_reader(self, writer: Writer) -> Subscriber:
-        house = self.house
-        return Subscriber(self._mux, writer, house.settings.stream, house.clock, self._changed, headers=self._headers)
+        services = self.services
+        return Subscriber(
+            self._mux, writer, services.settings.stream, services.clock, self._changed, headers=self._headers
+        )
 
     async def _close(self) -> None:
         await self._mux.closed()
@@ -69,7 +71,7 @@ class Merging(Visit):
         self._mux.leave(ShuttingDown("Edge is shutting down; ask for the rest again"))
 
     def _begin(self) -> None:
-        mux, stream = self._mux, self.house.settings.stream
+        mux, stream = self._mux, self.services.settings.stream
         share = max(_LEAST_BYTES, stream.buffer_bytes // len(self.wanted.order))
         ahead = replace(stream, buffer_bytes=min(stream.buffer_bytes, share))
         for stream_id, error in self._lost.items():
@@ -90,11 +92,11 @@ class Merging(Visit):
         return {"x-request-id": self.wanted.request_id, **STREAM_HEADERS, "Content-Type": SSE_TYPE}
 
     def _tell(self, reader: Subscriber) -> None:
-        house, wanted, error = self.house, self.wanted, self._mux.error
+        services, wanted, error = self.services, self.wanted, self._mux.error
         heartbeats = reader.heartbeats
         for source, beginning in self._followed:
-            stream_id = source.audience.id
-            returned = Returned(
+            stream_id = source.channel.id
+            returned = ResumeRequest(
                 request_id=wanted.request_id,
                 stream_id=stream_id,
                 principal=wanted.principal,
@@ -102,14 +104,14 @@ class Merging(Visit):
                 after=wanted.marks.seen.get(stream_id, 0),
                 accepted_at=wanted.accepted_at,
             )
-            told = record(house, returned, beginning.described, reader)
-            house.tell.returned(dataclasses.replace(told, bytes_out=source.bytes_out, heartbeats=heartbeats))
+            told = record(services, returned, beginning.described, reader)
+            services.tell.returned(dataclasses.replace(told, bytes_out=source.bytes_out, heartbeats=heartbeats))
             heartbeats = 0  # which are no single stream's, and counted once
         if error is not None and error.__cause__ is not None:
-            house.tell.failed(wanted.request_id, None, error.__cause__)
+            services.tell.failed(wanted.request_id, None, error.__cause__)
 
 
-async def merge(house: House, wanted: Wanted) -> Merging | None:
+async def merge(services: ExchangeServices, wanted: Wanted) -> Merging | None:
     """What answers a reader of several streams; None if it has been told that all have ended.
 
     Raises:
@@ -123,7 +125,7 @@ async def merge(house: House, wanted: Wanted) -> Merging | None:
     left = [stream_id for stream_id in wanted.order if seen.get(stream_id) != ENDED]
     if not left and wanted.marks.done:
         return None
-    for stream_id, place in await find_all(house, wanted.principal, left):
+    for stream_id, place in await find_all(services, wanted.principal, left):
         if isinstance(place, NotFound):
             if stream_id not in seen:
                 raise place
@@ -138,4 +140,4 @@ async def merge(house: House, wanted: Wanted) -> Merging | None:
             raise
         else:
             places[stream_id] = place
-    return Merging(house, wanted, await count(places), lost)
+    return Merging(services, wanted, await count(places), lost)

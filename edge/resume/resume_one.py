@@ -8,21 +8,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from edge.errors import BadRequest, ShuttingDown
-from edge.exchange.ports import STREAM_HEADERS, House
+from edge.exchange.ports import STREAM_HEADERS, ExchangeServices
 from edge.policy.after_error import ALWAYS_RESETS, AfterError
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.event_ids import numbering
 from edge.protocol.surface import Surface
-from edge.resume.lookup import Beginning, Described, begin, check, count, find, seen_all, surface_of
+from edge.resume.lookup import Described, StartPoint, begin, check, count, find, seen_all, surface_of
 from edge.resume.replay import Replay
-from edge.resume.resumed_reader import Visit
+from edge.resume.resumed_reader import ResumedReader
 from edge.stream.subscriber import Subscriber
 from edge.stream.writer import Writer
 from edge.telemetry.record import ReturnRecord
 
 
 @dataclass(frozen=True, slots=True)
-class Returned:
+class ResumeRequest:
     """A reader that came back.
 
     Attributes:
@@ -38,27 +38,27 @@ class Returned:
     after_error: AfterError = ALWAYS_RESETS
 
 
-class Attachment(Visit):
+class Resume(ResumedReader):
     """One reader that came back, and what it reads.
 
     Args:
         beginning: What it reads, and from where on.
     """
 
-    def __init__(self, house: House, returned: Returned, beginning: Beginning) -> None:
-        super().__init__(house)
+    def __init__(self, services: ExchangeServices, returned: ResumeRequest, beginning: StartPoint) -> None:
+        super().__init__(services)
         self.returned = returned
         self._described = beginning.described
-        self._audience = beginning.audience
+        self._channel = beginning.channel
         self._position = beginning.position
 
     def __repr__(self) -> str:
-        return f"<Attachment {self.returned.request_id} {self._audience!r}>"
+        return f"<Resume {self.returned.request_id} {self._channel!r}>"
 
     def _make_reader(self, writer: Writer) -> Subscriber:
-        house, dialect = self.house, DIALECTS[self._described.surface]
+        services, dialect = self.services, DIALECTS[self._described.surface]
         return Subscriber(
-            self._audience, writer, house.settings.stream, house.clock, self._changed,
+            self._channel, writer, services.settings.stream, services.clock, self._changed,
             headers=self._headers,
             numbering=numbering(dialect.stream_type, self.returned.stream_id, self.returned.after),
             position=self._position,
@@ -66,13 +66,13 @@ class Attachment(Visit):
         )  # fmt: skip
 
     async def _close(self) -> None:
-        if isinstance(self._audience, Replay):
-            await self._audience.closed()
+        if isinstance(self._channel, Replay):
+            await self._channel.closed()
 
     def shut_down(self) -> None:
         """See ``registry.Owned``; a stream that is generated here is ended by its exchange."""
-        if isinstance(self._audience, Replay):
-            self._audience.break_off(ShuttingDown("Edge is shutting down; ask for the rest again"))
+        if isinstance(self._channel, Replay):
+            self._channel.break_off(ShuttingDown("Edge is shutting down; ask for the rest again"))
 
     def _headers(self) -> Mapping[str, str]:
         described, returned = self._described, self.returned
@@ -82,14 +82,16 @@ class Attachment(Visit):
         return {**headers, "Content-Type": DIALECTS[described.surface].stream_type}
 
     def _tell(self, reader: Subscriber) -> None:
-        house = self.house
-        house.tell.returned(record(house, self.returned, self._described, reader))
-        broken = self._audience.broken if isinstance(self._audience, Replay) else None
+        services = self.services
+        services.tell.returned(record(services, self.returned, self._described, reader))
+        broken = self._channel.broken if isinstance(self._channel, Replay) else None
         if broken is not None and broken.__cause__ is not None:
-            house.tell.failed(self.returned.request_id, self.returned.stream_id, broken.__cause__)
+            services.tell.failed(self.returned.request_id, self.returned.stream_id, broken.__cause__)
 
 
-def record(house: House, returned: Returned, described: Described, reader: Subscriber) -> ReturnRecord:
+def record(
+    services: ExchangeServices, returned: ResumeRequest, described: Described, reader: Subscriber
+) -> ReturnRecord:
     """What is told of a reader that came back, and has gone."""
     return ReturnRecord(
         request_id=returned.request_id,
@@ -106,13 +108,13 @@ def record(house: House, returned: Returned, described: Described, reader: Subsc
         reconnections=described.reconnections,
         bytes_out=reader.bytes_out,
         heartbeats=reader.heartbeats,
-        total_s=max(0.0, house.clock() - returned.accepted_at),
+        total_s=max(0.0, services.clock() - returned.accepted_at),
     )
 
 
 async def come_back(
-    house: House, returned: Returned, surface: Surface | None, speak: Callable[[Surface], None]
-) -> Attachment | None:
+    services: ExchangeServices, returned: ResumeRequest, surface: Surface | None, speak: Callable[[Surface], None]
+) -> Resume | None:
     """What answers a reader that came back; None if it has seen all there is, and was.
 
     ``surface``: whose route it came by; None for the one that is every surface's. ``speak``: told the stream's, as soon
@@ -124,7 +126,7 @@ async def come_back(
         BadRequest: there is no such event, or the route is another surface's.
         StoreUnavailable: it may be in a store that cannot be asked now.
     """
-    place = await find(house, returned.principal, returned.stream_id)
+    place = await find(services, returned.principal, returned.stream_id)
     if surface not in (None, surface_of(place)):
         raise BadRequest(
             f"Last-Event-ID: that stream is not one of this route's, but of {surface_of(place)}; "
@@ -137,4 +139,4 @@ async def come_back(
     if seen_all(place, returned.after):
         return None
     place = (await count({returned.stream_id: place}))[returned.stream_id]
-    return Attachment(house, returned, begin(house.settings.stream, place, returned.after))
+    return Resume(services, returned, begin(services.settings.stream, place, returned.after))

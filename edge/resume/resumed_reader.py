@@ -5,16 +5,16 @@ In: what it reads, from a subclass. Out: a response. Must not: generate anything
 
 from aiohttp import web
 
-from edge.exchange.ports import House
+from edge.exchange.ports import ExchangeServices
 from edge.stream.subscriber import Subscriber
 from edge.stream.writer import Writer
 
 
-class Visit:
+class ResumedReader:
     """See the module."""
 
-    def __init__(self, house: House) -> None:
-        self.house = house
+    def __init__(self, services: ExchangeServices) -> None:
+        self.services = services
         self._reader: Subscriber | None = None
         self._recorded = False
 
@@ -43,10 +43,10 @@ class Visit:
         Raises:
             EdgeError: the stream had failed before it brought anything, or what is asked for is not kept any more.
         """
-        house = self.house
+        services = self.services
         reader = self._reader = self._make_reader(Writer(request))
-        house.registry.add(self)
-        house.ticker.add(self)
+        services.registry.add(self)
+        services.ticker.add(self)
         try:
             self._begin()
             return await reader.run()
@@ -69,6 +69,6 @@ class Visit:
         if reader is None or not reader.closed or self._recorded:
             return
         self._recorded = True
-        self.house.registry.discard(self)
-        self.house.ticker.discard(self)
+        self.services.registry.discard(self)
+        self.services.ticker.discard(self)
         self._tell(reader)

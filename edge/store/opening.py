@@ -16,7 +16,7 @@ from edge.store.memory.counters import MemoryCounters
 from edge.store.memory.keys import MemoryKeys
 from edge.store.memory.sessions import MemorySessions
 from edge.store.patient_sessions import PatientSessions
-from edge.store.ports import CounterStore, Durable, Hear, KeyStore, StoreStatistics, StreamStore, Unusable
+from edge.store.ports import CounterStore, Durable, KeyStore, StoreListener, StoreStatistics, StreamStore, Unusable
 from edge.store.sqlite.counters import SqliteCounters
 from edge.store.sqlite.keys import SqliteKeys
 
@@ -57,7 +57,7 @@ class Stores:
         sessions: Of conversations.
     """
 
-    def __init__(self, settings: Settings, hear: Hear, environ: Mapping[str, str]) -> None:
+    def __init__(self, settings: Settings, hear: StoreListener, environ: Mapping[str, str]) -> None:
         self._settings = settings
         self._hear = hear
         self._environ = environ
@@ -134,12 +134,12 @@ class Stores:
         """How they are; None if nothing can be down, or has been used."""
         return None if self._opened is None else self._opened.streams.statistics()
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """Other settings are in force; ``store.url`` stays."""
         self._settings = settings
-        self.sessions.follow(settings)
+        self.sessions.apply_settings(settings)
         if self._opened is not None:
-            self._opened.streams.follow(settings)
+            self._opened.streams.apply_settings(settings)
 
     async def close(self) -> None:
         """Write what is to be written, and let go."""
@@ -196,7 +196,7 @@ class Stores:
         return Opened(file.start, streams, sessions, self.counters, self.keys)
 
 
-def _redis(settings: Settings, hear: Hear) -> Opened:
+def _redis(settings: Settings, hear: StoreListener) -> Opened:
     from edge.store.redis.counters import RedisCounters  # noqa: PLC0415 - see the module
     from edge.store.redis.keys import RedisKeys  # noqa: PLC0415
     from edge.store.redis.link import RedisLink  # noqa: PLC0415

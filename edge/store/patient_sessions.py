@@ -49,11 +49,11 @@ class PatientSessions:
     def __repr__(self) -> str:
         return f"<PatientSessions {len(self._waiting)} waiting for {self._opened!r}>"
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """Other settings are in force."""
         self._bounds, self._most_bytes = settings.sessions, settings.store.memory_bytes
         if self._opened is not None:
-            self._opened.follow(settings)
+            self._opened.apply_settings(settings)
 
     async def read(self, principal: str, session: str) -> Conversation | None:
         """See ``ports.SessionStore``."""

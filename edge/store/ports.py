@@ -82,7 +82,7 @@ class SessionStore(Protocol):
 class Durable(SessionStore, Protocol):
     """A session store that takes other settings."""
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """Other settings are in force."""
 
 
@@ -267,7 +267,7 @@ class StreamStore(Protocol):
     async def sizes(self) -> Sizes:
         """What is in it."""
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """Other settings are in force."""
 
     async def close(self) -> None:
@@ -284,7 +284,7 @@ class StoreStatistics:
     failures: int
 
 
-class Hear(Protocol):
+class StoreListener(Protocol):
     """Who is told what happens in a store; on the loop."""
 
     def stop_asked(self, stream_id: str) -> None:

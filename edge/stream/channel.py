@@ -39,7 +39,7 @@ class Reader(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Retention:
     """That a stream can be come back to.
 
     Attributes:
@@ -51,7 +51,7 @@ class Kept:
     write: Callable[[bytes, int], None] | None = None
 
 
-class Audience:
+class Channel:
     """See the module. ``id`` is the stream id, ``st_`` and 32 hex digits.
 
     Attributes:
@@ -85,7 +85,7 @@ class Audience:
         "pauses",
     )  # as attributes of a dict they would take 1.5 KB
 
-    def __init__(self, stream_id: str, settings: StreamSettings, kept: Kept | None = None) -> None:
+    def __init__(self, stream_id: str, settings: StreamSettings, kept: Retention | None = None) -> None:
         self.id = stream_id
         self.journal = Journal(0 if kept is None else kept.keep_bytes)
         self.outcome: Outcome | None = None

@@ -10,7 +10,7 @@ And however much life the upstream shows: an answer that gets no content for ``f
 from typing import NamedTuple
 
 from edge.errors import UpstreamTimeout
-from edge.policy.lifecycle import Happened, State, step
+from edge.policy.lifecycle import LifecycleEvent, State, step
 from edge.settings import Stream as StreamSettings
 
 _CONNECT = "the upstream did not accept a connection within {} s"
@@ -24,7 +24,7 @@ _TOTAL = "the answer took longer than {} s"
 class Late(NamedTuple):
     """A clock that has run out: what has happened, and what is told of it."""
 
-    happened: Happened
+    happened: LifecycleEvent
     message: str
 
     def error(self, state: State) -> UpstreamTimeout:
@@ -73,23 +73,23 @@ def overdue(
         manner: Of the attempt.
     """
     if state is State.CONNECTING and waited.content > settings.connect_s:
-        return _late(Happened.CONNECT_TIMEOUT, _CONNECT, settings.connect_s)
+        return _late(LifecycleEvent.CONNECT_TIMEOUT, _CONNECT, settings.connect_s)
     message, limit_s = (_WHOLE, settings.whole_s) if manner.whole else (_FIRST_TOKEN, settings.first_token_s)
     if state is State.WAITING and 0 < limit_s < waited.content:
-        return _late(Happened.FIRST_TOKEN_TIMEOUT, message, limit_s)
+        return _late(LifecycleEvent.FIRST_TOKEN_TIMEOUT, message, limit_s)
     if state is not State.STREAMING or paused:
         return None
     if waited.life > settings.inter_token_s and not manner.buffers_calls:
-        return _late(Happened.STALL, _SILENT, settings.inter_token_s)
+        return _late(LifecycleEvent.STALL, _SILENT, settings.inter_token_s)
     if waited.content > settings.first_token_s:
-        return _late(Happened.STALL, _BARREN, settings.first_token_s)
+        return _late(LifecycleEvent.STALL, _BARREN, settings.first_token_s)
     return None
 
 
 def overlong(settings: StreamSettings) -> Late:
     """The whole took too long."""
-    return _late(Happened.TOTAL_TIMEOUT, _TOTAL, settings.total_s)
+    return _late(LifecycleEvent.TOTAL_TIMEOUT, _TOTAL, settings.total_s)
 
 
-def _late(happened: Happened, message: str, limit_s: float) -> Late:
+def _late(happened: LifecycleEvent, message: str, limit_s: float) -> Late:
     return Late(happened, message.format(f"{limit_s:g}"))

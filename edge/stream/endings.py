@@ -7,7 +7,7 @@ still be at work. Must not: end anything.
 from typing import Literal, Protocol
 
 from edge.errors import EdgeError, Gone, InternalError, ShuttingDown, Stopped, UpstreamBroken
-from edge.policy.lifecycle import Happened, State
+from edge.policy.lifecycle import LifecycleEvent, State
 from edge.settings import Stream as StreamSettings
 
 
@@ -21,7 +21,7 @@ class Speaker(Protocol):
         """See ``dialect.Codec.after_error``."""
 
 
-_BY_EDGE = frozenset({Happened.READER_GONE, Happened.REJECT, Happened.BUG})
+_BY_EDGE = frozenset({LifecycleEvent.READER_GONE, LifecycleEvent.REJECT, LifecycleEvent.BUG})
 
 
 def unread(settings: StreamSettings, state: State, *, kept: bool) -> Literal["cancel", "grace", "drain"]:
@@ -33,11 +33,11 @@ def unread(settings: StreamSettings, state: State, *, kept: bool) -> Literal["ca
     return "cancel" if policy == "grace" or state is State.ROUTING else policy
 
 
-def ended_here(happened: Happened, settings: StreamSettings, *, kept: bool) -> EdgeError | None:
+def ended_here(happened: LifecycleEvent, settings: StreamSettings, *, kept: bool) -> EdgeError | None:
     """What a reader is told of a stream that was ended from this side; None if there is nobody to be told."""
-    if happened is Happened.SHUTDOWN:
+    if happened is LifecycleEvent.SHUTDOWN:
         return ShuttingDown("Edge is shutting down; send the request again")
-    if happened is Happened.STOP:
+    if happened is LifecycleEvent.STOP:
         return Stopped("the stream was stopped")
     if not kept:
         return None  # whoever has gone is told nothing
@@ -45,7 +45,7 @@ def ended_here(happened: Happened, settings: StreamSettings, *, kept: bool) -> E
     return Gone(f"{waited}; send the request again", code="client_gone")
 
 
-def broken_off(happened: Happened, error: EdgeError | None) -> bool:
+def broken_off(happened: LifecycleEvent, error: EdgeError | None) -> bool:
     """Whether an attempt ended since Edge would not have more of it: what the server sent or was sent made no sense."""
     return happened in _BY_EDGE or isinstance(error, UpstreamBroken)
 

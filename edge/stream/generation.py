@@ -1,7 +1,7 @@
 """A generation: one answer being produced, from the first attempt to its one outcome.
 
 In: pushes from the upstream (it is the attempts' sink), ticks, and readers that attach and leave. Out: events for its
-audience, the last of which tells how it ended. Must not: write to a socket, choose an upstream (its owner's ``retry``
+channel, the last of which tells how it ended. Must not: write to a socket, choose an upstream (its owner's ``retry``
 does), or end in any way that the lifecycle table does not know.
 """
 
@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from edge.errors import EdgeError, InternalError
-from edge.policy.lifecycle import Happened, Outcome, State, step
+from edge.policy.lifecycle import LifecycleEvent, Outcome, State, step
 from edge.protocol.batch import Batch
 from edge.protocol.dialect import Codec
 from edge.settings import Settings
-from edge.stream.channel import Audience, Kept, Reader
+from edge.stream.channel import Channel, Reader, Retention
 from edge.stream.deadlines import Manner, Waited, overdue, overlong
 from edge.stream.endings import broken_off, ended_here, failed, told, unread
 from edge.stream.own_events import Voice
@@ -24,7 +24,7 @@ from edge.telemetry.gaps import Gaps
 from edge.upstream.ports import JSON_TYPE, Call, Source, Upstream
 
 
-class Generation(Audience):
+class Generation(Channel):
     """See the module.
 
     Args:
@@ -51,7 +51,7 @@ class Generation(Audience):
         owner: Owner,
         *,
         voice: Voice,
-        kept: Kept | None = None,
+        kept: Retention | None = None,
     ) -> None:
         super().__init__(stream_id, settings.stream, kept)
         self.state = State.ROUTING
@@ -113,7 +113,7 @@ class Generation(Audience):
 
     def open(self, upstream: Upstream, call: Call) -> None:
         """Begin an attempt."""
-        self._step(Happened.OPEN)
+        self._step(LifecycleEvent.OPEN)
         self.sent = self.cut_off = False
         self.codec = call.codec
         self._voice.prepare(self.codec)
@@ -124,7 +124,7 @@ class Generation(Audience):
     def connected(self) -> None:
         """See ``upstream.ports.Sink``."""
         self.sent = True
-        self._step(Happened.CONNECTED)
+        self._step(LifecycleEvent.CONNECTED)
 
     def uploading(self, *, clients_turn: bool) -> None:
         """See ``upstream.ports.Sink``: whose silence a silence is changes with it, and begins anew."""
@@ -174,7 +174,7 @@ class Generation(Audience):
                 self.gaps.add(now - self._since, batch.tokens)
             else:
                 self.first_token_at = now
-                self._step(Happened.CONTENT)
+                self._step(LifecycleEvent.CONTENT)
             self.token_count += batch.tokens
             self._since = self.last_token_at = now
         else:
@@ -198,7 +198,7 @@ class Generation(Audience):
         self.whole, self.whole_type = data, content_type
         self.sample += data[: self.sample_bytes]
 
-    def end(self, happened: Happened, error: EdgeError | None) -> None:
+    def end(self, happened: LifecycleEvent, error: EdgeError | None) -> None:
         """See ``upstream.ports.Sink``: the attempt is over, and with it the generation unless another one follows."""
         self._source = None
         self.cut_off |= self.sent and broken_off(happened, error)
@@ -208,14 +208,14 @@ class Generation(Audience):
         except Exception as bug:  # noqa: BLE001 - as in tokens
             self.fail(bug)
 
-    def _retried(self, happened: Happened, error: EdgeError | None) -> bool:
-        if error is None or happened is Happened.BUG or self.handed_over:
+    def _retried(self, happened: LifecycleEvent, error: EdgeError | None) -> bool:
+        if error is None or happened is LifecycleEvent.BUG or self.handed_over:
             return False
         return self.state in (State.CONNECTING, State.WAITING) and self._owner.retry(error)
 
     def retrying(self) -> None:
         """The owner opens another attempt, now or when it can: what the last one left behind is dropped."""
-        self._step(Happened.RETRY)
+        self._step(LifecycleEvent.RETRY)
         self._held = None
         self._others = int(self._voice.opened is not None)
         self.codec = None
@@ -224,7 +224,7 @@ class Generation(Audience):
     # --- readers --------------------------------------------------------------------------------------------------
 
     def heartbeat(self, *, lively: bool) -> bytes:
-        """See ``Audience``. What a codec has read and nobody has got yet is no matter for a heartbeat."""
+        """See ``Channel``. What a codec has read and nobody has got yet is no matter for a heartbeat."""
         if lively and self._begin_early(committing=False):
             return b""  # which was one
         speaker = self.codec if self.handed_over else None
@@ -232,7 +232,7 @@ class Generation(Audience):
         return self._owner.waiting_beat(beat) if self.state is State.ROUTING else beat
 
     def committed(self) -> None:
-        """See ``Audience``."""
+        """See ``Channel``."""
         self._begin_early(committing=True)
 
     def _begin_early(self, *, committing: bool) -> bool:
@@ -246,10 +246,10 @@ class Generation(Audience):
         return True
 
     def left(self, *, stalled: bool) -> None:
-        """See ``Audience``: it ends, or waits for a reader to come back, or is to be drained."""
+        """See ``Channel``: it ends, or waits for a reader to come back, or is to be drained."""
         policy = unread(self._settings, self.state, kept=self.kept)
         if policy == "cancel":
-            self.stop(Happened.READER_STALLED if stalled else Happened.READER_GONE)
+            self.stop(LifecycleEvent.READER_STALLED if stalled else LifecycleEvent.READER_GONE)
             return
         if policy == "grace":
             self._left_at = self._clock()
@@ -265,13 +265,13 @@ class Generation(Audience):
         self._left_at = None
 
     def hold_on(self) -> None:
-        """See ``Audience``."""
+        """See ``Channel``."""
         self._paused_at, self._holding_up = self._clock(), tuple(self._readers)
         if self._source is not None:
             self._source.pause()
 
     def go_on(self) -> None:
-        """See ``Audience``."""
+        """See ``Channel``."""
         self._holding_up = ()
         if self.state is State.STREAMING:  # before the first content nothing but content stops the clock
             self._since = self._clock()
@@ -284,7 +284,7 @@ class Generation(Audience):
         excess = self._held.excess()
         if excess is not None:
             self._abort()
-            self.end(Happened.ERROR, excess)
+            self.end(LifecycleEvent.ERROR, excess)
 
     def _release(self) -> None:
         held, self._held = self._held, None
@@ -311,7 +311,7 @@ class Generation(Audience):
         if self._paused and now - self._paused_at > settings.client_lag_s and self._owner.wanted():
             self._let_go_of_laggards(now)
         if self._left_at is not None and now - self._left_at > settings.grace_s:
-            self.stop(Happened.READER_GONE)
+            self.stop(LifecycleEvent.READER_GONE)
         elif settings.total_s and now - self._started_at > settings.total_s:
             late = overlong(settings)
             error = late.error(self.state)
@@ -333,7 +333,7 @@ class Generation(Audience):
                 reader.cut_off()
         self._paused_at, self._holding_up = now, tuple(self._readers)
 
-    def stop(self, happened: Happened) -> None:
+    def stop(self, happened: LifecycleEvent) -> None:
         """End it from this side: the readers left or stalled, somebody stopped it, or the process is leaving."""
         self._abort()
         self._finish(happened, ended_here(happened, self._settings, kept=self.kept))
@@ -341,14 +341,14 @@ class Generation(Audience):
     def fail(self, bug: BaseException) -> None:
         """A bug of ours, told like every other end."""
         self._abort()
-        self._finish(Happened.BUG, failed(bug))
+        self._finish(LifecycleEvent.BUG, failed(bug))
 
     def break_off(self, error: EdgeError) -> None:
         """What the upstream sends cannot be used any more."""
         self._abort()
-        self._finish(Happened.ERROR, error)
+        self._finish(LifecycleEvent.ERROR, error)
 
-    def reject(self, error: EdgeError, happened: Happened = Happened.REJECT) -> None:
+    def reject(self, error: EdgeError, happened: LifecycleEvent = LifecycleEvent.REJECT) -> None:
         """No upstream is to be asked."""
         self._finish(happened, error)
 
@@ -358,12 +358,12 @@ class Generation(Audience):
             self.cut_off = self.sent
             source.abort()
 
-    def _finish(self, happened: Happened, error: EdgeError | None) -> None:
-        if happened is Happened.DONE:
+    def _finish(self, happened: LifecycleEvent, error: EdgeError | None) -> None:
+        if happened is LifecycleEvent.DONE:
             self._release()  # an empty answer is its prelude
         if self.state is State.ENDED:
             return
-        if happened is not Happened.DONE:
+        if happened is not LifecycleEvent.DONE:
             if self._held is not None:
                 self._held = None
                 self.told = False  # the error was held too: it becomes the HTTP status, or Edge tells it in-band
@@ -426,7 +426,7 @@ class Generation(Audience):
         for event in filter(None, words):
             self.publish(event, 1)
 
-    def _step(self, happened: Happened) -> None:
+    def _step(self, happened: LifecycleEvent) -> None:
         self.state, _ = step(self.state, happened)
         self._since = self._clock()
         self._owner.changed()

@@ -15,30 +15,30 @@ from edge.settings import Settings
 from edge.store.memory.streams import MemoryStreams
 from edge.store.opening import Stores
 from edge.store.ports import Ending, StoreDown, StreamLog, StreamMeta, StreamState, StreamStore
-from edge.stream.channel import Audience, Kept
+from edge.stream.channel import Channel, Retention
 from edge.stream.late import LateStreams
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class StoredStream:
     """A stream in a store. ``keeper`` finds it again: what was in one store may be in another by now."""
 
     store: StreamStore
     state: StreamState
-    keeper: "Keeper"
+    keeper: "StreamArchive"
 
 
-class Keeping:
+class ArchivedStream:
     """One stream that is being kept."""
 
-    def __init__(self, keeper: "Keeper", meta: StreamMeta, log: StreamLog, *, durable: bool) -> None:
+    def __init__(self, keeper: "StreamArchive", meta: StreamMeta, log: StreamLog, *, durable: bool) -> None:
         self._durable = durable
         self._keeper = keeper
         self._meta = meta
         self._log = log
-        self.kept = Kept(meta.keep_bytes, log.append)
+        self.kept = Retention(meta.keep_bytes, log.append)
 
-    def end(self, stream: Audience, upstream: str | None, reconnections: int) -> None:
+    def end(self, stream: Channel, upstream: str | None, reconnections: int) -> None:
         """It has ended, with all its events in its journal; it stays in memory until the other store has all of it."""
         keeper, meta, journal = self._keeper, self._meta, stream.journal
         ending = self._ending(stream)
@@ -56,7 +56,7 @@ class Keeping:
 
         self._log.end(ending, upstream, reconnections, settled)
 
-    def _ending(self, stream: Audience) -> Ending:
+    def _ending(self, stream: Channel) -> Ending:
         error, outcome = stream.error, stream.outcome or Outcome.INTERNAL_ERROR
         return Ending(
             outcome=str(outcome),
@@ -67,7 +67,7 @@ class Keeping:
         )
 
 
-class Keeper:
+class StreamArchive:
     """All kept streams.
 
     Args:
@@ -82,20 +82,20 @@ class Keeper:
         self.clock = clock
         self._late = LateStreams(self._find_all)
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """Other settings are in force."""
-        self.memory.follow(settings)
+        self.memory.apply_settings(settings)
 
-    def begin(self, meta: StreamMeta) -> Keeping:
+    def begin(self, meta: StreamMeta) -> ArchivedStream:
         """Keep a stream that begins now."""
         durable = self.stores.streams()
-        return Keeping(self, meta, (durable or self.memory).begin(meta), durable=durable is not None)
+        return ArchivedStream(self, meta, (durable or self.memory).begin(meta), durable=durable is not None)
 
-    async def find(self, principal: str, stream_id: str) -> Found | None:
+    async def find(self, principal: str, stream_id: str) -> StoredStream | None:
         """A stream of this principal, other than those that run here; see ``find_all``."""
         return (await self.find_all(principal, [stream_id])).get(stream_id)
 
-    async def find_all(self, principal: str, stream_ids: Sequence[str]) -> dict[str, Found]:
+    async def find_all(self, principal: str, stream_ids: Sequence[str]) -> dict[str, StoredStream]:
         """Those of these streams that are this principal's, other than those that run here.
 
         All are looked for at once, and waited for together if one is not there: another process may have begun it a
@@ -111,15 +111,15 @@ class Keeper:
             found.update(await self._late.find(principal, missing))
         return found
 
-    async def _find_all(self, principal: str, stream_ids: Sequence[str]) -> dict[str, Found]:
-        found: dict[str, Found] = {}
+    async def _find_all(self, principal: str, stream_ids: Sequence[str]) -> dict[str, StoredStream]:
+        found: dict[str, StoredStream] = {}
         left = stream_ids
         for store in self._stores():
             try:
                 states = await store.find_all(principal, left)
             except StoreDown:
                 raise unavailable() from None
-            found.update({stream_id: Found(store, state, self) for stream_id, state in states.items()})
+            found.update({stream_id: StoredStream(store, state, self) for stream_id, state in states.items()})
             # Of one that is gone here, another store may still have the events.
             left = [stream_id for stream_id in left if stream_id not in found or found[stream_id].state.gone]
             if not left:
@@ -167,7 +167,7 @@ class Keeper:
         return [self.memory] if durable is None else [self.memory, durable]
 
 
-async def _stop(found: Found, within_s: float) -> StreamState | None:
+async def _stop(found: StoredStream, within_s: float) -> StreamState | None:
     store, state, stream_id = found.store, found.state, found.state.meta.id
     await store.stop(stream_id)
     until = time.monotonic() + within_s

@@ -1,6 +1,6 @@
 """What every downstream reader has in common: its lifecycle, its flow control clock and its one end.
 
-In: an audience, a writer, ticks. Out: lifecycle steps; a reader that takes no byte for too long is cut. Must not: know
+In: an channel, a writer, ticks. Out: lifecycle steps; a reader that takes no byte for too long is cut. Must not: know
 whether the answer goes out as a stream or as one body.
 """
 
@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from aiohttp import web
 
 from edge.errors import EdgeError
-from edge.policy.lifecycle import ReaderHappened, ReaderState, reader_step
+from edge.policy.lifecycle import ReaderEvent, ReaderState, reader_step
 from edge.settings import Stream as StreamSettings
-from edge.stream.channel import Audience
+from edge.stream.channel import Channel
 from edge.stream.writer import Writer
 
 
@@ -28,7 +28,7 @@ class BaseReader:
 
     def __init__(
         self,
-        audience: Audience,
+        channel: Channel,
         writer: Writer,
         settings: StreamSettings,
         clock: Callable[[], float],
@@ -45,7 +45,7 @@ class BaseReader:
         self.error: EdgeError | None = None  # what it was told by the status, if that was not 200
         self.peak_pending = 0
         self.heartbeats = 0
-        self._audience = audience
+        self._channel = channel
         self._writer = writer
         self._settings = settings
         self._clock = clock
@@ -54,7 +54,7 @@ class BaseReader:
         self._waiter: asyncio.Future[None] | None = None  # what the task waits with, while it does
         self._taken = 0  # what the peer had taken when it last made progress
         self._progress_at = clock()
-        audience.attach(self)
+        channel.attach(self)
 
     def __repr__(self) -> str:
         flags = " blocked" * self.blocked + " stalled" * self.stalled + " gone" * self.gone
@@ -124,7 +124,7 @@ class BaseReader:
             return
         self.stalled = True
         self._writer.abort()
-        self._step(ReaderHappened.STALLED)
+        self._step(ReaderEvent.STALLED)
 
     def leave(self) -> None:
         """The connection is gone; idempotent, and harmless after a regular end."""
@@ -133,26 +133,26 @@ class BaseReader:
         if self.state is not ReaderState.HELD:
             self._writer.abort()  # part of an answer is out: it must not end like a whole one
         self.gone = True
-        self._step(ReaderHappened.GONE)
+        self._step(ReaderEvent.GONE)
 
     async def _answer(self, headers: Mapping[str, str], body: bytes) -> web.StreamResponse:
         """A whole answer in one piece; how long it takes to be taken is on the reader's account."""
-        self._step(ReaderHappened.ANSWER)
+        self._step(ReaderEvent.ANSWER)
         self.status = 200
         self._note_blocked(blocked=True)
         try:
             response = await self._writer.answer(200, headers, body)
         finally:
             self._note_blocked(blocked=False)
-        self._step(ReaderHappened.FLUSHED)
+        self._step(ReaderEvent.FLUSHED)
         return response
 
     def _refuse(self, error: EdgeError) -> None:
         """The caller answers with the error."""
         self.error = error
         self.status = error.status
-        self._step(ReaderHappened.ANSWER)
-        self._step(ReaderHappened.FLUSHED)
+        self._step(ReaderEvent.ANSWER)
+        self._step(ReaderEvent.FLUSHED)
 
     async def _drain(self) -> None:
         """Wait for a blocked writer, on the reader's account."""
@@ -179,7 +179,7 @@ class BaseReader:
 
     def _note_lag(self) -> None:
         """What this reader has not taken is in the transport, and behind that in the journal."""
-        lag = self._writer.pending + self._audience.journal.end - self.position
+        lag = self._writer.pending + self._channel.journal.end - self.position
         self.peak_pending = max(self.peak_pending, lag)
 
     def _rouse(self) -> None:
@@ -198,10 +198,10 @@ class BaseReader:
                 self._waiter = None
         self._awake = False
 
-    def _step(self, happened: ReaderHappened) -> None:
+    def _step(self, happened: ReaderEvent) -> None:
         self.state = reader_step(self.state, happened)
         if self.state is ReaderState.CLOSED:
             self.blocked = False
-            self._audience.detach(self, stalled=self.stalled)
+            self._channel.detach(self, stalled=self.stalled)
             self._rouse()
             self._changed()

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from aiohttp import web
 
 from edge.errors import EdgeError, InternalError
-from edge.policy.lifecycle import ReaderHappened, ReaderState
+from edge.policy.lifecycle import ReaderEvent, ReaderState
 from edge.protocol.event_ids import Numbering
 from edge.settings import Stream as StreamSettings
-from edge.stream.channel import Audience
+from edge.stream.channel import Channel
 from edge.stream.journal import Expired
 from edge.stream.reader import BaseReader
 from edge.stream.writer import Writer
@@ -37,7 +37,7 @@ class Subscriber(BaseReader):
 
     def __init__(
         self,
-        audience: Audience,
+        channel: Channel,
         writer: Writer,
         settings: StreamSettings,
         clock: Callable[[], float],
@@ -48,7 +48,7 @@ class Subscriber(BaseReader):
         position: int = 0,
         closes: bool = False,
     ) -> None:
-        super().__init__(audience, writer, settings, clock, changed, position=position)
+        super().__init__(channel, writer, settings, clock, changed, position=position)
         self._closes = closes
         self._headers = headers
         self._numbering = numbering
@@ -83,12 +83,12 @@ class Subscriber(BaseReader):
         if error is not None:
             self._refuse(error)
             raise error
-        self._step(ReaderHappened.COMMIT)
+        self._step(ReaderEvent.COMMIT)
         self.status = 200
         response = await self._writer.open(200, self._headers())
         self._ready = True
         self._written_at = self._lively_at = self._clock()
-        self._audience.committed()
+        self._channel.committed()
         try:
             await self._stream()
         except ConnectionError:
@@ -96,7 +96,7 @@ class Subscriber(BaseReader):
         except Expired:
             self.cut_off()  # it is further behind than anything is kept
         except Exception as bug:  # noqa: BLE001 - a bug of ours is told in-band like every other end
-            self._audience.fail(bug)
+            self._channel.fail(bug)
             if self.state is ReaderState.OPEN:
                 await self._stream()
         return response
@@ -151,27 +151,27 @@ class Subscriber(BaseReader):
         super()._rouse()
 
     def _decided(self) -> bool:
-        audience = self._audience
-        return audience.handed_over or audience.outcome is not None or self._commit_due or audience.begun
+        channel = self._channel
+        return channel.handed_over or channel.outcome is not None or self._commit_due or channel.begun
 
     def _failed_early(self) -> EdgeError | None:
-        audience = self._audience
-        if audience.handed_over or audience.fails_in_stream or audience.clean or audience.outcome is None:
+        channel = self._channel
+        if channel.handed_over or channel.fails_in_stream or channel.clean or channel.outcome is None:
             return None
-        return audience.error or InternalError(f"the stream ended as {audience.outcome}")
+        return channel.error or InternalError(f"the stream ended as {channel.outcome}")
 
     async def _woken(self) -> None:
         self._flowing = self._ready and not self._awake
         await self._sleep()
 
     async def _stream(self) -> None:
-        audience = self._audience
+        channel = self._channel
         while self.state is ReaderState.OPEN:
             self._awake = False
             self._pump()
             if self._writer.blocked:
                 await self._drain()
-            elif audience.outcome is not None:
+            elif channel.outcome is not None:
                 break
             else:
                 await self._woken()
@@ -179,7 +179,7 @@ class Subscriber(BaseReader):
             await self._end()
 
     def _pump(self) -> None:
-        journal, numbering = self._audience.journal, self._numbering
+        journal, numbering = self._channel.journal, self._numbering
         while not self._writer.blocked:
             data = journal.read(self.position, _WRITE_BYTES)
             if not data:
@@ -187,15 +187,15 @@ class Subscriber(BaseReader):
             self.position += len(data)
             self._writer.write_nowait(data if numbering is None else numbering.number(data))
             self._wrote = True
-        self._audience.advanced()
+        self._channel.advanced()
 
     def _beat(self, now: float) -> None:
         """A heartbeat, only ever between whole events, and only if the connection is idle."""
-        behind = self.blocked or self._writer.pending or self.position < self._audience.journal.end
+        behind = self.blocked or self._writer.pending or self.position < self._channel.journal.end
         if not self._ready or behind:
             return
         lively = now - self._lively_at >= _LIVELY_AFTER_S
-        beat = self._audience.heartbeat(lively=lively)
+        beat = self._channel.heartbeat(lively=lively)
         if lively:
             self._lively_at = now
         if not beat:
@@ -210,11 +210,11 @@ class Subscriber(BaseReader):
 
     async def _end(self) -> None:
         """The one terminal signal; the terminal event has gone out by now."""
-        self._step(ReaderHappened.END)
-        if self._audience.clean:
+        self._step(ReaderEvent.END)
+        if self._channel.clean:
             await self._finish()
         else:
-            parting = self._audience.parting
+            parting = self._channel.parting
             if self._numbering is not None:
                 parting = self._numbering.aside(parting)
             if parting:
@@ -223,12 +223,12 @@ class Subscriber(BaseReader):
                 await self._finish()
             else:
                 self._writer.abort()
-        self._step(ReaderHappened.FLUSHED)
+        self._step(ReaderEvent.FLUSHED)
 
     def _may_close(self) -> bool:
         """The peer has the error event, and its client takes no clean end after that for a whole answer.
 
         What this reader alone is told is no end of the stream: it may come back, so its connection is cut.
         """
-        audience = self._audience
-        return self._closes and audience.error_told and not audience.parting and not self.http10
+        channel = self._channel
+        return self._closes and channel.error_told and not channel.parting and not self.http10

@@ -51,7 +51,7 @@ class Ticker:
     def __len__(self) -> int:
         return len(self._things)
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """Other settings are in force."""
         self._interval = interval_for(settings.stream)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from edge.errors import EdgeError
-from edge.policy.lifecycle import Happened
+from edge.policy.lifecycle import LifecycleEvent
 from edge.protocol.batch import Batch
 from edge.protocol.dialect import Codec
 from edge.protocol.ollama.truncation import Context
@@ -102,7 +102,7 @@ class Sink(Protocol):
     def body(self, data: bytes, content_type: str = JSON_TYPE) -> None:
         """The answer came as one body: expected without a codec, else the server's own choice."""
 
-    def end(self, happened: Happened, error: EdgeError | None) -> None:
+    def end(self, happened: LifecycleEvent, error: EdgeError | None) -> None:
         """The attempt is over: DONE, CUT or ERROR (both with the error to tell)."""
 
 

@@ -9,7 +9,7 @@ from support.hanging import hang_limit
 
 from contract.recorder import Recorder, turns
 from contract.upstream_contract import Opened, UpstreamContract
-from edge.policy.lifecycle import Happened
+from edge.policy.lifecycle import LifecycleEvent
 
 _UNSENDABLE_BYTES = 32 * 2**20  # far more than the kernel takes of a request that is not read
 
@@ -36,7 +36,7 @@ class CloudContract(UpstreamContract):
         body = self.call().body[:-1] + b',"image":"' + os.urandom(2**20).hex().encode() + b'"}'
         opened(fake.url).open(replace(self.call(), body=body), sink)
         await sink.until_call("end")
-        assert sink.happened is Happened.DONE
+        assert sink.happened is LifecycleEvent.DONE
         assert fake.requests[0].body == body
 
     async def test_abort_in_the_middle_of_a_request(self, opened: Opened, fake: FakeModel, sink: Recorder) -> None:

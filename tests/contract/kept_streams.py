@@ -21,7 +21,7 @@ _numbers = itertools.count(1)
 
 @dataclass
 class Heard:
-    """A ``base.Hear`` that writes down what it is told."""
+    """A ``base.StoreListener`` that writes down what it is told."""
 
     stops: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)

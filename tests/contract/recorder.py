@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from support.hanging import HANG_S, hang_limit
 
 from edge.errors import EdgeError
-from edge.policy.lifecycle import Happened
+from edge.policy.lifecycle import LifecycleEvent
 from edge.protocol.batch import Batch
 
 LIMIT_S = HANG_S
@@ -28,7 +28,7 @@ class Recorder:
         self.bytes = 0
         self.token_count = 0
         self.whole: bytes | None = None
-        self.happened: Happened | None = None
+        self.happened: LifecycleEvent | None = None
         self.error: EdgeError | None = None
         self.when: dict[str, Callable[[], None]] = {}
         self._changed = asyncio.Event()
@@ -57,7 +57,7 @@ class Recorder:
         self.whole = data
         self._note("body")
 
-    def end(self, happened: Happened, error: EdgeError | None) -> None:
+    def end(self, happened: LifecycleEvent, error: EdgeError | None) -> None:
         self.happened, self.error = happened, error
         self._note("end")
 

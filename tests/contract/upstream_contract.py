@@ -35,7 +35,7 @@ from support.hanging import hang_limit
 
 from contract.recorder import Recorder, turns
 from edge.errors import EdgeError, UpstreamUnreachable
-from edge.policy.lifecycle import Happened
+from edge.policy.lifecycle import LifecycleEvent
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.request import prepare
 from edge.protocol.surface import Surface
@@ -90,7 +90,7 @@ class UpstreamContract:
         await turns()
         assert sink.calls[:2] == ["connected", "answered"]
         assert set(sink.calls[2:-1]) == {"feed"}
-        assert (sink.calls[-1], sink.happened, sink.error) == ("end", Happened.DONE, None)
+        assert (sink.calls[-1], sink.happened, sink.error) == ("end", LifecycleEvent.DONE, None)
         assert sink.token_count == 2
         assert fake.requests[0].headers["x-request-id"] == "r"
 
@@ -107,7 +107,7 @@ class UpstreamContract:
         await sink.until_call("end")
         assert sink.calls == ["connected", "answered", "body", "end"]
         assert sink.whole == b'{"id":"x","choices":[{}]}'
-        assert sink.happened is Happened.DONE
+        assert sink.happened is LifecycleEvent.DONE
 
     async def test_a_json_body_over_the_bound_is_an_error(
         self, opened: Opened, fake: FakeModel, sink: Recorder
@@ -115,22 +115,22 @@ class UpstreamContract:
         fake.script(*json_answer({"id": "x" * 2 * MOST_ANSWER_BYTES}))
         opened(fake.url).open(self.call(streamed=False), sink)
         await sink.until_call("end")
-        assert sink.happened is Happened.ERROR
+        assert sink.happened is LifecycleEvent.ERROR
         assert sink.whole is None
 
     @pytest.mark.parametrize(
         ("steps", "happened"),
         [
-            ([rst()], Happened.CUT),
-            ([fin()], Happened.CUT),
-            ([garbage(100), stall()], Happened.ERROR),
-            (json_answer({"error": {"message": "no"}}, 400), Happened.ERROR),
-            (json_answer({"error": {"message": "no"}}, 503), Happened.ERROR),
+            ([rst()], LifecycleEvent.CUT),
+            ([fin()], LifecycleEvent.CUT),
+            ([garbage(100), stall()], LifecycleEvent.ERROR),
+            (json_answer({"error": {"message": "no"}}, 400), LifecycleEvent.ERROR),
+            (json_answer({"error": {"message": "no"}}, 503), LifecycleEvent.ERROR),
         ],
         ids=["reset", "eof", "garbage", "400", "503"],
     )
     async def test_without_an_answer_it_ends_once(
-        self, opened: Opened, fake: FakeModel, sink: Recorder, steps: list[Step], happened: Happened
+        self, opened: Opened, fake: FakeModel, sink: Recorder, steps: list[Step], happened: LifecycleEvent
     ) -> None:
         fake.script(*steps)
         opened(fake.url).open(self.call(), sink)
@@ -153,7 +153,7 @@ class UpstreamContract:
         }
         fake.script(self.head(), chunk(self.token), *steps[ending])
         opened(fake.url).open(self.call(), sink)
-        await self._ended(sink, Happened.ERROR if ending.startswith("error") else Happened.CUT)
+        await self._ended(sink, LifecycleEvent.ERROR if ending.startswith("error") else LifecycleEvent.CUT)
         assert sink.token_count == 1
         assert sink.calls[:3] == ["connected", "answered", "feed"]
 
@@ -163,14 +163,14 @@ class UpstreamContract:
         fake.script(self.head(), chunk(self.finish), end())
         opened(fake.url).open(self.call(), sink)
         await sink.until_call("end")
-        assert sink.happened is Happened.DONE
+        assert sink.happened is LifecycleEvent.DONE
 
     async def test_who_cannot_be_reached_was_never_connected(
         self, opened: Opened, fake: FakeModel, sink: Recorder
     ) -> None:
         await fake.refuse()
         opened(fake.url).open(self.call(), sink)
-        await self._ended(sink, Happened.CUT)
+        await self._ended(sink, LifecycleEvent.CUT)
         assert sink.calls == ["end"]
         assert isinstance(sink.error, UpstreamUnreachable)
 
@@ -187,7 +187,11 @@ class UpstreamContract:
             upstream.open(self.call(), sink)
             await sink.until_call("end")
             await turns()
-            assert (sink.happened, sink.calls.count("connected"), sink.calls.count("end")) == (Happened.DONE, 1, 1)
+            assert (sink.happened, sink.calls.count("connected"), sink.calls.count("end")) == (
+                LifecycleEvent.DONE,
+                1,
+                1,
+            )
         assert fake.hung_up == 1
 
     # Abort: nothing is pushed after it, and the server sees the end of the connection at once.
@@ -271,7 +275,7 @@ class UpstreamContract:
         other.abort()
         fake.open("held")
         await kept.until_call("end")
-        assert kept.happened is Happened.DONE
+        assert kept.happened is LifecycleEvent.DONE
 
     # Flow control.
 
@@ -294,7 +298,7 @@ class UpstreamContract:
         block = len(self.token) * (65536 // len(self.token))
         blocks = -(-FLOOD_BYTES // block)
         assert sink.token_count == blocks * (block // len(self.token)) + 2
-        assert sink.happened is Happened.DONE
+        assert sink.happened is LifecycleEvent.DONE
 
     async def test_what_came_before_the_connection_broke_is_pushed_after_a_pause(
         self, opened: Opened, fake: FakeModel, sink: Recorder
@@ -310,7 +314,7 @@ class UpstreamContract:
         await turns()
         assert sink.token_count == 1
         source.resume()
-        await self._ended(sink, Happened.CUT)
+        await self._ended(sink, LifecycleEvent.CUT)
         assert sink.token_count == 4
 
     async def test_paused_before_the_answer_nothing_is_fed(
@@ -325,7 +329,7 @@ class UpstreamContract:
         assert sink.calls == ["connected", "answered"]
         source.resume()
         await sink.until_call("end")
-        assert (sink.happened, sink.token_count) == (Happened.DONE, 2)
+        assert (sink.happened, sink.token_count) == (LifecycleEvent.DONE, 2)
 
     # Close.
 
@@ -352,7 +356,7 @@ class UpstreamContract:
         for request in fake.requests:
             assert await request.left() in ("fin", "reset")
 
-    async def _ended(self, sink: Recorder, happened: Happened) -> None:
+    async def _ended(self, sink: Recorder, happened: LifecycleEvent) -> None:
         await sink.until_call("end")
         await turns()
         assert (sink.happened, sink.calls.count("end"), sink.calls[-1]) == (happened, 1, "end")

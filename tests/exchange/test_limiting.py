@@ -97,7 +97,7 @@ async def test_what_does_not_fit_is_refused_with_the_limit_that_it_was() -> None
 async def test_a_reload_changes_the_limits_and_keeps_the_counts() -> None:
     limits = limits_of(Limit(name="all", requests_per_min=1))
     await limits.reserve("st_1", "ann", UNLIMITED, asked())
-    limits.follow(Settings(limit=[Limit(name="all", requests_per_min=2)]))
+    limits.apply_settings(Settings(limit=[Limit(name="all", requests_per_min=2)]))
     reservation = await limits.reserve("st_2", "ann", UNLIMITED, asked())
     assert reservation.headers["x-ratelimit-remaining-requests"] == "0"
 

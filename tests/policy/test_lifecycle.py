@@ -5,10 +5,10 @@ import pytest
 from edge.policy.lifecycle import (
     GENERATION,
     READER,
-    Happened,
     Illegal,
+    LifecycleEvent,
     Outcome,
-    ReaderHappened,
+    ReaderEvent,
     ReaderState,
     State,
     reader_step,
@@ -59,9 +59,9 @@ READER_MOVES = {
 }
 
 
-@pytest.mark.parametrize("what", list(Happened))
+@pytest.mark.parametrize("what", list(LifecycleEvent))
 @pytest.mark.parametrize("state", LIVE)
-def test_what_happens_to_a_generation(state: State, what: Happened) -> None:
+def test_what_happens_to_a_generation(state: State, what: LifecycleEvent) -> None:
     ends = ENDS[state] | ENDS_ANYWHERE
     if what in MOVES[state]:
         assert step(state, what) == (MOVES[state][what], None)
@@ -72,9 +72,9 @@ def test_what_happens_to_a_generation(state: State, what: Happened) -> None:
             step(state, what)
 
 
-@pytest.mark.parametrize("what", list(ReaderHappened))
+@pytest.mark.parametrize("what", list(ReaderEvent))
 @pytest.mark.parametrize("state", [HELD, OPEN, ENDING])
-def test_what_happens_to_a_reader(state: ReaderState, what: ReaderHappened) -> None:
+def test_what_happens_to_a_reader(state: ReaderState, what: ReaderEvent) -> None:
     if what in READER_MOVES[state]:
         assert reader_step(state, what) is READER_MOVES[state][what]
     else:
@@ -84,15 +84,15 @@ def test_what_happens_to_a_reader(state: ReaderState, what: ReaderHappened) -> N
 
 def test_what_has_ended_stays_so_and_has_no_second_outcome() -> None:
     """Both ends may fail in the same moment: only the first to be noticed counts."""
-    assert {step(ENDED, what) for what in Happened} == {(ENDED, None)}
-    assert {reader_step(CLOSED, what) for what in ReaderHappened} == {CLOSED}
+    assert {step(ENDED, what) for what in LifecycleEvent} == {(ENDED, None)}
+    assert {reader_step(CLOSED, what) for what in ReaderEvent} == {CLOSED}
 
 
 def test_the_tables_have_nothing_else() -> None:
     assert len(GENERATION) == sum(map(len, [*MOVES.values(), *ENDS.values()])) + len(LIVE) * len(ENDS_ANYWHERE)
     assert len(READER) == sum(map(len, READER_MOVES.values()))
-    assert {what for _, what in GENERATION} == set(Happened), "nothing can happen that no state takes"
-    assert {what for _, what in READER} == set(ReaderHappened)
+    assert {what for _, what in GENERATION} == set(LifecycleEvent), "nothing can happen that no state takes"
+    assert {what for _, what in READER} == set(ReaderEvent)
 
 
 def test_an_outcome_is_told_exactly_at_the_end() -> None:
@@ -117,10 +117,10 @@ def test_every_state_and_every_outcome_can_be_reached_from_the_start() -> None:
 
 def test_the_end_can_be_reached_from_everywhere() -> None:
     for state in LIVE:
-        assert step(state, Happened.BUG) == (ENDED, Outcome.INTERNAL_ERROR)
+        assert step(state, LifecycleEvent.BUG) == (ENDED, Outcome.INTERNAL_ERROR)
     for reader in (HELD, OPEN, ENDING):
-        assert reader_step(reader, ReaderHappened.GONE) is CLOSED
+        assert reader_step(reader, ReaderEvent.GONE) is CLOSED
 
 
 def test_after_content_there_is_no_other_attempt() -> None:
-    assert {state for state, what in GENERATION if what is Happened.RETRY} == {CONNECTING, WAITING}
+    assert {state for state, what in GENERATION if what is LifecycleEvent.RETRY} == {CONNECTING, WAITING}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.streams import FORGERIES, unhurried
 
-from edge.protocol.template import Mould
+from edge.protocol.template import EventTemplate
 
 OPENING = re.compile(rb'"(?:content|text)": ?"')
 
@@ -21,8 +21,8 @@ def event(content: str, finish: str | None = None, **extra: Any) -> bytes:
 
 
 @pytest.fixture
-def mould() -> Mould:
-    mould = Mould(OPENING)
+def mould() -> EventTemplate:
+    mould = EventTemplate(OPENING)
     assert mould.learn(event("first"))
     return mould
 
@@ -33,7 +33,7 @@ texts = st.one_of(st.sampled_from(FORGERIES), st.text(min_size=1)).filter(bool)
 @unhurried
 @given(st.lists(texts, min_size=1, max_size=9))
 def test_events_that_differ_in_their_text_alone_are_counted(run: list[str]) -> None:
-    mould = Mould(OPENING)
+    mould = EventTemplate(OPENING)
     mould.learn(event("first"))
     assert mould.count(b"".join(map(event, run))) == len(run)
     mould.strict = True
@@ -43,7 +43,7 @@ def test_events_that_differ_in_their_text_alone_are_counted(run: list[str]) -> N
 @unhurried
 @given(st.lists(texts, min_size=1, max_size=9))
 def test_merged_they_say_the_same(run: list[str]) -> None:
-    mould = Mould(OPENING)
+    mould = EventTemplate(OPENING)
     mould.learn(event("first"))
     merged = json.loads(mould.merged(b"".join(map(event, run)))[6:])
     said = merged["choices"][0]["delta"]["content"]
@@ -70,14 +70,14 @@ ODD = {
 
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
 @pytest.mark.parametrize("at", [0, 1, 3])
-def test_one_odd_event_among_them_and_none_is_counted(mould: Mould, odd: bytes, at: int) -> None:
+def test_one_odd_event_among_them_and_none_is_counted(mould: EventTemplate, odd: bytes, at: int) -> None:
     run = [event(text) for text in "abc"]
     run.insert(at, odd)
     mould.strict = True
     assert mould.count(b"".join(run)) == 0
 
 
-def test_a_run_is_counted_as_far_as_it_goes(mould: Mould) -> None:
+def test_a_run_is_counted_as_far_as_it_goes(mould: EventTemplate) -> None:
     run = event("a") + event("b")
     assert mould.lead(ODD["comment"] + run + ODD["finished"], len(ODD["comment"])) == (2, len(ODD["comment"] + run))
     assert mould.lead(ODD["finished"] + run) == (0, 0)
@@ -86,7 +86,7 @@ def test_a_run_is_counted_as_far_as_it_goes(mould: Mould) -> None:
 
 
 def test_nothing_is_known_before_it_is_taught() -> None:
-    mould = Mould(OPENING)
+    mould = EventTemplate(OPENING)
     assert (mould.count(event("a")), mould.lead(event("a"))) == (0, (0, 0))
 
 
@@ -100,21 +100,21 @@ def test_nothing_is_known_before_it_is_taught() -> None:
         event("a").replace(b"\n\n", b"\r\n\r\n"),
     ],
 )
-def test_what_cannot_be_a_mould_is_none(mould: Mould, unfit: bytes) -> None:
+def test_what_cannot_be_a_mould_is_none(mould: EventTemplate, unfit: bytes) -> None:
     assert not mould.learn(unfit)
     assert mould.count(event("a")) == 0
 
 
 def test_it_gives_up_on_a_server_that_varies_more_than_the_text() -> None:
     """Else each event would be parsed and learnt in vain."""
-    mould = Mould(OPENING)
+    mould = EventTemplate(OPENING)
     learnt = [mould.learn(event("x", obfuscation="y" * n)) for n in range(20)]
     assert learnt == [True] * 8 + [False] * 12
 
 
 def test_it_goes_on_learning_while_that_is_of_use() -> None:
     """llama.cpp's ``created`` is new each second."""
-    mould = Mould(OPENING)
+    mould = EventTemplate(OPENING)
     for second in range(50):
         assert mould.learn(event("a", created=second))
         assert mould.count(event("b", created=second)) == 1

@@ -12,7 +12,7 @@ from support.surfaces import SPOKEN, Spoken
 
 from edge.bounds import PRELUDE_BYTES
 from edge.errors import EdgeError
-from edge.policy.lifecycle import Happened, Outcome, State
+from edge.policy.lifecycle import LifecycleEvent, Outcome, State
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.request import prepare
 from edge.protocol.sse import DONE
@@ -51,21 +51,21 @@ SURFACES = {
     ("state", "content", "life", "flags", "expected"),
     [
         (State.CONNECTING, CONNECT_S, 0, {}, NEVER),
-        (State.CONNECTING, CONNECT_S + 1, 0, {}, Happened.CONNECT_TIMEOUT),
+        (State.CONNECTING, CONNECT_S + 1, 0, {}, LifecycleEvent.CONNECT_TIMEOUT),
         # (a) before the first content nothing but content counts, whatever else there is
         (State.WAITING, FIRST_S, FIRST_S, {}, NEVER),
-        (State.WAITING, FIRST_S + 1, 0, {}, Happened.FIRST_TOKEN_TIMEOUT),
-        (State.WAITING, FIRST_S + 1, 0, {"paused": True}, Happened.FIRST_TOKEN_TIMEOUT),
-        (State.WAITING, FIRST_S + 1, 0, {"manner": Manner(buffers_calls=True)}, Happened.FIRST_TOKEN_TIMEOUT),
+        (State.WAITING, FIRST_S + 1, 0, {}, LifecycleEvent.FIRST_TOKEN_TIMEOUT),
+        (State.WAITING, FIRST_S + 1, 0, {"paused": True}, LifecycleEvent.FIRST_TOKEN_TIMEOUT),
+        (State.WAITING, FIRST_S + 1, 0, {"manner": Manner(buffers_calls=True)}, LifecycleEvent.FIRST_TOKEN_TIMEOUT),
         # (b) after it, life counts
         (State.STREAMING, INTER_S, INTER_S, {}, NEVER),
-        (State.STREAMING, INTER_S + 1, INTER_S + 1, {}, Happened.STALL),
+        (State.STREAMING, INTER_S + 1, INTER_S + 1, {}, LifecycleEvent.STALL),
         (State.STREAMING, INTER_S + 1, 0, {}, NEVER),
         (State.STREAMING, INTER_S + 1, INTER_S + 1, {"manner": Manner(buffers_calls=True)}, NEVER),
         # (c) but not for ever
         (State.STREAMING, FIRST_S, 0, {}, NEVER),
-        (State.STREAMING, FIRST_S + 1, 0, {}, Happened.STALL),
-        (State.STREAMING, FIRST_S + 1, FIRST_S + 1, {"manner": Manner(buffers_calls=True)}, Happened.STALL),
+        (State.STREAMING, FIRST_S + 1, 0, {}, LifecycleEvent.STALL),
+        (State.STREAMING, FIRST_S + 1, FIRST_S + 1, {"manner": Manner(buffers_calls=True)}, LifecycleEvent.STALL),
         # nobody reads the upstream: its silence is ours
         (State.STREAMING, FIRST_S + 1, FIRST_S + 1, {"paused": True}, NEVER),
         (State.ROUTING, FIRST_S + 1, FIRST_S + 1, {}, NEVER),
@@ -73,7 +73,7 @@ SURFACES = {
     ],
 )
 def test_the_clocks(
-    state: State, content: float, life: float, flags: dict[str, bool], expected: Happened | None
+    state: State, content: float, life: float, flags: dict[str, bool], expected: LifecycleEvent | None
 ) -> None:
     late = overdue(state, SETTINGS.stream, Waited(content, life), **flags)
     assert (late.happened if late else None) == expected

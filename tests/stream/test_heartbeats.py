@@ -10,7 +10,7 @@ from support.scene import Owner, Scene
 from support.streams import codec_for
 
 from edge.errors import EdgeError, UpstreamCut
-from edge.policy.lifecycle import Happened
+from edge.policy.lifecycle import LifecycleEvent
 from edge.protocol.dialect import Opened
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.sse import events
@@ -111,7 +111,7 @@ async def test_the_first_identity_holds_over_failover(play: Callable[..., Any]) 
     first, second = responses_events(["a"]), responses_events(["b"])
     await scene.token(first[0])
     await silence(scene, 10)
-    await scene.end(Happened.CUT, UpstreamCut("cut"))
+    await scene.end(LifecycleEvent.CUT, UpstreamCut("cut"))
     other = b"".join(second).replace(b"resp_fake", b"resp_other").replace(b'"created_at":', b'"created_at":1')
     await scene.token(other)
     await scene.end()
@@ -126,7 +126,7 @@ async def test_a_failure_after_it_has_the_numbers_that_follow(play: Callable[...
     scene = await play(RESPONSES, closes=True)
     await silence(scene, 40)
     await scene.token(b"".join(responses_events(WORDS)[:3]))  # held, and never seen by the client
-    await scene.end(Happened.CUT, UpstreamCut("it was cut"))
+    await scene.end(LifecycleEvent.CUT, UpstreamCut("it was cut"))
     *_, beat, error, failed = told(scene)
     assert (beat["type"], error["type"], failed["type"]) == ("keepalive", "error", "response.failed")
     assert (error["sequence_number"], failed["sequence_number"]) == (1, 2)
@@ -255,7 +255,7 @@ async def test_a_clean_end_follows_only_where_the_client_may_have_one(
 ) -> None:
     scene = await play(Surface.CHAT, closes=closes)
     await scene.token()
-    await scene.end(Happened.CUT, UpstreamCut("it was cut"))
+    await scene.end(LifecycleEvent.CUT, UpstreamCut("it was cut"))
     assert b"it was cut" in scene.connection.written[-1]
     assert b"[DONE]" not in b"".join(scene.connection.written)
     assert scene.connection.ended == ("finished" if closes else "aborted")
@@ -265,7 +265,7 @@ async def test_no_clean_end_before_the_error_has_left(play: Callable[..., Any]) 
     scene = await play(Surface.CHAT, closes=True)
     await scene.token()
     scene.connection.acknowledges = False
-    await scene.end(Happened.CUT, UpstreamCut("it was cut"))
+    await scene.end(LifecycleEvent.CUT, UpstreamCut("it was cut"))
     await scene.task
     assert scene.connection.ended == "aborted"
 
@@ -274,5 +274,5 @@ async def test_nor_over_http_10(play: Callable[..., Any]) -> None:
     scene = await play(Surface.CHAT, closes=True)
     scene.connection.http10 = True
     await scene.token()
-    await scene.end(Happened.CUT, UpstreamCut("it was cut"))
+    await scene.end(LifecycleEvent.CUT, UpstreamCut("it was cut"))
     assert scene.connection.ended == "aborted"

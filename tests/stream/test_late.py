@@ -11,7 +11,7 @@ from edge.store.memory.streams import MemoryStreams
 from edge.store.opening import Stores
 from edge.store.ports import StreamState
 from edge.stream.late import LATE_S, LateStreams
-from edge.stream.persistence import Keeper
+from edge.stream.persistence import StreamArchive
 
 MOST_LOOKS = round(LATE_S / 0.05) + 2
 
@@ -102,14 +102,14 @@ class Counting(MemoryStreams):
 async def test_all_ids_of_a_request_are_one_question_to_the_store() -> None:
     memory = Counting()
     stores = Stores(Settings(store=Store(url="memory:")), Hearing(), {})
-    keeper = Keeper(memory, stores)
+    keeper = StreamArchive(memory, stores)
     assert await keeper.find_all("ann", [f"st_{n:032x}" for n in range(64)]) == {}
     assert memory.asked == [64]
     await keeper.close()
 
 
 class Hearing:
-    """A ``base.Hear`` to which nothing happens."""
+    """A ``base.StoreListener`` to which nothing happens."""
 
     def stop_asked(self, stream_id: str) -> None:
         raise AssertionError(stream_id)

@@ -7,7 +7,7 @@ import pytest
 from support.scene import DONE, PING, TOKEN, Breaks, Keeps, Scene
 
 from edge.errors import InternalError, UpstreamCut, UpstreamSaid
-from edge.policy.lifecycle import Happened, Outcome, ReaderState
+from edge.policy.lifecycle import LifecycleEvent, Outcome, ReaderState
 from edge.protocol.batch import Batch
 
 
@@ -42,7 +42,7 @@ async def test_the_status_goes_out_at_the_deadline_and_then_only_heartbeats(scen
 
 
 async def test_a_failure_before_the_status_is_raised_for_the_caller_to_answer(scene: Scene) -> None:
-    await scene.end(Happened.CUT, UpstreamCut("gone"))
+    await scene.end(LifecycleEvent.CUT, UpstreamCut("gone"))
     with pytest.raises(UpstreamCut):
         await scene.task
     assert (scene.reader.state, scene.reader.status, scene.reader.gone) == (ReaderState.CLOSED, 502, False)
@@ -147,7 +147,7 @@ async def test_a_finished_answer_ends_with_the_terminator_once(scene: Scene) -> 
 
 async def test_a_failure_after_the_status_is_told_in_band_then_reset(scene: Scene) -> None:
     await scene.token()
-    await scene.end(Happened.CUT, UpstreamCut("gone"))
+    await scene.end(LifecycleEvent.CUT, UpstreamCut("gone"))
     await scene.task
     first, second = scene.connection.written
     assert (first, scene.connection.ended) == (TOKEN, "aborted")
@@ -179,7 +179,7 @@ async def test_a_failure_is_told_when_the_part_that_came_is_kept() -> None:
     scene = Scene(owner)
     await scene.begin()
     await scene.token()
-    await scene.end(Happened.CUT, UpstreamCut("gone"))
+    await scene.end(LifecycleEvent.CUT, UpstreamCut("gone"))
     await scene.after(5)
     assert scene.connection.written == [TOKEN]
     owner.tell()
@@ -203,7 +203,7 @@ async def test_an_error_that_the_upstream_told_is_not_told_again(scene: Scene) -
     await scene.token()
     said = UpstreamSaid("broke", status=502)
     scene.generation.feed(Batch(b'data: {"error":{}}\n\n', 1, 0, error=said, told=True))
-    await scene.end(Happened.ERROR, said)
+    await scene.end(LifecycleEvent.ERROR, said)
     await scene.task
     assert scene.connection.written == [TOKEN, b'data: {"error":{}}\n\n']
     assert scene.connection.ended == "aborted"

@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 
 from edge.errors import EdgeError
-from edge.policy.lifecycle import Happened, Outcome
+from edge.policy.lifecycle import LifecycleEvent, Outcome
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.request import Prepared, prepare
 from edge.protocol.surface import Surface
@@ -225,6 +225,6 @@ class Scene:
         self.reader.tick(self.clock.now)
         await self.settle()
 
-    async def end(self, happened: Happened = Happened.DONE, error: EdgeError | None = None) -> None:
+    async def end(self, happened: LifecycleEvent = LifecycleEvent.DONE, error: EdgeError | None = None) -> None:
         self.generation.end(happened, error)
         await self.settle()

@@ -9,7 +9,7 @@ from support.hanging import HANG_S, hang_limit
 from support.lookalikes import Log, Lookalike, Way, edge, fleet_of, free_port, listing, llama_cpp, ollama, vllm
 
 from edge.policy.queue.lanes import Claim
-from edge.policy.queue.refusal import Refusal, Why
+from edge.policy.queue.refusal import Refusal, RefusalReason
 from edge.protocol.surface import Surface
 from edge.settings import Discovery, Queue, Settings, Upstream
 from edge.upstream import fleet as fleet_module
@@ -328,7 +328,7 @@ async def test_a_reload_brings_other_bounds_and_who_waits_for_an_upstream_that_l
         assert member.queue("m").slots.drain_s == 7.0
         assert isinstance(waits(fleet, member, Told()), Refusal)
         await fleet.reload(Settings(upstream=[at(other)]))
-        assert [refusal.why for refusal in told.refusals] == [Why.CLOSED]
+        assert [refusal.why for refusal in told.refusals] == [RefusalReason.CLOSED]
         running.slot.release(time.monotonic())
         await fleet.look()
         assert isinstance(waits(fleet, member, Told()), Refusal), "nobody waits for who has left"

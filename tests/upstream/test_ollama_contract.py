@@ -10,7 +10,7 @@ from contract.upstream_contract import MOST_ANSWER_BYTES, Opened, UpstreamContra
 from fakes import ollama
 from fakes.model_server import FakeModel, chunk, end, json_answer
 
-from edge.policy.lifecycle import Happened
+from edge.policy.lifecycle import LifecycleEvent
 from edge.protocol.canonical import Target
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.request import prepare
@@ -54,7 +54,7 @@ class TestOllama(UpstreamContract):
     ) -> None:
         fake.script(*json_answer({"error": "server busy, please try again.  maximum pending requests exceeded"}, 503))
         opened(fake.url).open(self.call(), sink)
-        await self._ended(sink, Happened.ERROR)
+        await self._ended(sink, LifecycleEvent.ERROR)
         assert sink.error is not None
         assert (sink.error.status, sink.error.retryable) == (503, True)
         assert sink.error.message.startswith("server busy")

@@ -26,7 +26,7 @@ _WIDE_LIMITS = 4  # how many times the limit of one /64 its /48 has
 _COUNT_BITS = 20
 
 
-class Attempts:
+class LoginThrottle:
     """See the module. At most 2 MB.
 
     Args:
@@ -43,7 +43,7 @@ class Attempts:
         self._counts = array("L", [0]) * _COUNTERS
 
     def __repr__(self) -> str:
-        return f"<Attempts {len(self._failed)} failing, {len(self._right)} right>"
+        return f"<LoginThrottle {len(self._failed)} failing, {len(self._right)} right>"
 
     def wait_s(self, address: str | None, digest: bytes, now: float) -> float:
         """How long the address has to wait before this credential is looked at; 0 = not at all."""

@@ -6,7 +6,7 @@ Nobody can use up the budget alone: one holder has at most ``each`` bytes of it,
 """
 
 
-class Budget:
+class ByteBudget:
     """At most ``limit`` bytes at once, at most ``each`` of one holder.
 
     Args:
@@ -22,7 +22,7 @@ class Budget:
         self.held: dict[str, int] = {}  # bytes by holder, of those who have any
 
     def __repr__(self) -> str:
-        return f"<Budget {self.used}/{self.limit}>"
+        return f"<ByteBudget {self.used}/{self.limit}>"
 
     def share(self, holder: str = "") -> "Share":
         """An empty share, to be filled and given back.
@@ -38,7 +38,7 @@ class Share:
 
     __slots__ = ("_budget", "_holder", "_taken")
 
-    def __init__(self, budget: Budget, holder: str) -> None:
+    def __init__(self, budget: ByteBudget, holder: str) -> None:
         self._budget = budget
         self._holder = holder
         self._taken = 0

@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 
 from edge.policy.queue.lanes import Claim, Lane, Rules
 from edge.policy.queue.queue import Queue, Statistics, Totals, Waiter, Waiting, soonest
-from edge.policy.queue.refusal import Refusal, Why
+from edge.policy.queue.refusal import Refusal, RefusalReason
 
 
 class Admission:
@@ -75,7 +75,7 @@ class Admission:
             return
         queue.closed = True
         for waiting in queue.everybody():
-            waiting.lose(queue, Why.CLOSED, now)
+            waiting.lose(queue, RefusalReason.CLOSED, now)
         del self._queues[queue]
         self._past[queue.upstream] = self._past.get(queue.upstream, Totals()) + queue.totals(now)
 
@@ -107,11 +107,11 @@ class Admission:
         if not admitting:
             queue = min(reasons, key=lambda queue: soonest(queue.end(claim.lane)))
             queue.refusals += 1
-            return Refusal(reasons[queue] or Why.FULL, queue.end(claim.lane), queue.name)
+            return Refusal(reasons[queue] or RefusalReason.FULL, queue.end(claim.lane), queue.name)
         for queue in admitting:
             displaced = queue.displaced(claim)
             if displaced is not None:
-                displaced.lose(queue, Why.SHARE, now)
+                displaced.lose(queue, RefusalReason.SHARE, now)
             waiting.join(queue, first=first)
         self._waiting[claim.lane][waiting] = None
         return waiting
@@ -121,7 +121,7 @@ class Admission:
         for lane, waiting in self._waiting.items():
             wait_s = self._rules.of(lane).wait_s
             while waiting and now - (oldest := next(iter(waiting))).since >= wait_s:
-                oldest.refuse(Why.LATE, now)
+                oldest.refuse(RefusalReason.LATE, now)
         for queue in tuple(self._queues):
             queue.slots.tick(now)
 

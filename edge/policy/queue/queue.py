@@ -12,7 +12,7 @@ from typing import Protocol
 
 from edge.policy.queue.fair_share import Fair
 from edge.policy.queue.lanes import Claim, Lane, Rules
-from edge.policy.queue.refusal import Place, Refusal, Why
+from edge.policy.queue.refusal import Place, Refusal, RefusalReason
 from edge.policy.queue.slots import Slot, Slots
 
 BATCH_EVERY = 4
@@ -96,7 +96,7 @@ class Waiting:
         if waiter is not None:
             waiter.granted(self)
 
-    def refuse(self, why: Why, now: float) -> None:
+    def refuse(self, why: RefusalReason, now: float) -> None:
         """See ``Waiter.refused``."""
         queue = min(self.queues, key=lambda queue: soonest(queue.place(self, now)))
         refusal = Refusal(why, queue.place(self, now), queue.name, now - self.since)
@@ -105,7 +105,7 @@ class Waiting:
         if waiter is not None:
             waiter.refused(refusal)
 
-    def lose(self, queue: "Queue", why: Why, now: float) -> None:
+    def lose(self, queue: "Queue", why: RefusalReason, now: float) -> None:
         """It cannot wait in this queue any more; if that was the last one, it is refused."""
         if len(self.queues) == 1:
             self.refuse(why, now)
@@ -259,10 +259,10 @@ class Queue:
         finally:
             self._granting = False
 
-    def admits(self, claim: Claim) -> Why | None:
+    def admits(self, claim: Claim) -> RefusalReason | None:
         """Why nobody of this principal may begin to wait here; None if one may."""
         if self.closed:
-            return Why.CLOSED
+            return RefusalReason.CLOSED
         lane, most = self.lanes[claim.lane], self.rules.of(claim.lane).length
         if len(lane) < most:
             return None
@@ -270,7 +270,7 @@ class Queue:
         principals = lane.principals + (mine == 0)
         if mine < most // principals:
             return None  # somebody has more than that
-        return Why.SHARE if mine and principals > 1 else Why.FULL
+        return RefusalReason.SHARE if mine and principals > 1 else RefusalReason.FULL
 
     def displaced(self, claim: Claim) -> Waiting | None:
         """Who has to go so that somebody whom ``admits`` lets in can wait; None if there is room."""

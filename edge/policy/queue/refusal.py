@@ -13,8 +13,8 @@ UNKNOWN_S = 5  # to come again after, as long as no request has ended yet
 MOST_S = 120  # OpenAI's SDKs take more for "never"
 
 
-class Why(StrEnum):
-    """Why."""
+class RefusalReason(StrEnum):
+    """RefusalReason."""
 
     FULL = "full"  # as many wait as may
     SHARE = "share"  # likewise, and of those the principal has its part, which others need theirs of
@@ -46,7 +46,7 @@ class Refusal:
         upstream: The name of the upstream whose queue it was.
     """
 
-    why: Why
+    why: RefusalReason
     place: Place
     upstream: str
     waited_s: float = 0.0
@@ -68,14 +68,14 @@ class Refusal:
         }
         if place.estimate_s is not None:
             headers["x-edge-queue-estimate"] = str(math.ceil(place.estimate_s))
-        if self.why is Why.SHARE:
+        if self.why is RefusalReason.SHARE:
             return RateLimited(
                 "too many of your requests are waiting, and others wait too; try again later", headers=headers
             )
-        if self.why is Why.LATE:
+        if self.why is RefusalReason.LATE:
             message = f"no slot of {self.upstream} became free within {self.waited_s:.0f} s; try again later"
             return Busy(message, code="queue_timeout", headers=headers)
-        if self.why is Why.CLOSED:
+        if self.why is RefusalReason.CLOSED:
             return Busy(f"{self.upstream} is not served any more; try again", headers=headers)
         return Busy(
             f"{self.upstream} is busy, and {place.length} requests wait already; try again later", headers=headers

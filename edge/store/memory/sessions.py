@@ -40,7 +40,7 @@ class MemorySessions:
     def __repr__(self) -> str:
         return f"<MemorySessions {len(self._kept)}, {self._bytes} B>"
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """Other settings are in force; what is over them goes when it is next asked for, or the next turn is kept."""
         self._bounds = settings.sessions
         self._most_bytes = settings.store.memory_bytes

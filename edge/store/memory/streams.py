@@ -131,7 +131,7 @@ class MemoryStreams:
     def __repr__(self) -> str:
         return f"<MemoryStreams {len(self._live)} live, {len(self._ended)} ended, {self._bytes} B>"
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """See ``ports.StreamStore``."""
         self._bounds = settings.store
         self._shrink(*self._of)

@@ -63,7 +63,7 @@ class Followers:
                 followed.idle = asyncio.get_running_loop().time()
 
     async def _begin(self, stream_id: str, followed: _Followed) -> None:
-        """Hear of it first, then look: what comes in between is heard."""
+        """StoreListener of it first, then look: what comes in between is heard."""
         try:
             await self._link.subscribe(f"went:{stream_id}", lambda data: self._heard(stream_id, data))
             await self._written()  # it may have begun here a moment ago
@@ -99,7 +99,7 @@ class Followers:
                 waiting.set_exception(error)
 
     async def renew(self) -> None:
-        """Hear no more of what nobody has waited for lately. Raises ``StoreDown``."""
+        """StoreListener no more of what nobody has waited for lately. Raises ``StoreDown``."""
         before = asyncio.get_running_loop().time() - _IDLE_S
         for stream_id, followed in tuple(self._of.items()):
             if followed.looked and not followed.waiting and followed.idle < before:

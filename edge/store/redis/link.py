@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
-from edge.store.ports import LEASE_S, RENEW_S, Hear, StoreDown, Unusable
+from edge.store.ports import LEASE_S, RENEW_S, StoreDown, StoreListener, Unusable
 from edge.store.redis.address import Address
 from edge.store.redis.scripts import PREFIX, RENEW, SCHEMA, Script
 from edge.store.redis.wire import Ears, Wire
@@ -57,7 +57,7 @@ class RedisLink:
     """
 
     def __init__(
-        self, url: str, hear: Hear, *, clock: Callable[[], float] | None = None, renew_s: float = RENEW_S
+        self, url: str, hear: StoreListener, *, clock: Callable[[], float] | None = None, renew_s: float = RENEW_S
     ) -> None:
         self.address = Address(url)
         self.owner = secrets.token_hex(8)
@@ -179,7 +179,7 @@ class RedisLink:
             await self._subscribe(channel, hear)
 
     async def unsubscribe(self, channels: Sequence[str]) -> None:
-        """Hear no more of these. Raises ``StoreDown``."""
+        """StoreListener no more of these. Raises ``StoreDown``."""
         if channels and self._ears is not None:
             await self._tried(self._ears.unsubscribe([(PREFIX + channel).encode() for channel in channels]))
 

@@ -36,7 +36,7 @@ class RedisSessions:
     def __repr__(self) -> str:
         return f"<RedisSessions {self._link!r} {len(self._claims)} claimed>"
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """Other settings are in force; what is over them goes with the next turn that is kept."""
         self._bounds = settings.sessions
 

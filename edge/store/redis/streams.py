@@ -37,7 +37,7 @@ class RedisStreams:
     def __repr__(self) -> str:
         return f"<RedisStreams {self._link!r} {len(self._writer.live)} live, {self._writer.backlog} B to write>"
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """See ``ports.StreamStore``; what has ended stays as long as it was to."""
         self._bounds = settings.store
         self._writer.keep_s = settings.store.keep_s

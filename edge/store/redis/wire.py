@@ -100,7 +100,7 @@ class Ears:
         await pending
 
     async def unsubscribe(self, channels: list[bytes]) -> None:
-        """Hear no more of these."""
+        """StoreListener no more of these."""
         for channel in channels:
             self._hear.pop(channel, None)
         await self._connection.send_command("UNSUBSCRIBE", *channels)

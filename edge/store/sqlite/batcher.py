@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edge.store.ports import Hear, InDoubt, StoreDown, Unusable
+from edge.store.ports import InDoubt, StoreDown, StoreListener, Unusable
 from edge.store.sqlite.damage import is_damage
 from edge.store.sqlite.file import look_at
 from edge.store.sqlite.lease import Lease
 from edge.store.sqlite.watch import FAULTS, Moved
-from edge.store.sqlite.worker import Errand, Part, Reader, Round, Writer
+from edge.store.sqlite.worker import Part, Reader, Round, Writer, WriteTask
 from edge.threads import Threads
 
 T = TypeVar("T")
@@ -47,7 +47,7 @@ class SqliteFile:
     def __init__(
         self,
         path: Path,
-        hear: Hear,
+        hear: StoreListener,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         *,
@@ -337,7 +337,7 @@ class SqliteFile:
     def _finish(
         self,
         round_: asyncio.Future[Round],
-        errands: list[Errand],
+        errands: list[WriteTask],
         chores: list[Callable[[sqlite3.Connection], None]],
     ) -> None:
         self._round = None

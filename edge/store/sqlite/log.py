@@ -263,7 +263,7 @@ class Log:
 
 
 class Batch:
-    """The pieces of all streams in one round: a ``worker.Errand``."""
+    """The pieces of all streams in one round: a ``worker.WriteTask``."""
 
     def __init__(self, owner: str, pieces: Sequence[Piece], told: Callable[["Batch"], None]) -> None:
         self.pieces = pieces
@@ -273,16 +273,16 @@ class Batch:
         self._told = told
 
     def done(self) -> None:
-        """See ``Errand``."""
+        """See ``WriteTask``."""
         self.written = True
         self._told(self)
 
     def failed(self) -> None:
-        """See ``Errand``."""
+        """See ``WriteTask``."""
         self._told(self)
 
     def write(self, connection: sqlite3.Connection, _now: float) -> None:
-        """See ``Errand``.
+        """See ``WriteTask``.
 
         A statement for all rows, as each gives up the interpreter's lock: beside a busy loop it is 5 ms until a thread
         has it back.

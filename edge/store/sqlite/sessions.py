@@ -37,7 +37,7 @@ class SqliteSessions:
     def __repr__(self) -> str:
         return f"<SqliteSessions {len(self._claimed)} claimed, in {self._file!r}>"
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """Other settings are in force; what is over them goes when it is next asked for, or the next turn is kept."""
         self._bounds = settings.sessions
 

@@ -48,7 +48,7 @@ class SqliteStreams:
         lag = 0.0 if self._oldest is None else time.monotonic() - self._oldest
         return StoreStatistics(self._file.up, self._backlog, lag, self._file.failures)
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """See ``ports.StreamStore``; the file stays the same."""
         self._bounds = settings.store
         self._file.sweep_soon()

@@ -25,7 +25,7 @@ _VACUUM_PAGES = 500  # given back to the file system at once
 _TRIES = 5  # to write what must not go into a file that somebody takes away
 
 
-class Errand(Protocol):
+class WriteTask(Protocol):
     """Something to be written in the next round."""
 
     def write(self, connection: sqlite3.Connection, now: float) -> None:
@@ -45,7 +45,7 @@ class Part(Protocol):
     def interval_s(self) -> float | None:
         """How soon it wants the next round, whatever is to be written; None: it has nothing of its own in the file."""
 
-    def take(self) -> Errand | None:
+    def take(self) -> WriteTask | None:
         """On the loop: what is to be written now."""
 
     def look(self, connection: sqlite3.Connection) -> Callable[[], None]:
@@ -85,7 +85,9 @@ class Writer:
         self._stuck: str | None = None
         self._version = -1
 
-    def go(self, errands: list[Errand], chores: list[Callable[[sqlite3.Connection], None]], *, active: bool) -> Round:
+    def go(
+        self, errands: list[WriteTask], chores: list[Callable[[sqlite3.Connection], None]], *, active: bool
+    ) -> Round:
         """A round. What is raised is raised before anything is written; ``Moved``: try again at once."""
         if not (errands or chores or active or self._stuck is not None or self.file.connection):
             return Round()

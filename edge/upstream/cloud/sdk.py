@@ -21,7 +21,7 @@ import httpx2
 
 from edge.bounds import ERROR_BYTES
 from edge.errors import EdgeError, UpstreamBroken, UpstreamCut, UpstreamUnreachable
-from edge.policy.lifecycle import Happened
+from edge.policy.lifecycle import LifecycleEvent
 from edge.protocol.surface import UPSTREAM_PATHS
 from edge.settings import Upstream as UpstreamSettings
 from edge.upstream.headers import CREDENTIALS, credential
@@ -212,13 +212,13 @@ class CloudSource:
             if isinstance(error, (*client.failures, *_BROKEN)):
                 self._unanswered(error)
             else:
-                self._end(Happened.BUG, broken_by(error))
+                self._end(LifecycleEvent.BUG, broken_by(error))
         else:
             reads = response.aiter_bytes()
             try:
                 await self._read(response, reads, call)
             except Exception as bug:  # noqa: BLE001 - as above
-                self._end(Happened.BUG, broken_by(bug))
+                self._end(LifecycleEvent.BUG, broken_by(bug))
             finally:
                 await response.aclose()
                 await _run_out(reads)
@@ -258,11 +258,11 @@ class CloudSource:
     def _unanswered(self, error: Exception) -> None:
         name = self._cloud.name
         if not self._connected:
-            self._end(Happened.CUT, UpstreamUnreachable(f"upstream {name} cannot be reached: {_why(error)}"))
+            self._end(LifecycleEvent.CUT, UpstreamUnreachable(f"upstream {name} cannot be reached: {_why(error)}"))
         elif any(isinstance(cause, aiohttp.ClientResponseError) for cause in _causes(error)):
-            self._end(Happened.ERROR, UpstreamBroken(f"upstream {name} did not answer in HTTP"))
+            self._end(LifecycleEvent.ERROR, UpstreamBroken(f"upstream {name} did not answer in HTTP"))
         else:
-            self._end(Happened.CUT, UpstreamCut(f"upstream {name} closed the connection without an answer"))
+            self._end(LifecycleEvent.CUT, UpstreamCut(f"upstream {name} closed the connection without an answer"))
 
     # --- pushing --------------------------------------------------------------------------------------------------
 
@@ -271,9 +271,9 @@ class CloudSource:
             self._connected = True
             self._sink.connected()
 
-    def _end(self, happened: Happened, error: EdgeError | None) -> None:
+    def _end(self, happened: LifecycleEvent, error: EdgeError | None) -> None:
         if not self._over:
-            self._over, self._done = True, happened is Happened.DONE
+            self._over, self._done = True, happened is LifecycleEvent.DONE
             self._sink.end(happened, error)
 
 

@@ -10,7 +10,7 @@ import orjson
 
 from edge.bounds import ERROR_BYTES
 from edge.errors import AnswerTooLarge, EdgeError, InternalError, TooLong, UpstreamBroken, UpstreamCut, UpstreamSaid
-from edge.policy.lifecycle import Happened
+from edge.policy.lifecycle import LifecycleEvent
 from edge.protocol import embeddings
 from edge.protocol.batch import Batch
 from edge.protocol.dialect import BadStream, Codec, TooLarge
@@ -59,7 +59,7 @@ class Events:
             else:
                 self._push(data)
         except Exception as bug:  # noqa: BLE001 - a bug of ours must reach the client as one, not as a cut
-            self._end(Happened.BUG, broken_by(bug))
+            self._end(LifecycleEvent.BUG, broken_by(bug))
 
     def whole(self) -> None:
         """See ``Body``."""
@@ -67,7 +67,7 @@ class Events:
 
     def broke(self, why: str) -> None:
         """See ``Body``."""
-        self._end(Happened.CUT, broke_off(self._name, why))
+        self._end(LifecycleEvent.CUT, broke_off(self._name, why))
 
     def _push(self, data: bytes) -> None:
         """Push what a read brought, the clean end of the body if it is empty, and see whether that was the end."""
@@ -77,17 +77,17 @@ class Events:
         except BadStream as error:
             self._sink.feed(error.before)
             kind = AnswerTooLarge if isinstance(error, TooLarge) else UpstreamBroken
-            self._end(Happened.ERROR, kind(f"upstream {self._name}: {error}"))
+            self._end(LifecycleEvent.ERROR, kind(f"upstream {self._name}: {error}"))
             return
         self._sink.feed(batch)
         if batch.error is not None:
-            self._end(Happened.ERROR, batch.error)
+            self._end(LifecycleEvent.ERROR, batch.error)
         elif batch.terminated or not data:
             if codec.finished(clean_eof=not batch.terminated):
-                self._end(Happened.DONE, None)
+                self._end(LifecycleEvent.DONE, None)
             else:
                 message = f"upstream {self._name} ended before the answer was finished"
-                self._end(Happened.CUT, UpstreamCut(message))
+                self._end(LifecycleEvent.CUT, UpstreamCut(message))
 
 
 class Turned(Events):
@@ -111,7 +111,7 @@ class Turned(Events):
             else:
                 self._push(data)
         except Exception as bug:  # noqa: BLE001 - as in Events
-            self._end(Happened.BUG, broken_by(bug))
+            self._end(LifecycleEvent.BUG, broken_by(bug))
 
 
 class Answer:
@@ -140,7 +140,7 @@ class Answer:
         self._parts.append(data)
         if self._size > self._most:
             message = f"upstream {self._name} sent an answer of over {self._most} bytes (stream.max_answer_bytes)"
-            self._end(Happened.ERROR, AnswerTooLarge(message))
+            self._end(LifecycleEvent.ERROR, AnswerTooLarge(message))
 
     def whole(self) -> None:
         """See ``Body``."""
@@ -148,7 +148,7 @@ class Answer:
         self._parts.clear()
         if self._need_not_be_read(data):
             self._sink.body(data)
-            self._end(Happened.DONE, None)
+            self._end(LifecycleEvent.DONE, None)
         elif self._apart is not None and self._reshape is not None and len(data) >= _LARGE_BYTES:
             self._work.begin(self._reshape_apart(data, self._apart, self._reshape))
         else:
@@ -161,28 +161,28 @@ class Answer:
             if made is None:
                 self._read(data)
             elif isinstance(made, UpstreamBroken):
-                self._end(Happened.ERROR, UpstreamBroken(f"upstream {self._name}: {made}"))
+                self._end(LifecycleEvent.ERROR, UpstreamBroken(f"upstream {self._name}: {made}"))
             else:
                 self._sink.body(made)
-                self._end(Happened.DONE, None)
+                self._end(LifecycleEvent.DONE, None)
         except EdgeError as error:
-            self._end(Happened.ERROR, error)
+            self._end(LifecycleEvent.ERROR, error)
         except Exception as bug:  # noqa: BLE001 - as in Events
-            self._end(Happened.BUG, broken_by(bug))
+            self._end(LifecycleEvent.BUG, broken_by(bug))
 
     def _read(self, data: bytes) -> None:
         try:
             decoded = loads(data)
         except orjson.JSONDecodeError:
-            self._end(Happened.ERROR, UpstreamBroken(f"upstream {self._name} sent a malformed JSON answer"))
+            self._end(LifecycleEvent.ERROR, UpstreamBroken(f"upstream {self._name} sent a malformed JSON answer"))
             return
         if tells_error(decoded):
-            self._end(Happened.ERROR, upstream_said(decoded, 502))
+            self._end(LifecycleEvent.ERROR, upstream_said(decoded, 502))
         elif not self._wanted:
             message = f"upstream {self._name} answered with JSON instead of a stream"
-            self._end(Happened.ERROR, UpstreamBroken(message))
+            self._end(LifecycleEvent.ERROR, UpstreamBroken(message))
         elif why := flaw(self._surface, decoded):
-            self._end(Happened.ERROR, UpstreamBroken(f"upstream {self._name}: {why}"))
+            self._end(LifecycleEvent.ERROR, UpstreamBroken(f"upstream {self._name}: {why}"))
         else:
             self._give(data, decoded)
 
@@ -198,14 +198,14 @@ class Answer:
             try:
                 data = dumps(self._reshape(decoded if isinstance(decoded, dict) else {}))
             except (UpstreamBroken, orjson.JSONEncodeError) as error:
-                self._end(Happened.ERROR, UpstreamBroken(f"upstream {self._name}: {error}"))
+                self._end(LifecycleEvent.ERROR, UpstreamBroken(f"upstream {self._name}: {error}"))
                 return
         self._sink.body(data)
-        self._end(Happened.DONE, None)
+        self._end(LifecycleEvent.DONE, None)
 
     def broke(self, why: str) -> None:
         """See ``Body``."""
-        self._end(Happened.CUT, broke_off(self._name, why))
+        self._end(LifecycleEvent.CUT, broke_off(self._name, why))
 
 
 class Text(Answer):
@@ -220,7 +220,7 @@ class Text(Answer):
     def whole(self) -> None:
         """See ``Body``."""
         self._sink.body(b"".join(self._parts), self._type)
-        self._end(Happened.DONE, None)
+        self._end(LifecycleEvent.DONE, None)
 
 
 class Refusal:
@@ -253,10 +253,10 @@ class Refusal:
             said, context = upstream_said(decoded, head.status, headers), self._context
             if said.too_long == (None, None) and context is not None and context.too_long:
                 said.too_long = TooLong(context.estimate, context.limit)
-            self._end(Happened.ERROR, said)
+            self._end(LifecycleEvent.ERROR, said)
             return
         message = f"upstream {self._name} answered with status {head.status} {head.reason}".rstrip()
-        self._end(Happened.ERROR, UpstreamSaid(message, status=head.status, headers=headers))
+        self._end(LifecycleEvent.ERROR, UpstreamSaid(message, status=head.status, headers=headers))
 
     def broke(self, why: str) -> None:  # noqa: ARG002 - the status says more than how its body ended
         """See ``Body``; what came may be all there was, if a reset took the place of the end."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from edge.errors import EdgeError
-from edge.policy.lifecycle import Happened
+from edge.policy.lifecycle import LifecycleEvent
 from edge.upstream.ports import Call, Sink
 
-End = Callable[[Happened, EdgeError | None], None]
+End = Callable[[LifecycleEvent, EdgeError | None], None]
 
 
 class Body(Protocol):

@@ -13,7 +13,7 @@ import orjson
 
 from edge.bounds import EVENT_BYTES
 from edge.errors import EdgeError, UpstreamBroken, UpstreamSaid
-from edge.policy.lifecycle import Happened
+from edge.policy.lifecycle import LifecycleEvent
 from edge.policy.routing import printable
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.surface import RELAYED, Surface
@@ -44,7 +44,7 @@ def body_for(head: Head, to: Receiver) -> Body | None:
         what = f"upstream {to.name} compressed its answer ({printable(encoding)})"
         why = f"{what}, which Edge cannot read and did not ask for"
         refused = 400 <= head.status < 600
-        to.end(Happened.ERROR, UpstreamSaid(why, status=head.status) if refused else UpstreamBroken(why))
+        to.end(LifecycleEvent.ERROR, UpstreamSaid(why, status=head.status) if refused else UpstreamBroken(why))
         return None
     inflating = Inflating(to.name, to.call.max_answer_bytes, to.end)
     inflating.body = _plain(head, replace(to, end=inflating.ended, use=inflating.use))
@@ -57,7 +57,7 @@ def _plain(head: Head, to: Receiver) -> Body | None:
     if head.status != 200:
         redirect = "a redirect; Edge follows none, so set the final url"
         what = redirect if 300 <= head.status < 400 else f"status {head.status}"  # 600 and more: HTTP has none
-        to.end(Happened.ERROR, UpstreamBroken(f"upstream {to.name} answered with {what}"))
+        to.end(LifecycleEvent.ERROR, UpstreamBroken(f"upstream {to.name} answered with {what}"))
         return None
     to.sink.answered(passed_on(head.headers))
     kind, call = head.content_type, to.call
@@ -110,7 +110,7 @@ class FirstBytes:
 
     def broke(self, why: str) -> None:
         """See ``Body``."""
-        self._to.end(Happened.CUT, broke_off(self._to.name, why))
+        self._to.end(LifecycleEvent.CUT, broke_off(self._to.name, why))
 
     def _chosen(self, *, ended: bool) -> Body | None:
         """What takes the body; None if that is not known yet, or the call has been ended."""
@@ -134,10 +134,10 @@ class FirstBytes:
             return Answer(name, sink, self._note_end, call, self._to.work)
         wanted = "a JSON body" if call.codec is None else "an event stream"
         message = f"upstream {name} answered with {self._kind or 'no type'} instead of {wanted}"
-        self._note_end(Happened.ERROR, UpstreamBroken(message))
+        self._note_end(LifecycleEvent.ERROR, UpstreamBroken(message))
         return None
 
-    def _note_end(self, happened: Happened, error: EdgeError | None) -> None:
+    def _note_end(self, happened: LifecycleEvent, error: EdgeError | None) -> None:
         self._over = True
         self._to.end(happened, error)
 

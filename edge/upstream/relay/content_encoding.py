@@ -7,7 +7,7 @@ decompressed, or let a small read grow without bound.
 import zlib
 
 from edge.errors import AnswerTooLarge, EdgeError, UpstreamBroken
-from edge.policy.lifecycle import Happened
+from edge.policy.lifecycle import LifecycleEvent
 from edge.upstream.relay.body import Body, End
 
 READABLE = frozenset({"gzip", "x-gzip", "deflate"})
@@ -44,7 +44,7 @@ class Inflating:
         """From now on this body takes what comes out."""
         self.body = body
 
-    def ended(self, happened: Happened, error: EdgeError | None) -> None:
+    def ended(self, happened: LifecycleEvent, error: EdgeError | None) -> None:
         """For the body that takes what comes out: end the call."""
         self._over = True
         self._end(happened, error)
@@ -61,7 +61,7 @@ class Inflating:
             size += len(plain)
             if size > self._most:
                 what = f"upstream {self._name} sent compressed bytes that become over {self._most} bytes at once"
-                self.ended(Happened.ERROR, AnswerTooLarge(f"{what}; stream.max_answer_bytes is the bound"))
+                self.ended(LifecycleEvent.ERROR, AnswerTooLarge(f"{what}; stream.max_answer_bytes is the bound"))
             elif plain:
                 self.body.take(plain)
 
@@ -96,7 +96,9 @@ class Inflating:
         return plain, self._inflater.unconsumed_tail or self._inflater.unused_data
 
     def _broken(self) -> None:
-        self.ended(Happened.ERROR, UpstreamBroken(f"upstream {self._name} sent an answer whose compression is broken"))
+        self.ended(
+            LifecycleEvent.ERROR, UpstreamBroken(f"upstream {self._name} sent an answer whose compression is broken")
+        )
 
 
 def inflated(data: bytes, most_bytes: int) -> bytes | None:

@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Callable
 
 from edge.errors import EdgeError, UpstreamBroken, UpstreamCut, UpstreamUnreachable
-from edge.policy.lifecycle import Happened
+from edge.policy.lifecycle import LifecycleEvent
 from edge.protocol.surface import UPSTREAM_PATHS
 from edge.upstream.pool import Pool
 from edge.upstream.ports import JSON_TYPE, Call, Sink, Upload
@@ -126,7 +126,7 @@ class RelaySource:
         try:
             connection = await self._relay.pool.connect()
         except OSError as error:
-            self._end(Happened.CUT, UpstreamUnreachable(f"upstream {name} cannot be reached: {reason(error)}"))
+            self._end(LifecycleEvent.CUT, UpstreamUnreachable(f"upstream {name} cannot be reached: {reason(error)}"))
         except Exception as bug:  # noqa: BLE001 - a bug of ours must reach the client as one, not as a hang
             self._fail(bug)
         else:
@@ -183,9 +183,9 @@ class RelaySource:
         try:
             return await upload.read()
         except ConnectionError:
-            self._end(Happened.READER_GONE, None)
+            self._end(LifecycleEvent.READER_GONE, None)
         except EdgeError as error:
-            self._end(Happened.REJECT, error)
+            self._end(LifecycleEvent.REJECT, error)
         return None
 
     def _tell_connected(self) -> None:
@@ -243,19 +243,19 @@ class RelaySource:
             # llama.cpp promises keep-alive and closes: the request never reached anybody, so it may be repeated.
             self._begin()
         elif isinstance(fault, Malformed):
-            self._end(Happened.ERROR, UpstreamBroken(f"upstream {name} did not answer in HTTP"))
+            self._end(LifecycleEvent.ERROR, UpstreamBroken(f"upstream {name} did not answer in HTTP"))
         else:
-            self._end(Happened.CUT, UpstreamCut(f"upstream {name} closed the connection without an answer"))
+            self._end(LifecycleEvent.CUT, UpstreamCut(f"upstream {name} closed the connection without an answer"))
 
     # --- the end --------------------------------------------------------------------------------------------------
 
-    def _end(self, happened: Happened, error: EdgeError | None) -> None:
+    def _end(self, happened: LifecycleEvent, error: EdgeError | None) -> None:
         # What is still under way after a failure is of no use, and its model is to stop.
-        if self._leave(keep=happened is Happened.DONE):
+        if self._leave(keep=happened is LifecycleEvent.DONE):
             self._sink.end(happened, error)
 
     def _fail(self, bug: Exception) -> None:
-        self._end(Happened.BUG, broken_by(bug))
+        self._end(LifecycleEvent.BUG, broken_by(bug))
 
     def _leave(self, *, keep: bool = False) -> bool:
         """Let go of the connection; whether this was the end."""

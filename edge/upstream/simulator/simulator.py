@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge.errors import EdgeError
-from edge.policy.lifecycle import Happened
+from edge.policy.lifecycle import LifecycleEvent
 from edge.settings import Upstream as UpstreamSettings
 from edge.upstream.discovery.servers import Found, Kind
 from edge.upstream.ports import Call, Sink
@@ -139,12 +139,12 @@ class SimulatorSource:
         elif self._ending is not Ending.SILENCE:
             answer.whole()
 
-    def _end(self, happened: Happened, error: EdgeError | None) -> None:
+    def _end(self, happened: LifecycleEvent, error: EdgeError | None) -> None:
         if self._leave():
             self._sink.end(happened, error)
 
     def _fail(self, bug: Exception) -> None:
-        self._end(Happened.BUG, broken_by(bug))
+        self._end(LifecycleEvent.BUG, broken_by(bug))
 
     def _leave(self) -> bool:
         """Stop whatever is going on; whether this was the end."""

@@ -4,13 +4,13 @@ import tracemalloc
 
 import pytest
 
-from edge.policy.auth.login_throttle import WINDOW_S, Attempts
+from edge.policy.auth.login_throttle import WINDOW_S, LoginThrottle
 
 A, B = b"a" * 32, b"b" * 32
 
 
-def failing(count: int, address: str | None = "192.0.2.1", limit: int = 3, now: float = 0.0) -> Attempts:
-    attempts = Attempts(limit)
+def failing(count: int, address: str | None = "192.0.2.1", limit: int = 3, now: float = 0.0) -> LoginThrottle:
+    attempts = LoginThrottle(limit)
     for _ in range(count):
         attempts.wrong(address, now)
     return attempts
@@ -35,7 +35,7 @@ def test_others_do_not_wait() -> None:
 
 def test_what_was_right_from_there_is_let_in_meanwhile() -> None:
     """Clients behind one router do not lock each other out."""
-    attempts = Attempts(3)
+    attempts = LoginThrottle(3)
     attempts.right("192.0.2.1", A)
     for _ in range(9):
         attempts.wrong("192.0.2.1", 0.0)
@@ -86,7 +86,7 @@ def test_a_lock_outlasts_any_number_of_other_addresses() -> None:
 @pytest.mark.parametrize("spread", ["10.{0}.{1}.{2}", "2001:db8:{0:x}:{1:x}{2:02x}::1"])
 def test_when_the_table_is_full_further_addresses_count_together(spread: str) -> None:
     """Whoever has very many addresses has a bounded number of guesses, from each of them and from all."""
-    attempts = Attempts(3)
+    attempts = LoginThrottle(3)
     looked_at = 0
     for n in range(65_536 * 2):
         address = spread.format(n >> 16, n >> 8 & 255, n & 255)
@@ -98,7 +98,7 @@ def test_when_the_table_is_full_further_addresses_count_together(spread: str) ->
 
 
 def test_the_networks_of_one_48_have_a_limit_together() -> None:
-    attempts = Attempts(5)
+    attempts = LoginThrottle(5)
     looked_at = 0
     for n in range(65_536):
         address = f"2001:db8:7:{n:x}::1"
@@ -114,12 +114,12 @@ def test_the_networks_of_one_48_have_a_limit_together() -> None:
 @pytest.mark.parametrize("spread", ["10.{0}.{1}.{2}", "2001:{0:x}:{1:x}{2:02x}::1"])
 def test_however_many_addresses_there_are_it_stays_small(spread: str) -> None:
     tracemalloc.start()
-    attempts = Attempts(3)
+    attempts = LoginThrottle(3)
     for n in range(12_000):  # three times what the table holds
         address = spread.format(n >> 16, n >> 8 & 255, n & 255)
         attempts.wrong(address, n / 1000)
         attempts.right(address, n.to_bytes(32))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert repr(attempts) == "<Attempts 4096 failing, 4096 right>"
+    assert repr(attempts) == "<LoginThrottle 4096 failing, 4096 right>"
     assert peak < 2 * 2**20

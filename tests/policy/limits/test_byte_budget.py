@@ -4,11 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.streams import unhurried
 
-from edge.policy.limits.byte_budget import Budget
+from edge.policy.limits.byte_budget import ByteBudget
 
 
 def test_what_does_not_fit_takes_nothing() -> None:
-    budget = Budget(100)
+    budget = ByteBudget(100)
     first, second = budget.share(), budget.share()
     assert first.take(60)
     assert not second.take(41)
@@ -16,11 +16,11 @@ def test_what_does_not_fit_takes_nothing() -> None:
     assert second.take(40), "exactly full is not too much"
     assert not second.take(1)
     assert second.take(0)
-    assert repr(budget) == "<Budget 100/100>"
+    assert repr(budget) == "<ByteBudget 100/100>"
 
 
 def test_giving_back_twice_gives_back_once() -> None:
-    budget = Budget(100)
+    budget = ByteBudget(100)
     first, second = budget.share(), budget.share()
     assert first.take(30)
     assert first.take(20)
@@ -35,7 +35,7 @@ def test_giving_back_twice_gives_back_once() -> None:
 
 
 def test_one_holder_has_a_part_only_and_leaves_the_rest_to_others() -> None:
-    budget = Budget(100, each=40)
+    budget = ByteBudget(100, each=40)
     shares = [budget.share("a") for _ in range(3)]
     assert shares[0].take(30)
     assert not shares[1].take(11)
@@ -56,7 +56,7 @@ def test_one_holder_has_a_part_only_and_leaves_the_rest_to_others() -> None:
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 60) | st.none())))
 def test_any_order_adds_up(steps: list[tuple[int, int | None]]) -> None:
     """None gives back; the rest takes."""
-    budget = Budget(100)
+    budget = ByteBudget(100)
     shares = [budget.share() for _ in range(4)]
     taken = [0] * 4
     for who, size in steps:

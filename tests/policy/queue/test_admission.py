@@ -8,7 +8,7 @@ from support.queues import Caller, House, rules
 from edge.errors import Busy, RateLimited
 from edge.policy.queue.lanes import Bounds, Lane
 from edge.policy.queue.queue import Totals, Waiting, Waits
-from edge.policy.queue.refusal import Place, Refusal, Why
+from edge.policy.queue.refusal import Place, Refusal, RefusalReason
 from edge.policy.queue.slots import SlotState
 
 BATCH = Lane.BATCH
@@ -232,7 +232,7 @@ class TestRefusals:
         queue = house.queue()
         for _ in range(3):
             house.ask(queue)
-        assert house.refused(queue) == Refusal(Why.FULL, Place(3, 2, None), "up")
+        assert house.refused(queue) == Refusal(RefusalReason.FULL, Place(3, 2, None), "up")
         house.ask(queue, lane=BATCH)
         assert house.refused(queue, lane=BATCH).place == Place(2, 1, None)
         assert queue.statistics(house.now).totals.refusals == 2
@@ -241,7 +241,7 @@ class TestRefusals:
         house = House(rules(length=0))
         queue = house.queue()
         house.ask(queue)
-        assert house.refused(queue).why is Why.FULL
+        assert house.refused(queue).why is RefusalReason.FULL
 
     def test_as_long_as_one_of_several_queues_has_room_it_is_waited_there(self) -> None:
         house = House(rules(length=1))
@@ -251,23 +251,23 @@ class TestRefusals:
         house.ask(one)
         _, waiting = house.ask(one, two)
         assert waiting.queues == [two]
-        assert house.refused(one, two).why is Why.FULL
+        assert house.refused(one, two).why is RefusalReason.FULL
 
     def test_each_principal_is_sure_of_its_part_of_the_places(self) -> None:
         house = House(rules(length=4))
         queue = house.queue()
         house.ask(queue)
         flood = [house.ask(queue, who="a")[0] for _ in range(4)]
-        assert house.refused(queue, who="a").why is Why.FULL, "nobody else waits: it is not a matter of parts"
+        assert house.refused(queue, who="a").why is RefusalReason.FULL, "nobody else waits: it is not a matter of parts"
         house.ask(queue, who="b")
         house.ask(queue, who="b")
         assert [len(caller.refusals) for caller in flood] == [0, 0, 1, 1], "the newest of whoever has most"
-        assert {refusal.why for caller in flood for refusal in caller.refusals} == {Why.SHARE}
-        assert house.refused(queue, who="a").why is Why.SHARE
-        assert house.refused(queue, who="b").why is Why.SHARE
+        assert {refusal.why for caller in flood for refusal in caller.refusals} == {RefusalReason.SHARE}
+        assert house.refused(queue, who="a").why is RefusalReason.SHARE
+        assert house.refused(queue, who="b").why is RefusalReason.SHARE
         house.ask(queue, who="c")
         house.ask(queue, who="d")
-        assert house.refused(queue, who="e").why is Why.FULL, "more principals than places"
+        assert house.refused(queue, who="e").why is RefusalReason.FULL, "more principals than places"
         assert queue.waiting == 4
 
     def test_whoever_is_displaced_in_one_queue_waits_on_in_another(self) -> None:
@@ -292,7 +292,7 @@ class TestRefusals:
         house.pass_(5.9)
         assert not first.refusals
         house.pass_(0.1)
-        assert first.refusals == [Refusal(Why.LATE, Place(1, 2, None), "up", 10.0)]
+        assert first.refusals == [Refusal(RefusalReason.LATE, Place(1, 2, None), "up", 10.0)]
         assert not second.refusals
         house.admission.follow(rules(wait_s=4.0))
         house.pass_(0.0)
@@ -307,13 +307,13 @@ class TestRefusals:
         alone, _ = house.ask(one)
         both, waiting = house.ask(one, two)
         house.admission.close(one, house.now)
-        assert [refusal.why for refusal in alone.refusals] == [Why.CLOSED]
+        assert [refusal.why for refusal in alone.refusals] == [RefusalReason.CLOSED]
         assert waiting.queues == [two]
         holder.slots[0].release(house.now)
         assert one.slots.taken == 0
         assert not both.slots
         assert [known.name for known in house.admission.statistics(house.now)] == ["two"]
-        assert house.refused(one).why is Why.CLOSED
+        assert house.refused(one).why is RefusalReason.CLOSED
         assert house.ask(one, two)[1].queues == [two]
 
 
@@ -407,12 +407,12 @@ class TestWhatTheClientIsTold:
         ("estimate_s", "after"), [(None, "5"), (0.2, "1"), (3.2, "4"), (119.5, "120"), (4000.0, "120")]
     )
     def test_when_to_come_again(self, estimate_s: float | None, after: str) -> None:
-        error = Refusal(Why.FULL, Place(9, 8, estimate_s), "gpu").error()
+        error = Refusal(RefusalReason.FULL, Place(9, 8, estimate_s), "gpu").error()
         assert error.headers["Retry-After"] == after
         assert error.headers["retry-after-ms"] == after + "000"
 
     def test_a_full_queue_is_503_with_its_length(self) -> None:
-        error = Refusal(Why.FULL, Place(9, 8, 12.3), "gpu").error()
+        error = Refusal(RefusalReason.FULL, Place(9, 8, 12.3), "gpu").error()
         assert isinstance(error, Busy)
         assert (error.status, error.code, error.retryable) == (503, "server_is_overloaded", True)
         told = {name: value for name, value in error.headers.items() if name.startswith("x-edge-queue")}
@@ -420,13 +420,13 @@ class TestWhatTheClientIsTold:
         assert error.message == "gpu is busy, and 8 requests wait already; try again later"
 
     def test_ones_own_part_is_429(self) -> None:
-        error = Refusal(Why.SHARE, Place(9, 8, None), "gpu").error()
+        error = Refusal(RefusalReason.SHARE, Place(9, 8, None), "gpu").error()
         assert isinstance(error, RateLimited)
         assert (error.status, error.code) == (429, "rate_limit_exceeded")
         assert "x-edge-queue-estimate" not in error.headers
 
     def test_too_long_a_wait_says_how_long(self) -> None:
-        error = Refusal(Why.LATE, Place(2, 8, None), "gpu", 60.02).error()
+        error = Refusal(RefusalReason.LATE, Place(2, 8, None), "gpu", 60.02).error()
         assert (error.status, error.code) == (503, "queue_timeout")
         assert "within 60 s" in error.message
-        assert Refusal(Why.CLOSED, Place(1, 1, None), "gpu").error().status == 503
+        assert Refusal(RefusalReason.CLOSED, Place(1, 1, None), "gpu").error().status == 503

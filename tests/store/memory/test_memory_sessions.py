@@ -44,6 +44,6 @@ class TestMemorySessions(SessionStoreContract):
         store = MemorySessions(Sessions(), Clock())
         for session in ("s", "t", "u"):
             await store.append("a", session, said("q" * 500), told("r" * 500))
-        store.follow(Settings(store=Store(memory_bytes=2000)))
+        store.apply_settings(Settings(store=Store(memory_bytes=2000)))
         await store.append("a", "t", said("q"), told("r"))
         assert [await store.read("a", session) is not None for session in "stu"] == [False, True, False]

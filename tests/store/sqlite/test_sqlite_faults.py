@@ -320,7 +320,7 @@ async def test_what_has_expired_leaves_the_file(tmp_path: Path) -> None:
     await finished(store, a_meta(), os.urandom(1_000_000))
     await sessions.append("a", "s", said("q"), told("r"))
     clock.now += 70
-    store.follow(Settings(store=Store(keep_s=60)))
+    store.apply_settings(Settings(store=Store(keep_s=60)))
     await finished(store, a_meta(), b"e", at=clock.now)
     sizes = await store.sizes()
     assert (sizes.streams, sizes.sessions) == (1, 0)

@@ -68,7 +68,7 @@ async def test_that_a_stream_was_there_is_forgotten_when_it_would_have_expired_a
     assert None not in [await store.find(purged), await store.find(expired)]
     clock.now = NOW + 121
     assert [await store.find(stream) for stream in (purged, expired)] == [None, None]
-    store.follow(Settings(store=Store(keep_s=60)))
+    store.apply_settings(Settings(store=Store(keep_s=60)))
     await store._file.flush()
     await store.close()
     assert rows(tmp_path / "edge.db") == 0

@@ -10,7 +10,7 @@ from contract.recorder import Recorder, turns
 from support.virtual import VirtualLoop, run_virtual
 
 from edge.errors import EdgeError
-from edge.policy.lifecycle import Happened
+from edge.policy.lifecycle import LifecycleEvent
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.request import prepare
 from edge.protocol.surface import Surface
@@ -56,7 +56,7 @@ async def test_pushes_come_in_order(simulator: Simulator, sink: Recorder) -> Non
     await turns()
     assert sink.calls[:2] == ["connected", "answered"]
     assert set(sink.calls[2:-1]) == {"feed"}
-    assert (sink.calls[-1], sink.happened, sink.error) == ("end", Happened.DONE, None)
+    assert (sink.calls[-1], sink.happened, sink.error) == ("end", LifecycleEvent.DONE, None)
     assert sink.token_count == WORDS
 
 
@@ -80,7 +80,7 @@ async def test_one_json_body_is_pushed_whole(simulator: Simulator, sink: Recorde
     await sink.until_call("end")
     assert sink.calls == ["connected", "answered", "body", "end"]
     assert orjson.loads(sink.whole or b"")["usage"]["completion_tokens"] == WORDS
-    assert sink.happened is Happened.DONE
+    assert sink.happened is LifecycleEvent.DONE
 
 
 @pytest.mark.parametrize(("model", "extra"), [("error", {}), ("nobody", {}), ("echo", {"temperature": "hot"})])
@@ -89,13 +89,13 @@ async def test_without_an_answer_it_ends_once(
     simulator: Simulator, sink: Recorder, model: str, extra: dict[str, Any], make: Callable[..., Call]
 ) -> None:
     simulator.open(make(model, **extra), sink)
-    await ended(sink, Happened.ERROR)
+    await ended(sink, LifecycleEvent.ERROR)
     assert sink.calls == ["connected", "end"]
 
 
-@pytest.mark.parametrize(("model", "happened"), [("error-mid", Happened.ERROR), ("cut", Happened.CUT)])
+@pytest.mark.parametrize(("model", "happened"), [("error-mid", LifecycleEvent.ERROR), ("cut", LifecycleEvent.CUT)])
 async def test_in_the_middle_of_an_answer_it_ends_once(
-    simulator: Simulator, sink: Recorder, model: str, happened: Happened
+    simulator: Simulator, sink: Recorder, model: str, happened: LifecycleEvent
 ) -> None:
     simulator.open(call(model), sink)
     await ended(sink, happened)
@@ -103,8 +103,8 @@ async def test_in_the_middle_of_an_answer_it_ends_once(
     assert sink.calls[:3] == ["connected", "answered", "feed"]
 
 
-@pytest.mark.parametrize(("model", "happened"), [("error-mid", Happened.ERROR), ("cut", Happened.CUT)])
-async def test_in_one_piece_too(simulator: Simulator, sink: Recorder, model: str, happened: Happened) -> None:
+@pytest.mark.parametrize(("model", "happened"), [("error-mid", LifecycleEvent.ERROR), ("cut", LifecycleEvent.CUT)])
+async def test_in_one_piece_too(simulator: Simulator, sink: Recorder, model: str, happened: LifecycleEvent) -> None:
     simulator.open(unstreamed(model), sink)
     await ended(sink, happened)
     assert sink.calls == ["connected", "answered", "end"]
@@ -166,7 +166,7 @@ async def test_aborts_do_not_hurt_other_calls(simulator: Simulator, sink: Record
     await lost.until_call("feed")
     other.abort()
     await sink.until_call("end")
-    assert (sink.happened, sink.token_count) == (Happened.DONE, WORDS)
+    assert (sink.happened, sink.token_count) == (LifecycleEvent.DONE, WORDS)
 
 
 # Flow control.
@@ -182,7 +182,7 @@ async def test_paused_it_is_silent_and_resumed_it_loses_nothing(simulator: Simul
     source.resume()
     source.resume()
     await sink.until_call("end")
-    assert (sink.happened, sink.token_count) == (Happened.DONE, WORDS)
+    assert (sink.happened, sink.token_count) == (LifecycleEvent.DONE, WORDS)
 
 
 async def test_a_pause_within_a_push_that_ends_within_it_is_none(simulator: Simulator, sink: Recorder) -> None:
@@ -190,7 +190,7 @@ async def test_a_pause_within_a_push_that_ends_within_it_is_none(simulator: Simu
     source = simulator.open(call(), sink)
     sink.when["feed"] = lambda: (source.pause(), source.resume(), None)[-1]
     await sink.until_call("end")
-    assert (sink.happened, sink.token_count) == (Happened.DONE, WORDS)
+    assert (sink.happened, sink.token_count) == (LifecycleEvent.DONE, WORDS)
 
 
 async def test_paused_before_the_answer_nothing_is_fed(simulator: Simulator, sink: Recorder) -> None:
@@ -200,7 +200,7 @@ async def test_paused_before_the_answer_nothing_is_fed(simulator: Simulator, sin
     assert sink.calls == ["connected", "answered"]
     source.resume()
     await sink.until_call("end")
-    assert (sink.happened, sink.token_count) == (Happened.DONE, WORDS)
+    assert (sink.happened, sink.token_count) == (LifecycleEvent.DONE, WORDS)
 
 
 # Time, on a clock that nobody waits for.
@@ -216,7 +216,7 @@ def test_a_word_comes_each_pace(pace_s: float) -> None:
             await sink.until(lambda seen=seen: sink.token_count > seen or sink.happened is not None, 1000)
             came.append(loop.time())
         assert came[:5] == pytest.approx([pace_s * number for number in (1, 2, 3, 4, 5)])
-        assert sink.happened is Happened.DONE
+        assert sink.happened is LifecycleEvent.DONE
 
     run_virtual(main)
 
@@ -257,7 +257,7 @@ async def test_close_leaves_nothing(simulator: Simulator) -> None:
     assert asyncio.all_tasks() == before
 
 
-async def ended(sink: Recorder, happened: Happened) -> None:
+async def ended(sink: Recorder, happened: LifecycleEvent) -> None:
     await sink.until_call("end")
     await turns()
     assert (sink.happened, sink.calls.count("end"), sink.calls[-1]) == (happened, 1, "end")
