@@ -16,6 +16,7 @@ from edge.exchange.ports import STREAM_HEADERS, ExchangeRequest, ExchangeService
 from edge.exchange.record import summarise
 from edge.policy.lifecycle import LifecycleEvent, Outcome, State
 from edge.policy.limits.rules import Reservation
+from edge.policy.queue.lanes import Claim
 from edge.policy.routing import printable
 from edge.protocol import queue_heartbeat
 from edge.protocol.event_ids import numbering
@@ -75,6 +76,14 @@ class Exchange:
                 keeper.clock(), most,
             )
         )  # fmt: skip
+
+    def claim(self) -> Claim:
+        """For whom its slot is. Without keys each address is one caller: a machine that floods shuts out no other."""
+        asked, prepared = self.asked, self.prepared
+        principal = asked.principal
+        name = f"{principal.name} {asked.client}" if principal.anonymous else principal.name
+        weight = self.services.limits.weight(principal.name, principal.limits, prepared)
+        return Claim(name, weight, asked.lane, prepared.sequences)
 
     def __repr__(self) -> str:
         return f"<Exchange {self.asked.request_id} {self.prepared.surface} {self.generation!r}>"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edge.errors import EdgeError, UpstreamCut, UpstreamSaid, UpstreamUnreachable
 from edge.exchange.compose import Terms, compose
-from edge.exchange.slot_wait import SlotWait, claim_of
+from edge.exchange.slot_wait import SlotWait
 from edge.policy.lifecycle import LifecycleEvent
 from edge.policy.queue.refusal import Place, Refusal, RefusalReason
 from edge.policy.routing import route
@@ -68,7 +68,7 @@ class Failover:
         self._judged = 0  # so many of them have been
         self._whole = False  # the latest one is asked for its answer in one body
         self._ready: tuple[Member, Call] | None = None  # composed in advance, for the one that is preferred
-        self._turn = SlotWait(exchange.services.admitting, claim_of(exchange), exchange.prepared.model, self)
+        self._turn = SlotWait(exchange.services.admitting, exchange.claim(), exchange.prepared.model, self)
 
     def __repr__(self) -> str:
         return f"<Failover {self.count}, {self._turn!r}>"

@@ -5,7 +5,7 @@ anything, or decide who is next: that is ``policy.queue.admission``.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from edge.errors import InternalError
 from edge.policy.queue.admission import Admission
@@ -14,18 +14,6 @@ from edge.policy.queue.queue import Queue, Waiting
 from edge.policy.queue.refusal import Place, Refusal
 from edge.stream.ticker import Ticker
 from edge.upstream.health import Member
-
-if TYPE_CHECKING:  # the exchange takes its turn
-    from edge.exchange.exchange import Exchange
-
-
-def claim_of(exchange: "Exchange") -> Claim:
-    """For whom a slot is. Without keys each address is one caller: a machine that floods shuts out no other."""
-    asked, prepared = exchange.asked, exchange.prepared
-    principal = asked.principal
-    name = f"{principal.name} {asked.client}" if principal.anonymous else principal.name
-    weight = exchange.services.limits.weight(principal.name, principal.limits, prepared)
-    return Claim(name, weight, asked.lane, prepared.sequences)
 
 
 class AdmissionTimer:
