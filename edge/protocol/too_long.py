@@ -26,10 +26,26 @@ _FIGURES = tuple(
         r"prompt is too long: (?P<tokens>\d+) tokens > (?P<maximum>\d+)",
         # SGLang
         r"input \((?P<tokens>\d+) tokens\) is longer than the model's context length \((?P<maximum>\d+)",
+        # older vLLM
+        r"prompt \(length (?P<tokens>\d+)\) is longer than the maximum model length of (?P<maximum>\d+)",
+        # LM Studio, by release
+        r"n_keep:? \(?(?P<tokens>\d+)\)? ?>= ?n_ctx:? \(?(?P<maximum>\d+)",
+        r"keep the first (?P<tokens>\d+) tokens .*? context length of only (?P<maximum>\d+) tokens",
+        # TGI
+        r"must be <= (?P<maximum>\d+)\. Given: (?P<tokens>\d+) `inputs` tokens",
+        r"`inputs` must have less than (?P<maximum>\d+) tokens\. Given: (?P<tokens>\d+)",
+        # Gemini
+        r"input token count \((?P<tokens>\d+)\) exceeds the maximum number of tokens allowed \((?P<maximum>\d+)\)",
+        # Mistral
+        r"contains (?P<tokens>\d+) tokens .*? too large for model with (?P<maximum>\d+) maximum context length",
+        # xAI
+        r"maximum prompt length is (?P<maximum>\d+) but the request contains (?P<tokens>\d+) tokens",
     )
 )
 _BARE = re.compile(
-    r"(?:input|prompt)\S* (?:length )?(?:exceeds|is longer than) (?:the |maximum |model's )*context|prompt is too long"
+    r"(?:input|prompt|request)\S* (?:length )?(?:exceeds|is longer than) (?:the |maximum |model's |available )*context"
+    r"|prompt is too long"
+    r"|tokens to keep from the initial prompt is greater than the context length"  # LM Studio
     r"|maximum context length is \d+ tokens.*contains (?:at least )?\d+ characters",  # vLLM, before it counts tokens
     re.IGNORECASE | re.DOTALL,
 )

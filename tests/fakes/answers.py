@@ -167,10 +167,10 @@ def messages_error(message: str = "the model broke", type_: str = "api_error") -
     return messages_event("error", error={"type": type_, "message": message})
 
 
-def messages_events(words: list[str] | tuple[str, ...] = WORDS) -> list[bytes]:
+def messages_events(words: list[str] | tuple[str, ...] = WORDS, prompt: int = 7) -> list[bytes]:
     tokens = [messages_token(word) for word in words]
     ending = [messages_block_stop(), messages_delta(completion=len(words)), messages_stop()]
-    return [messages_start(), messages_block_start(), *tokens, *ending]
+    return [messages_start(prompt), messages_block_start(), *tokens, *ending]
 
 
 def messages_body(text: str | None = "".join(WORDS), prompt: int = 7, completion: int = 3) -> Json:
@@ -194,10 +194,10 @@ def responses_event(type_: str, sequence_number: int, **fields: Any) -> bytes:
     return sse({"type": type_, "sequence_number": sequence_number, **fields}, type_)
 
 
-def responses_body(text: str | None = "".join(WORDS)) -> Json:
+def responses_body(text: str | None = "".join(WORDS), prompt: int = 7) -> Json:
     """The response; without text, as it stands at the start of a stream."""
     done = text is not None
-    counts = {"input_tokens": 7, "output_tokens": 3, "total_tokens": 10}
+    counts = {"input_tokens": prompt, "output_tokens": 3, "total_tokens": prompt + 3}
     details = {
         "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
         "output_tokens_details": {"reasoning_tokens": 0},
@@ -236,7 +236,7 @@ def _responses_item(text: str | None) -> Json:
     }
 
 
-def responses_events(words: list[str] | tuple[str, ...] = WORDS) -> list[bytes]:
+def responses_events(words: list[str] | tuple[str, ...] = WORDS, prompt: int = 7) -> list[bytes]:
     """A complete stream, numbered from 0: eight events around one for each word."""
     text = "".join(words)
     at = {"item_id": "msg_fake", "output_index": 0, "content_index": 0}
@@ -249,7 +249,7 @@ def responses_events(words: list[str] | tuple[str, ...] = WORDS) -> list[bytes]:
         ("response.output_text.done", {**at, "text": text, "logprobs": []}),
         ("response.content_part.done", {**at, "part": _responses_part(text)}),
         ("response.output_item.done", {"output_index": 0, "item": _responses_item(text)}),
-        ("response.completed", {"response": responses_body(text)}),
+        ("response.completed", {"response": responses_body(text, prompt)}),
     ]
     return [responses_event(type_, number, **fields) for number, (type_, fields) in enumerate(plan)]
 

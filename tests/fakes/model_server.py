@@ -10,15 +10,16 @@ Must not: use an HTTP library (it has to be able to break HTTP), sleep, or leave
         fake.open("more")
         assert await request.left() == "reset"
 
-A script is a list of steps; each POST takes the first queued script whose path fits, or gets a short valid answer. A
-peer that leaves (FIN or RST) ends the running script, as it would end a model server's handler.
+A script is a list of steps; each POST takes the first queued script whose path fits, else what ``fake.answer`` makes of
+it: a short valid answer, unless a test sets another. A peer that leaves (FIN or RST) ends the running script, as it
+would end a model server's handler.
 """
 
 import asyncio
 import socket
 import struct
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self
 
 import orjson
@@ -186,7 +187,7 @@ class Connection(asyncio.Protocol):
             if steps is None or steps[0] is not pause_reading:
                 request.body = await self._body(request.headers)
             self.fake.received(request)
-            steps = default_steps(request) if steps is None else steps
+            steps = self.fake.answer(request) if steps is None else steps
         else:
             self.fake.gets.append(request)
             steps = self.fake.get_steps(request.path)
@@ -234,6 +235,7 @@ class FakeModel:
 
     Attributes:
         requests: POSTs and DELETEs received whole, in order. GETs, which a prober may send any time, are in ``gets``.
+        answer: The steps for a POST that has no script.
         models: What ``GET /v1/models`` lists.
         get: Answers to other GETs: path -> (status, headers, body); 404 where there is none.
         server_header: The ``Server`` header that ``head()`` sends, if any.
@@ -247,6 +249,7 @@ class FakeModel:
         self.gets: list[Request] = []
         self.connections: list[Connection] = []
         self.failures: list[Exception] = []
+        self.answer: Callable[[Request], list[Step]] = default_steps
         self.models = ["m"]
         self.get: dict[str, tuple[int, Mapping[str, str], bytes]] = {}
         self.server_header: str | None = None
