@@ -7,12 +7,13 @@ STAMP := $(VENV)/.installed
 # CPU), and each process that a test starts all of Edge (0.3 s).
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help test test-service test-vllm lint demo bench clean
+.PHONY: help test test-service test-vllm lint trace demo bench clean
 help:
 	@echo "make test   environment, dependencies, real model server, all tests"
 	@echo "make test-service   under a real systemd, behind real proxies, in a browser, as a container image and as a wheel (root; Debian or Ubuntu)"
 	@echo "make test-vllm   request by request, a real vLLM on VLLM_PORT (8000) directly and through Edge"
 	@echo "make lint   ruff, mypy, import-linter"
+	@echo "make trace  write docs/stream-path.md anew: which functions run for a request, a token and a failover"
 	@echo "make demo   a real model answering through Edge, until Ctrl-C"
 	@echo "make bench  what a relayed token costs, beside other relays (PEERS=\"nginx plain\" for a quick look)"
 	@echo "make clean  remove the environment"
@@ -41,6 +42,11 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# By way of another file: when the trace fails, the page stays as it was.
+trace: $(STAMP)
+	$(BIN)/python tests/docs/stream_path.py > docs/.stream-path.new || { rm -f docs/.stream-path.new; exit 1; }
+	@mv docs/.stream-path.new docs/stream-path.md
 
 demo: $(STAMP)
 	$(BIN)/edge demo
