@@ -7,12 +7,13 @@ servers).
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Self
+from typing import Any, Self
 
 import orjson
 from fakes.model_server import (
@@ -26,16 +27,23 @@ from fakes.model_server import (
     rst,
 )
 from fakes.steps import SSE_HEADERS, Step, Wire, framed
-from support.hanging import hang_limit
+from support.hanging import HANG_S, hang_limit
 from support.raw import CHAT, RawClient, chat_body
-from support.running import Running, make_settings, start
+from support.running import make_settings, start
 
 from edge.stream.ticker import Ticker
+from edge.upstream import fleet, pool
+from edge.upstream.discovery import servers
 
 ROOT = Path(__file__).parents[2]
 _PACKAGE = f"{ROOT / 'edge'}/"
-# The stack of what Edge does without being asked begins with one of these.
-_BY_ITSELF = frozenset({Ticker._sweep.__code__})
+_CLOCKS = Ticker._sweep.__code__
+# However slow the machine: no clock runs out, and no connection gets too old to be used again.
+servers.PROBE_S = fleet.FIRST_LOOK_S = pool.POOL_KEEPALIVE_S = HANG_S
+_SETTINGS: dict[str, Any] = {
+    "discovery": {"interval_s": 3600.0},
+    "stream": {"connect_s": HANG_S, "commit_after_s": HANG_S, "heartbeat_s": HANG_S, "inter_token_s": HANG_S},
+}
 _QUIET_TURNS = 30  # of the loop: everything between two sockets of one process takes a few
 
 BODY = orjson.dumps(chat_body())
@@ -58,10 +66,13 @@ class Recording:
 
     Attributes:
         stacks: For each call the functions of Edge that it was made within, outermost first.
+        background: Tasks of Edge's own, whose calls do not count.
+        changes: Calls so far, those of comprehensions and lambdas too.
     """
 
     calls: list[Called] = field(default_factory=list)
     stacks: list[list[Called]] = field(default_factory=list)
+    background: frozenset[asyncio.Task[Any]] = frozenset()
     changes: int = 0
 
     @property
@@ -88,7 +99,7 @@ class Recording:
         if event != "call" or not frame.f_code.co_filename.startswith(_PACKAGE):
             return
         stack = _stack(frame)
-        if not _BY_ITSELF.isdisjoint(stack):
+        if _CLOCKS in stack or asyncio.current_task() in self.background:
             return
         self.changes += 1
         # Comprehensions and lambdas are part of the function around them, and no frames any more in Python 3.12.
@@ -150,13 +161,13 @@ def _tokens(*words: str) -> list[Step]:
 
 
 @asynccontextmanager
-async def _edge(*servers: FakeModel) -> AsyncIterator[tuple[Running, RawClient]]:
-    """An Edge that has answered a request already, on the connection that is handed out.
+async def _edge(*servers: FakeModel) -> AsyncIterator[tuple[Callable[[], Recording], RawClient]]:
+    """An Edge that has answered a request already: what makes recordings of it, and the client's connection.
 
     What is made at the first request ever is of no interest here, and would hide what each request costs.
     """
-    # No look at a server comes in between.
-    running = await start(make_settings(*(server.url for server in servers), discovery={"interval_s": 3600.0}))
+    running = await start(make_settings(*(server.url for server in servers), **_SETTINGS))
+    background = frozenset(asyncio.all_tasks())
     try:
         async with RawClient(running.port) as client:
             for server in servers:
@@ -165,7 +176,7 @@ async def _edge(*servers: FakeModel) -> AsyncIterator[tuple[Running, RawClient]]
             await client.until(b"0\r\n\r\n")
             await running.record()
             client.buffer = b""
-            yield running, client
+            yield partial(Recording, background=background), client
     finally:
         await running.stop()
 
@@ -197,8 +208,8 @@ class Recordings:
 
 async def record() -> Recordings:
     """Let one request be answered, and another one fail over, and record what runs."""
-    asked, prelude, first, token, ending = (Recording() for _ in range(5))
-    async with FakeModel() as server, _edge(server) as (_, client):
+    async with FakeModel() as server, _edge(server) as (recording, client):
+        asked, prelude, first, second, token, ending = (recording() for _ in range(6))
         server._scripts.clear()
         last = ends(chat_finish(), DONE)
         server.script(gate("asked"), begins(chat_role()), *_tokens("a", "b", "c"), gate("last"), last)
@@ -210,11 +221,11 @@ async def record() -> Recordings:
             server.open("asked")
             await server.reached("a")
             await prelude.quiet()
-        for word, recording in (("a", first), ("b", Recording()), ("c", token)):
-            with recording:
+        for word, made in (("a", first), ("b", second), ("c", token)):
+            with made:
                 server.open(word)
                 await client.until(f'"{word}"'.encode())
-                await recording.quiet()
+                await made.quiet()
         with ending:
             server.open("last")
             await client.until(b"0\r\n\r\n")
@@ -223,8 +234,8 @@ async def record() -> Recordings:
 
 
 async def _failover() -> Recording:
-    recording = Recording()
-    async with FakeModel() as broken, FakeModel() as other, _edge(broken, other) as (_, client):
+    async with FakeModel() as broken, FakeModel() as other, _edge(broken, other) as (recording, client):
+        made = recording()
         for server in (broken, other):
             server._scripts.clear()
             server.script(begins(chat_role()), gate("held"), rst())
@@ -236,10 +247,12 @@ async def _failover() -> Recording:
         second.script(begins(chat_role()), gate("again"), ends(chat_token("x"), chat_finish(), DONE))
         for wait in waits:
             wait.cancel()
-        with recording:
+        with recording() as before:
+            await before.quiet()  # the prelude of the first one is held by then
+        with made:
             first.open("held")
             await second.reached("again")
-            await recording.quiet()
+            await made.quiet()
         second.open("again")
         await client.until(b"0\r\n\r\n")
-    return recording
+    return made
