@@ -48,9 +48,7 @@ class Exchange:
         self.settings = services.settings
         self.asked = asked
         self.stream_id = asked.stream_id
-        self.prepared = prepared  # without its body, once that is not needed any more
         self.request_text = prepared.body[: self.settings.log.content_bytes]
-        self.attempts = Failover(self)
         self.timeline = Timeline(asked.accepted_at)
         self.reader: Subscriber | Collected | None = None
         self._phase = Phase.EDGE
@@ -61,12 +59,16 @@ class Exchange:
         voice = Voice(asked.dialect, prepared.model, asked.request_id)
         resume = prepared.stream and (asked.resume or prepared.surface in self.settings.stream.resume)
         self._numbering = numbering(asked.dialect.stream_type, asked.stream_id) if resume else None
-        self._keeping = self._keep(always=resume)
+        self._keeping = self._keep(prepared, always=resume)
         kept = None if self._keeping is None else self._keeping.kept
         self.generation = Generation(asked.stream_id, self.settings, services.clock, self, voice=voice, kept=kept)
+        self.attempts = Failover(
+            services, asked, prepared,
+            claim=self._claim(prepared), generation=self.generation, changed=self.changed,
+        )  # fmt: skip
 
-    def _keep(self, *, always: bool) -> ArchivedStream | None:
-        stream, prepared, asked, keeper = self.settings.stream, self.prepared, self.asked, self.services.keeper
+    def _keep(self, prepared: Prepared, *, always: bool) -> ArchivedStream | None:
+        stream, asked, keeper = self.settings.stream, self.asked, self.services.keeper
         if not always and not (prepared.stream and stream.on_disconnect == "grace"):
             return None
         surface, session, most = str(prepared.surface), asked.session, stream.journal_bytes
@@ -77,10 +79,9 @@ class Exchange:
             )
         )  # fmt: skip
 
-    def claim(self) -> Claim:
+    def _claim(self, prepared: Prepared) -> Claim:
         """For whom its slot is. Without keys each address is one caller: a machine that floods shuts out no other."""
-        asked, prepared = self.asked, self.prepared
-        principal = asked.principal
+        asked, principal = self.asked, self.asked.principal
         name = f"{principal.name} {asked.client}" if principal.anonymous else principal.name
         weight = self.services.limits.weight(principal.name, principal.limits, prepared)
         return Claim(name, weight, asked.lane, prepared.sequences)
@@ -113,10 +114,14 @@ class Exchange:
             self.changed()
 
     @property
+    def prepared(self) -> Prepared:
+        """The request; without its body, once no attempt can need that any more."""
+        return self.attempts.prepared
+
+    @property
     def upstream(self) -> str | None:
         """The name of the upstream tried last; None if none was."""
-        member = self.attempts.member
-        return None if member is None else member.name
+        return self.attempts.upstream
 
     @property
     def elapsed_s(self) -> float:
@@ -205,7 +210,7 @@ class Exchange:
             self.timeline.enter(phase, self.services.clock())
         if state is State.STREAMING and self.prepared.body:
             # No other attempt can follow, so nobody needs the request any more; an image may be 30 MB of it.
-            self.prepared = replace(self.prepared, body=b"", crossed=())
+            self.attempts.prepared = replace(self.prepared, body=b"", crossed=())
             self.asked.release()
         if generation.outcome is not None:
             if not self._over:
@@ -248,7 +253,7 @@ class Exchange:
         return Collected(self.generation, writer, stream, services.clock, self.changed, headers=self.known_headers)
 
     def _found_to_stream(self) -> Mapping[str, str]:
-        self.prepared = replace(self.prepared, stream=True)
+        self.attempts.prepared = replace(self.prepared, stream=True)
         return self._stream_headers()
 
     def _stream_headers(self) -> Mapping[str, str]:

@@ -5,23 +5,23 @@ want of an upstream, book time, or have more than one attempt at once.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from edge.errors import EdgeError, UpstreamCut, UpstreamSaid, UpstreamUnreachable
 from edge.exchange.compose import Terms, compose
+from edge.exchange.ports import ExchangeRequest, ExchangeServices
 from edge.exchange.slot_wait import SlotWait
 from edge.policy.lifecycle import LifecycleEvent
+from edge.policy.queue.lanes import Claim
 from edge.policy.queue.refusal import Place, Refusal, RefusalReason
 from edge.policy.routing import route
 from edge.protocol.ollama.truncation import Context
 from edge.protocol.request import Prepared, unstreamed
 from edge.protocol.surface import GENERATING, WITHOUT_MODEL, Surface
+from edge.stream.generation import Generation
 from edge.upstream.health import Member
 from edge.upstream.ports import Call
-
-if TYPE_CHECKING:  # the exchange makes them
-    from edge.exchange.exchange import Exchange
 
 _NAMES_STREAMING = re.compile(r"\bstream", re.IGNORECASE)  # but not "upstream", which our own messages name
 _CANNOT_THINK = "does not support thinking"  # Ollama, as a 400 before any work
@@ -33,7 +33,16 @@ _BROKEN = (500, 502, 504)  # not 501, 503 or 529, which say that it is well
 class Failover:
     """See the module.
 
+    Args:
+        services: What all exchanges share.
+        asked: Who asked for what.
+        prepared: The request.
+        claim: Of its slots.
+        generation: What the attempts are for.
+        changed: Called when the request begins to wait for a slot.
+
     Attributes:
+        prepared: The request, as the next attempt sends it: without what a server has refused.
         count: How many there have been.
         member: Of the latest one.
         context: Of its prompt, where the upstream may cut that.
@@ -42,11 +51,15 @@ class Failover:
     """
 
     __slots__ = (
+        "_asked",
         "_busy",
         "_candidates",
-        "_exchange",
+        "_generation",
         "_judged",
+        "_on_wait",
         "_ready",
+        "_services",
+        "_settings",
         "_turn",
         "_whole",
         "changed",
@@ -54,24 +67,44 @@ class Failover:
         "count",
         "dropped",
         "member",
+        "prepared",
     )
 
-    def __init__(self, exchange: "Exchange") -> None:
+    def __init__(
+        self,
+        services: ExchangeServices,
+        asked: ExchangeRequest,
+        prepared: Prepared,
+        *,
+        claim: Claim,
+        generation: Generation,
+        changed: Callable[[], None],
+    ) -> None:
+        self.prepared = prepared
         self.count = 0
         self.member: Member | None = None
         self.context: Context | None = None
         self.dropped: tuple[str, ...] = ()
         self.changed: tuple[str, ...] = ()
-        self._exchange = exchange
+        self._services = services
+        self._settings = services.settings  # a reload does not change them under a running exchange
+        self._asked = asked
+        self._generation = generation
+        self._on_wait = changed
         self._busy: Member | None = None  # the one whose load the exchange counts towards
         self._candidates: list[Member] = []  # not asked yet
         self._judged = 0  # so many of them have been
         self._whole = False  # the latest one is asked for its answer in one body
         self._ready: tuple[Member, Call] | None = None  # composed in advance, for the one that is preferred
-        self._turn = SlotWait(exchange.services.admitting, exchange.claim(), exchange.prepared.model, self)
+        self._turn = SlotWait(services.admitting, claim, prepared.model, self)
 
     def __repr__(self) -> str:
         return f"<Failover {self.count}, {self._turn!r}>"
+
+    @property
+    def upstream(self) -> str | None:
+        """The name of the upstream tried last; None if none was."""
+        return None if self.member is None else self.member.name
 
     @property
     def waiting(self) -> bool:
@@ -96,14 +129,13 @@ class Failover:
             self._route()
             self._seek()
         except EdgeError as error:
-            self._exchange.generation.reject(error)
+            self._generation.reject(error)
         except Exception as bug:  # noqa: BLE001 - told by the reader like every other end
-            self._exchange.generation.fail(bug)
+            self._generation.fail(bug)
 
     def _route(self) -> None:
-        exchange = self._exchange
-        prepared = exchange.prepared
-        members = exchange.services.fleet.members_for(prepared.model, exchange.asked.passed)
+        prepared = self.prepared
+        members = self._services.fleet.members_for(prepared.model, self._asked.passed)
         candidates = route(prepared.surface, prepared.model, members)
         # Who fails whatever it is asked is only asked where there is nobody else.
         self._candidates = [c for c in candidates if c.outcomes.failing is None] or candidates
@@ -119,13 +151,13 @@ class Failover:
         if isinstance(answer, Refusal):
             raise answer.error()
         if answer is None:
-            self._exchange.changed()
+            self._on_wait()
         else:
             self._proceed(answer)
 
     def _take(self, *, first: bool) -> Member | Refusal | None:
         """See ``SlotWait.take``."""
-        if self._exchange.prepared.surface in WITHOUT_MODEL:
+        if self.prepared.surface in WITHOUT_MODEL:
             return self._candidates[0]
         return self._turn.take(self._candidates, first=first)
 
@@ -153,27 +185,25 @@ class Failover:
         self.count += 1
         self.dropped, self.changed, self.context = call.dropped, call.changed, call.context
         self._whole = call.whole
-        self._exchange.generation.open(member.upstream, call)
+        self._generation.open(member.upstream, call)
 
     def _compose_preferred(self) -> tuple[Member, Call]:
         member = self._candidates[0]
         return member, self._compose(member)
 
     def _compose(self, member: Member) -> Call:
-        exchange = self._exchange
-        asked = exchange.asked
+        services, asked, prepared = self._services, self._asked, self.prepared
         headers = {
             **asked.headers,
             "x-request-id": asked.request_id,
-            **exchange.services.fleet.hop.onward(asked.passed),
+            **services.fleet.hop.onward(asked.passed),
         }
-        prepared = exchange.prepared
         if prepared.model in member.thoughtless and prepared.surface in _THINK_ANYWAY:
             prepared = replace(prepared, thoughtless=True, crossed=())
         kept = asked.resume or asked.session is not None
         terms = Terms(
-            asked.dialect, exchange.settings.stream, headers, exchange.stream_id, asked.upload,
-            exchange.services.clock, exchange.services.apart, asked.id_made, kept,
+            asked.dialect, self._settings.stream, headers, asked.stream_id, asked.upload,
+            services.clock, services.apart, asked.id_made, kept,
         )  # fmt: skip
         return compose(prepared, member, terms)
 
@@ -184,13 +214,13 @@ class Failover:
         try:
             self._proceed(member)
         except EdgeError as error:
-            self._exchange.generation.reject(error)
+            self._generation.reject(error)
         except Exception as bug:  # noqa: BLE001 - as in begin
-            self._exchange.generation.fail(bug)
+            self._generation.fail(bug)
 
     def refused(self, refusal: Refusal) -> None:
         """See ``slot_wait.SlotTaker``."""
-        generation = self._exchange.generation
+        generation = self._generation
         try:
             if refusal.why is RefusalReason.CLOSED:  # other settings are in force: there may be another in its place
                 self._route()
@@ -207,19 +237,19 @@ class Failover:
 
     def retry(self, error: EdgeError) -> bool:
         """See ``generation.Owner``."""
-        exchange, member = self._exchange, self.member
+        upload, member = self._asked.upload, self.member
         self.judge(error)
         unreachable = isinstance(error, UpstreamUnreachable) or error.code == LifecycleEvent.CONNECT_TIMEOUT
         if member is not None and unreachable:
-            exchange.services.fleet.note_failure(member)
-        if exchange.asked.upload is not None and exchange.asked.upload.touched:
+            self._services.fleet.note_failure(member)
+        if upload is not None and upload.touched:
             return False
         try:
             again = None if member is None else self._eased(error, member)
             if member is not None and again is not None:
-                exchange.prepared = again
+                self.prepared = again
                 call = self._compose(member)
-                exchange.generation.retrying()
+                self._generation.retrying()
                 self._open(member, call)  # in the slot that it has
                 return True
             self._candidates = [other for other in self._candidates if other.up]
@@ -230,7 +260,7 @@ class Failover:
     def judge(self, error: EdgeError | None) -> None:
         """Note, once, what the latest attempt says of its server: it answered, or it failed by its own fault."""
         member = self.member
-        if member is None or self._judged == self.count or self._exchange.prepared.surface not in GENERATING:
+        if member is None or self._judged == self.count or self.prepared.surface not in GENERATING:
             return
         self._judged = self.count
         if (
@@ -238,11 +268,11 @@ class Failover:
             or isinstance(error, UpstreamCut)
             or (isinstance(error, UpstreamSaid) and error.status in _BROKEN)
         ):
-            self._exchange.services.fleet.note_outcome(member, error)
+            self._services.fleet.note_outcome(member, error)
 
     def _elsewhere(self, ready: tuple[Member, Call]) -> bool:
         """Another attempt with one of the other candidates, now or when one has a slot; False if that cannot be."""
-        generation = self._exchange.generation
+        generation = self._generation
         self.free()
         self._ready = ready
         answer = self._take(first=True)
@@ -258,7 +288,7 @@ class Failover:
 
     def _eased(self, error: EdgeError, member: Member) -> Prepared | None:
         """The request without what this server has just refused, if the answer is as good; None if there is no such."""
-        prepared = self._exchange.prepared
+        prepared = self.prepared
         if self._refuses_streaming(error):
             return unstreamed(prepared)
         if prepared.surface in _THINK_ANYWAY and not prepared.thoughtless and _CANNOT_THINK in error.message:
@@ -269,7 +299,7 @@ class Failover:
 
     def _refuses_streaming(self, error: EdgeError) -> bool:
         """The client wants no stream, Edge asked for one, and the server says that it cannot stream this."""
-        prepared = self._exchange.prepared
+        prepared = self.prepared
         return (
             prepared.streamed
             and not prepared.stream
@@ -281,7 +311,7 @@ class Failover:
 
     def free(self) -> None:
         """No attempt runs any more, and none is waited for; idempotent."""
-        generation = self._exchange.generation
+        generation = self._generation
         self._ready = None
         self._turn.give_back(cut_off=generation.cut_off, sent=generation.sent)
         member, self._busy = self._busy, None
