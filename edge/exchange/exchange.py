@@ -217,7 +217,7 @@ class Exchange:
                 self._over = True
                 self._let_go()
             if reader is not None and reader.closed:
-                self._record()
+                self._record(reader)
 
     def _let_go(self) -> None:
         """The generation has ended: give back what it had, and pass on what came of it."""
@@ -275,7 +275,7 @@ class Exchange:
         headers["Server-Timing"] = self.timeline.server_timing()
         return headers
 
-    def _record(self) -> None:
+    def _record(self, reader: Subscriber | Collected) -> None:
         if self._recorded:
             return
         self._recorded = True
@@ -287,4 +287,6 @@ class Exchange:
         bug = self.generation.error.__cause__ if self.generation.error is not None else None
         if bug is not None:
             self.services.tell.failed(self.asked.request_id, self.stream_id, bug)
-        self.services.tell.ended(summarise(self))
+        self.services.tell.ended(
+            summarise(self.asked, self.attempts, self.generation, reader, self.timeline, request_text=self.request_text)
+        )

@@ -1,36 +1,68 @@
 """From an exchange that has ended on both sides to its StreamRecord.
 
-In: the exchange. Out: one record. Must not: change anything.
+In: who asked for what, the attempts, the generation, its reader and the timeline. Out: one record. Must not: change
+anything.
 """
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from edge.errors import InternalError
 from edge.exchange.limits import usage_of
+from edge.exchange.ports import ExchangeRequest
 from edge.policy.lifecycle import Outcome
 from edge.policy.routing import printable
 from edge.protocol.batch import Measured
+from edge.protocol.ollama.truncation import Context
+from edge.protocol.request import Prepared
 from edge.stream.generation import Generation
+from edge.stream.reader import BaseReader
 from edge.telemetry.record import StreamRecord
-from edge.telemetry.timeline import Phase
-
-if TYPE_CHECKING:  # the exchange makes the summary of itself
-    from edge.exchange.exchange import Exchange
+from edge.telemetry.timeline import Phase, Timeline
 
 _NOTHING = Measured()
 _STALLS = frozenset({Outcome.UPSTREAM_STALL, Outcome.CLIENT_STALL})
 
 
-def summarise(exchange: "Exchange") -> StreamRecord:
-    """The record of an exchange that has ended on both sides."""
-    generation, reader, asked, timeline = exchange.generation, exchange.reader, exchange.asked, exchange.timeline
-    prepared = exchange.prepared
-    if reader is None or generation.outcome is None:
+class Attempted(Protocol):
+    """What a record says of the attempts; ``failover.Failover`` has it."""
+
+    prepared: Prepared
+    count: int
+    context: Context | None
+    dropped: tuple[str, ...]
+    changed: tuple[str, ...]
+
+    @property
+    def upstream(self) -> str | None:
+        """The name of the upstream tried last."""
+
+
+def summarise(
+    asked: ExchangeRequest,
+    attempts: Attempted,
+    generation: Generation,
+    reader: BaseReader,
+    timeline: Timeline,
+    *,
+    request_text: bytes = b"",
+) -> StreamRecord:
+    """The record of an exchange that has ended on both sides.
+
+    Args:
+        asked: Who asked for what.
+        attempts: Which upstreams were asked.
+        generation: The answer, which has ended.
+        reader: Who got it.
+        timeline: Where the time went.
+        request_text: The beginning of the request's body, for a log that shows it.
+    """
+    prepared = attempts.prepared
+    if generation.outcome is None:
         raise InternalError("an exchange is recorded only when both its sides have ended")
     usage = usage_of(generation, prepared.surface)
     measured = (generation.codec.measured if generation.codec is not None else None) or _NOTHING
     answered = generation.first_token_at is not None or generation.whole is not None
-    context = exchange.attempts.context if answered else None
+    context = attempts.context if answered else None
     reported = usage.completion if usage is not None else None
     tokens = generation.token_count if reported is None else reported
     ttft = None if generation.first_token_at is None else max(0.0, generation.first_token_at - timeline.started)
@@ -38,10 +70,10 @@ def summarise(exchange: "Exchange") -> StreamRecord:
     error = generation.error or reader.error
     return StreamRecord(
         request_id=asked.request_id,
-        stream_id=exchange.stream_id,
+        stream_id=asked.stream_id,
         surface=str(prepared.surface),
         model=prepared.model,
-        upstream=exchange.upstream,
+        upstream=attempts.upstream,
         principal=asked.principal.name,
         client=asked.client,
         streaming=prepared.stream,
@@ -49,7 +81,7 @@ def summarise(exchange: "Exchange") -> StreamRecord:
         outcome=str(generation.outcome),
         reader=reader.ending,
         error=error.code if error is not None else None,
-        attempts=exchange.attempts.count,
+        attempts=attempts.count,
         queued_s=seconds(Phase.QUEUED),
         connecting_s=seconds(Phase.CONNECTING),
         upstream_s=seconds(Phase.UPSTREAM),
@@ -75,15 +107,15 @@ def summarise(exchange: "Exchange") -> StreamRecord:
         output_s=measured.output_s,
         output_tokens_per_s=reported / measured.output_s if reported and measured.output_s else None,
         truncated=context is not None and context.cut(usage.prompt if usage is not None else None),
-        dropped=", ".join(map(printable, exchange.attempts.dropped)) or None,
+        dropped=", ".join(map(printable, attempts.dropped)) or None,
         unknown_finish=None if generation.codec is None else generation.codec.unknown_finish,
-        changed=", ".join(exchange.attempts.changed) or None,
+        changed=", ".join(attempts.changed) or None,
         note=generation.codec.note if generation.codec is not None else None,
         stalls=int(generation.outcome in _STALLS),
         http10=reader.http10,
         session=asked.session,
         reconnections=generation.reconnections,
-        request_text=_text(exchange.request_text, generation.sample_bytes),
+        request_text=_text(request_text, generation.sample_bytes),
         answer_text=_text(bytes(generation.sample), generation.sample_bytes),
     )
 
