@@ -22,11 +22,9 @@ from edge.api.server import Listener, connection_limit
 from edge.api.tls import Certificate
 from edge.config import Listen, parse_listen, reconciled
 from edge.errors import EdgeError
-from edge.exchange.exchange import Exchange
 from edge.exchange.limits import Limits
-from edge.exchange.ports import ExchangeServices
+from edge.exchange.ports import ExchangeRegistry, ExchangeServices, RunningExchange
 from edge.exchange.record import tokens_per_s
-from edge.exchange.registry import Registry
 from edge.exchange.sessions import Sessions
 from edge.exchange.slot_wait import AdmissionTimer
 from edge.policy.lifecycle import LifecycleEvent
@@ -83,7 +81,7 @@ class Edge:
         self._started = False
         own_ports = {listen.port for listen in (*self._listens, *self._admin_listens) if listen.kind == "tcp"}
         self.fleet = Fleet(settings, _upstream, log=self.log, own_ports=own_ports, clock=clock)
-        self.registry = Registry()
+        self.registry = ExchangeRegistry()
         self.ticker = Ticker(interval_for(settings.stream), clock)
         self._stores = stores = Stores(settings, Ear(self.registry, self._closed), os.environ)
         self.metrics = Metrics(
@@ -269,7 +267,7 @@ class Ear:
     ``closed``: why no caller at all can be let in now, if so.
     """
 
-    def __init__(self, registry: Registry, closed: Callable[[], str | None]) -> None:
+    def __init__(self, registry: ExchangeRegistry, closed: Callable[[], str | None]) -> None:
         self._registry = registry
         self._closed = closed
         self._log = log.get_logger()
@@ -303,7 +301,7 @@ class Teller:
         self._metrics = metrics
         self._log = log.get_logger()
 
-    def started(self, exchange: Exchange) -> None:
+    def started(self, exchange: RunningExchange) -> None:
         """See ``exchange.ports.ExchangeObserver``."""
         asked, prepared = exchange.asked, exchange.prepared
         log.start(
@@ -316,7 +314,7 @@ class Teller:
             client=asked.client,
         )
 
-    def progressed(self, exchange: Exchange) -> None:
+    def progressed(self, exchange: RunningExchange) -> None:
         """See ``exchange.ports.ExchangeObserver``."""
         generation = exchange.generation
         log.progress(

@@ -20,8 +20,8 @@ from edge.api.surfaces import refuse_if_draining
 from edge.api.upload import read_piece
 from edge.config.listen import is_loopback, parse_listen
 from edge.errors import Forbidden, NoUpstream, Unsupported
-from edge.exchange.ports import ExchangeServices
-from edge.exchange.transfer import Transfer, TransferRequest
+from edge.exchange.ports import ExchangeServices, TransferRequest
+from edge.exchange.transfer import Transfer
 from edge.policy.auth.permission import check_admin
 from edge.protocol.json_text import dumps
 from edge.protocol.request import parse_object

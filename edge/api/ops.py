@@ -12,14 +12,14 @@ from aiohttp import web
 from edge.api.answer import json_answer
 from edge.api.context import CONTEXT, caller
 from edge.errors import NotFound
-from edge.exchange.registry import Registry
+from edge.exchange.ports import ExchangeRegistry
 from edge.policy.auth.permission import check_admin, may_use
 from edge.policy.routing import printable
 from edge.protocol.surface import Surface
 from edge.upstream.fleet import Fleet
 
 
-def probes(fleet: Fleet, registry: Registry, closed: Callable[[], str | None]) -> list[web.RouteDef]:
+def probes(fleet: Fleet, registry: ExchangeRegistry, closed: Callable[[], str | None]) -> list[web.RouteDef]:
     """``/health /ready``. ``closed``: why no caller at all can be let in now; None if one can be."""
 
     async def health(_request: web.Request) -> web.Response:

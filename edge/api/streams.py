@@ -13,15 +13,14 @@ from edge.api.context import caller
 from edge.api.merging import follow, ids
 from edge.api.resuming import count_read, flag, last_event_id, resume, resume_after
 from edge.errors import BadRequest, Gone, NotFound
-from edge.exchange.exchange import Exchange
-from edge.exchange.ports import ExchangeServices
-from edge.exchange.transfer import Transfer
+from edge.exchange.ports import ExchangeServices, RunningExchange, RunningTransfer
 from edge.policy.auth.principal import Principal
 from edge.policy.lifecycle import LifecycleEvent
 from edge.policy.routing import printable
 from edge.protocol.event_ids import is_stream
 from edge.resume.lookup import find_all, own_exchange, unknown
 from edge.store.ports import StreamState
+from edge.stream.persistence import StoredStream
 
 _MOST_LISTED = 1000
 _DIGITS = 16
@@ -91,7 +90,7 @@ async def _chosen(services: ExchangeServices, principal: Principal, asked: Seque
     others = [stream_id for stream_id in asked if transfers[stream_id] is None and is_stream(stream_id)]
     for _, place in await find_all(services, principal.name, others):
         if not isinstance(place, NotFound):
-            data.append(_live(services, place) if isinstance(place, Exchange) else _stored(services, place.state))
+            data.append(_stored(services, place.state) if isinstance(place, StoredStream) else _live(services, place))
     return json_answer({"object": "list", "data": data})
 
 
@@ -110,7 +109,7 @@ async def _stopped(services: ExchangeServices, principal: Principal, stream_id: 
     return json_answer(_stored(services, state), 202 if state.ending is None else 200)
 
 
-def _transfer(services: ExchangeServices, principal: Principal, stream_id: str) -> Transfer | None:
+def _transfer(services: ExchangeServices, principal: Principal, stream_id: str) -> RunningTransfer | None:
     """The request of this id that changes models, if it runs here; only admins can know of it, whoever began it."""
     return services.registry.transfers.get(stream_id) if principal.admin else None
 
@@ -122,7 +121,7 @@ def _stream_id(request: web.Request) -> str:
     return stream_id
 
 
-def _live(services: ExchangeServices, exchange: Exchange) -> dict[str, object]:
+def _live(services: ExchangeServices, exchange: RunningExchange) -> dict[str, object]:
     generation, asked, journal = exchange.generation, exchange.asked, exchange.generation.journal
     age = exchange.elapsed_s
     return {
@@ -144,7 +143,7 @@ def _live(services: ExchangeServices, exchange: Exchange) -> dict[str, object]:
     }
 
 
-def _passing(services: ExchangeServices, transfer: Transfer) -> dict[str, object]:
+def _passing(services: ExchangeServices, transfer: RunningTransfer) -> dict[str, object]:
     asked, age = transfer.asked, transfer.elapsed_s
     return {
         "id": asked.stream_id,

@@ -1,11 +1,11 @@
-"""What an exchange works with: what all of them share, who asked for what, and who hears of it.
+"""What exchanges and transfers work with: what all of them share, who asked for what, and who looks at them.
 
 In: nothing. Out: values and ports. Must not: run anything.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from edge.exchange.limits import Limits
 from edge.exchange.registry import Registry
@@ -15,62 +15,17 @@ from edge.policy.auth.principal import Principal
 from edge.policy.lifecycle import Outcome
 from edge.policy.queue.lanes import Lane
 from edge.protocol.dialect import Dialect
+from edge.protocol.request import Prepared
 from edge.settings import Settings
 from edge.stream.generation import Generation
 from edge.stream.persistence import StreamArchive
 from edge.stream.ticker import Ticker
 from edge.telemetry.record import ReturnRecord, StreamRecord, TransferRecord
 from edge.upstream.fleet import Fleet
+from edge.upstream.health import Member
 from edge.upstream.ports import Apart, Upload
 
-if TYPE_CHECKING:
-    from edge.exchange.exchange import Exchange
-
-
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-
-
-class ExchangeObserver(Protocol):
-    """Where an exchange tells what it does."""
-
-    def started(self, exchange: "Exchange") -> None:
-        """It was accepted."""
-
-    def progressed(self, exchange: "Exchange") -> None:
-        """It has been running for another ``log.progress_s``."""
-
-    def failed(self, request_id: str, stream_id: str | None, bug: BaseException) -> None:
-        """An exchange, or a reader that came back, ended by a bug of ours."""
-
-    def ended(self, record: StreamRecord) -> None:
-        """It is over on both sides."""
-
-    def returned(self, record: ReturnRecord) -> None:
-        """A reader that came back to a stream has gone."""
-
-    def transferred(self, record: TransferRecord) -> None:
-        """A request that changes an upstream's models is over."""
-
-
-@dataclass(slots=True)
-class ExchangeServices:
-    """What all exchanges share.
-
-    Attributes:
-        settings: In force now. A reload puts others here; an exchange keeps those that it began with.
-        apart: Does work on a large body in another process.
-    """
-
-    settings: Settings
-    fleet: Fleet
-    registry: Registry
-    ticker: Ticker
-    tell: ExchangeObserver
-    clock: Callable[[], float]
-    keeper: StreamArchive
-    limits: Limits
-    admitting: AdmissionTimer
-    apart: Apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +68,109 @@ class ExchangeRequest:
     passed: tuple[str, ...] = ()
     after_error: AfterError = ALWAYS_RESETS
     id_made: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TransferRequest:
+    """What is asked, and by whom.
+
+    Attributes:
+        operation: What for, as metrics name it: pull, push, create, copy, delete or blobs.
+        model: The model it is about; None for a blob.
+        headers: Of the body, besides its framing.
+        body: All of it, unless there is an ``upload``.
+    """
+
+    request_id: str
+    stream_id: str
+    principal: Principal
+    client: str | None
+    accepted_at: float
+    method: str
+    path: str
+    operation: str
+    model: str | None
+    headers: Mapping[str, str]
+    body: bytes = b""
+    upload: Upload | None = None
+
+
+class RunningExchange(Protocol):
+    """An exchange, for whoever looks at it from outside; ``exchange.Exchange``."""
+
+    stream_id: str
+    asked: ExchangeRequest
+    generation: Generation
+
+    @property
+    def prepared(self) -> Prepared:
+        """The request; without its body, once no attempt can need that any more."""
+
+    @property
+    def upstream(self) -> str | None:
+        """The name of the upstream tried last; None if none was."""
+
+    @property
+    def elapsed_s(self) -> float:
+        """Since the request was accepted."""
+
+
+class RunningTransfer(Protocol):
+    """A request that changes an upstream's models, for whoever looks at it from outside; ``transfer.Transfer``."""
+
+    asked: TransferRequest
+    member: Member
+    outcome: Outcome | None
+
+    @property
+    def elapsed_s(self) -> float:
+        """Since the request was accepted."""
+
+    def stop(self) -> None:
+        """Somebody stopped it."""
+
+
+ExchangeRegistry = Registry[RunningExchange, RunningTransfer]
+
+
+class ExchangeObserver(Protocol):
+    """Where an exchange tells what it does."""
+
+    def started(self, exchange: RunningExchange) -> None:
+        """It was accepted."""
+
+    def progressed(self, exchange: RunningExchange) -> None:
+        """It has been running for another ``log.progress_s``."""
+
+    def failed(self, request_id: str, stream_id: str | None, bug: BaseException) -> None:
+        """An exchange, or a reader that came back, ended by a bug of ours."""
+
+    def ended(self, record: StreamRecord) -> None:
+        """It is over on both sides."""
+
+    def returned(self, record: ReturnRecord) -> None:
+        """A reader that came back to a stream has gone."""
+
+    def transferred(self, record: TransferRecord) -> None:
+        """A request that changes an upstream's models is over."""
+
+
+@dataclass(slots=True)
+class ExchangeServices:
+    """What all exchanges share.
+
+    Attributes:
+        settings: In force now. A reload puts others here; an exchange keeps those that it began with.
+        apart: Does work on a large body in another process.
+    """
+
+    settings: Settings
+    fleet: Fleet
+    registry: ExchangeRegistry
+    ticker: Ticker
+    tell: ExchangeObserver
+    clock: Callable[[], float]
+    keeper: StreamArchive
+    limits: Limits
+    admitting: AdmissionTimer
+    apart: Apart

@@ -5,11 +5,10 @@ In: what begins and ends. Out: how many there are; the exchange of a stream id; 
 
 import asyncio
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import Generic, Protocol, TypeVar
 
-if TYPE_CHECKING:  # they enter themselves here
-    from edge.exchange.exchange import Exchange
-    from edge.exchange.transfer import Transfer
+ExchangeT = TypeVar("ExchangeT")
+TransferT = TypeVar("TransferT")
 
 
 class Owned(Protocol):
@@ -19,13 +18,18 @@ class Owned(Protocol):
         """End it with the truth: the process is leaving."""
 
 
-class Registry:
-    """What is alive."""
+class Registry(Generic[ExchangeT, TransferT]):
+    """What is alive.
+
+    Attributes:
+        streams: The exchanges among it, by stream id.
+        transfers: The requests among it that change an upstream's models, by stream id.
+    """
 
     def __init__(self) -> None:
         self._alive: dict[Owned, None] = {}  # in the order in which they came
-        self.streams: dict[str, Exchange] = {}  # those of them that generate, by stream id
-        self.transfers: dict[str, Transfer] = {}  # those that change an upstream's models, by stream id
+        self.streams: dict[str, ExchangeT] = {}
+        self.transfers: dict[str, TransferT] = {}
         self._empty = asyncio.Event()
         self._empty.set()
         self.draining = False

@@ -9,9 +9,8 @@ admin can stop them.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 import orjson
 from aiohttp import web
@@ -25,8 +24,7 @@ from edge.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from edge.exchange.ports import ExchangeServices
-from edge.policy.auth.principal import Principal
+from edge.exchange.ports import ExchangeServices, TransferRequest
 from edge.policy.lifecycle import Outcome
 from edge.protocol.ollama.ndjson import encode_line
 from edge.stream.writer import Writer
@@ -42,31 +40,6 @@ _LINES = "application/x-ndjson"
 _FRAMED = frozenset({"content-length", "transfer-encoding"})  # without either, a body ends with its connection
 _AHEAD_BYTES = 64 * 1024  # of the answer, before the upstream is no longer read
 _TAIL_BYTES = 4096  # of the answer: more than any line that tells of an error
-
-
-@dataclass(frozen=True, slots=True)
-class TransferRequest:
-    """What is asked, and by whom.
-
-    Attributes:
-        operation: What for, as metrics name it: pull, push, create, copy, delete or blobs.
-        model: The model it is about; None for a blob.
-        headers: Of the body, besides its framing.
-        body: All of it, unless there is an ``upload``.
-    """
-
-    request_id: str
-    stream_id: str
-    principal: Principal
-    client: str | None
-    accepted_at: float
-    method: str
-    path: str
-    operation: str
-    model: str | None
-    headers: Mapping[str, str]
-    body: bytes = b""
-    upload: Upload | None = None
 
 
 class Transfer:

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edge.errors import Gone, NotFound
-from edge.exchange.exchange import Exchange
-from edge.exchange.ports import ExchangeServices
+from edge.exchange.ports import ExchangeServices, RunningExchange
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.event_ids import numbering
 from edge.protocol.surface import Surface
@@ -22,7 +21,7 @@ from edge.stream.journal import Expired
 from edge.stream.own_events import Voice
 from edge.stream.persistence import StoredStream
 
-Place = Exchange | StoredStream  # it runs here, or is in a store
+Place = RunningExchange | StoredStream  # it runs here, or is in a store
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ async def find_all(
     return [(stream_id, here.get(stream_id) or unknown(stream_id)) for stream_id in streams]
 
 
-def own_exchange(services: ExchangeServices, principal: str, stream_id: str) -> Exchange | None:
+def own_exchange(services: ExchangeServices, principal: str, stream_id: str) -> RunningExchange | None:
     """The exchange that generates this stream here. Somebody else's is not found, and is looked for like any other."""
     exchange = services.registry.streams.get(stream_id)
     return exchange if exchange is not None and exchange.asked.principal.name == principal else None
@@ -96,7 +95,7 @@ def unknown(stream_id: str) -> NotFound:
 
 def surface_of(place: Place) -> Surface:
     """Whose events it holds."""
-    return place.prepared.surface if isinstance(place, Exchange) else Surface(place.state.meta.surface)
+    return Surface(place.state.meta.surface) if isinstance(place, StoredStream) else place.prepared.surface
 
 
 def check(place: Place, after: int) -> None:
@@ -106,7 +105,7 @@ def check(place: Place, after: int) -> None:
         Gone: what is asked for is not kept any more, or never was.
         BadRequest: there is no such event.
     """
-    if isinstance(place, Exchange):
+    if not isinstance(place, StoredStream):
         if not place.generation.kept:
             raise Gone(
                 f"stream {place.stream_id} cannot be resumed, since that was not asked for; "
@@ -125,7 +124,7 @@ def check(place: Place, after: int) -> None:
 
 def seen_all(place: Place, after: int) -> bool:
     """Whether it has ended, and nothing is left to be told to who has seen this event."""
-    if isinstance(place, Exchange):
+    if not isinstance(place, StoredStream):
         return place.generation.outcome is not None and after == place.generation.journal.last > 0
     ending, last = place.state.ending, place.state.last
     return ending is not None and after == last > 0 and ending.error != LOST
@@ -159,7 +158,7 @@ def begin(settings: StreamSettings, place: Place, after: int, *, speaks: bool = 
     Raises:
         Gone: what is asked for is not kept any more.
     """
-    if isinstance(place, Exchange):
+    if not isinstance(place, StoredStream):
         position = _position(place, after)
         place.generation.return_to()
         return StartPoint(place.generation, position, _described(place))
@@ -171,7 +170,7 @@ def begin(settings: StreamSettings, place: Place, after: int, *, speaks: bool = 
 
 
 def _described(place: Place) -> Described:
-    if isinstance(place, Exchange):
+    if not isinstance(place, StoredStream):
         prepared, again = place.prepared, place.generation.reconnections
         return Described(prepared.surface, prepared.model, place.asked.session, place.upstream, again, "live")
     state, meta = place.state, place.state.meta
@@ -179,7 +178,7 @@ def _described(place: Place) -> Described:
     return Described(surface, meta.model, meta.session, state.upstream, state.reconnections, "store")
 
 
-def _position(exchange: Exchange, after: int) -> int:
+def _position(exchange: RunningExchange, after: int) -> int:
     cut = numbering(exchange.asked.dialect.stream_type, exchange.stream_id).cut
     try:
         return exchange.generation.journal.after(after, cut)
