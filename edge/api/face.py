@@ -162,7 +162,7 @@ class RequestMiddleware:
         context_headers = CIMultiDict({"x-stream-id": context.stream_id, **error.headers})
         if not context.exchanged:
             self._tell.refused(request, context, error)
-        body = context.dialect.error_body(error, context.request_id)
+        body = context.dialect.format(None, context.request_id).error_body(error)
         if not error.retryable and error.status >= 500:
             # The SDKs repeat every 5xx twice unless they are told not to.
             context_headers.setdefault("x-should-retry", "false")

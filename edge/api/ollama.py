@@ -21,7 +21,7 @@ from edge.policy.auth.permission import may_use
 from edge.policy.routing import printable, route
 from edge.protocol.fields import Fields
 from edge.protocol.json_text import dumps, loads
-from edge.protocol.ollama.codec import now_text
+from edge.protocol.ollama.format import now_text
 from edge.protocol.ollama.parse import parse_chat, parse_generate
 from edge.protocol.request import Prepared, parse_object
 from edge.protocol.surface import OLLAMA, Surface

@@ -24,7 +24,6 @@ from edge.protocol.request import Prepared
 from edge.store.ports import StreamMeta
 from edge.stream.generation import Generation
 from edge.stream.json_reader import Collected
-from edge.stream.own_events import Voice
 from edge.stream.persistence import ArchivedStream
 from edge.stream.stream_or_json_reader import Either
 from edge.stream.subscriber import Subscriber
@@ -56,12 +55,14 @@ class Exchange:
         self._recorded = False
         self._reservation: Reservation | None = None  # of limits and budgets
         self._over = False  # the generation's end has been seen to
-        voice = Voice(asked.dialect, prepared.model, asked.request_id)
+        own = asked.dialect.format(prepared.model, asked.request_id)
         resume = prepared.stream and (asked.resume or prepared.surface in self.settings.stream.resume)
         self._numbering = numbering(asked.dialect.stream_type, asked.stream_id) if resume else None
         self._keeping = self._keep(prepared, always=resume)
         kept = None if self._keeping is None else self._keeping.kept
-        self.generation = Generation(asked.stream_id, self.settings, services.clock, self, voice=voice, kept=kept)
+        self.generation = Generation(
+            asked.stream_id, self.settings, services.clock, self, surface_format=own, kept=kept
+        )
         self.attempts = Failover(
             services, asked, prepared,
             claim=self._claim(prepared), generation=self.generation, changed=self.changed,

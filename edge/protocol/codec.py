@@ -11,11 +11,12 @@ from typing import Any, Protocol
 
 import orjson
 
-from edge.errors import EdgeError, UpstreamSaid
+from edge.errors import UpstreamSaid
 from edge.protocol.batch import Batch, Measured, Usage
-from edge.protocol.dialect import BadStream, Collector, Opened, Said, TooLarge
+from edge.protocol.dialect import BadStream, Collector, Said, TooLarge
 from edge.protocol.json_text import loads_strictly
 from edge.protocol.sse import Event, EventTooLarge, SseSplitter, events
+from edge.protocol.surface_format import Opened, Progress
 from edge.protocol.surrogates import Halves
 from edge.protocol.template import EventTemplate
 
@@ -98,8 +99,6 @@ class SseCodec:
         text: See ``EventTemplate``.
         splitter: Another than that of server-sent events, with ``parse`` for its runs.
     """
-
-    terminator = b""
 
     def __init__(
         self,
@@ -244,9 +243,9 @@ class SseCodec:
     def begun(self, opened: Opened) -> None:
         """See ``dialect.Codec.begun``; most surfaces have no such event."""
 
-    def after_error(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - a subclass looks at them
-        """See ``dialect.Codec.after_error``."""
-        return b""
+    def progress(self) -> Progress:
+        """See ``dialect.Codec.progress``; on most surfaces nothing depends on it."""
+        return Progress()
 
     def _collect_run(self, run: bytes) -> None:
         """A run from the template, as one event with all its text."""

@@ -4,12 +4,12 @@ In: bytes and errors. Out: batches and bytes. One ``Codec`` per attempt (it has 
 Must not: do I/O, or know which upstream is behind it.
 """
 
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
-from edge.errors import EdgeError
 from edge.protocol.batch import Batch, Measured, Usage
 from edge.protocol.request import Prepared
 from edge.protocol.surface import Surface
+from edge.protocol.surface_format import Opened, Progress, SurfaceFormat
 
 
 class Collector(Protocol):
@@ -31,22 +31,6 @@ class TextCollector(Collector, Protocol):
 
 
 Said = Literal["", "text", "thought"]  # what a piece of plain text belongs to: the answer, or what the model thinks
-
-
-class Opened(NamedTuple):
-    """What the client has got of the event that begins an answer; all that follows has to agree with it.
-
-    Attributes:
-        id: Of the answer.
-        created_at: Unix time, where the surface tells it.
-        model: As it was told.
-        number: The event's own, on surfaces that number their events.
-    """
-
-    id: str
-    created_at: int
-    model: str
-    number: int = 0
 
 
 class Codec(Protocol):
@@ -103,22 +87,8 @@ class Codec(Protocol):
     def begun(self, opened: Opened) -> None:
         """The client already has an event that begins the answer: the upstream's own is merged into that one."""
 
-    def heartbeat(self, *, lively: bool) -> bytes:
-        """A keep-alive that this surface's clients ignore, for the middle of an answer.
-
-        ``lively``: of the kind that clients take for a sign of work, where they count how many of the others follow
-        each other.
-        """
-
-    def error_event(self, error: EdgeError, request_id: str) -> bytes:
-        """The in-band error."""
-
-    def after_error(self, error: EdgeError, request_id: str) -> bytes:
-        """What the surface has follow its error event, Edge's or the upstream's; mostly nothing."""
-
-    @property
-    def terminator(self) -> bytes:
-        """What ends a finished stream whose upstream forgot to; empty where the finish event is itself the end."""
+    def progress(self) -> Progress:
+        """How far the answer has got, for what Edge itself says."""
 
 
 class Dialect(Protocol):
@@ -126,35 +96,13 @@ class Dialect(Protocol):
 
     surface: Surface
     stream_type: str  # the Content-Type of its streams
+    format: type[SurfaceFormat]  # what Edge itself says in it
 
     def codec(self, prepared: Prepared, max_event_bytes: int, repairs: frozenset[str]) -> Codec:
         """A fresh codec for one attempt; ``repairs`` are those of the upstream it will read from."""
 
     def collector(self, prepared: Prepared) -> Collector:
         """A fresh collector for one attempt."""
-
-    def heartbeat(self, model: str, before: bytes, *, lively: bool) -> bytes:
-        """A keep-alive where there is no codec: before the answer has begun, and when a stream is replayed.
-
-        ``before``: see ``error_event``; ``lively``: see ``Codec.heartbeat``.
-        """
-
-    def error_event(self, error: EdgeError, request_id: str, before: bytes) -> bytes:
-        """The in-band error where there is no codec; ``before`` is whole events that came last before it, if any."""
-
-    def after_error(self, error: EdgeError, request_id: str, before: bytes) -> bytes:
-        """See ``Codec.after_error``."""
-
-    def error_body(self, error: EdgeError, request_id: str) -> bytes:
-        """The HTTP error body, one JSON object."""
-
-
-class BaseDialect:
-    """What most surfaces have in common."""
-
-    def after_error(self, error: EdgeError, request_id: str, before: bytes) -> bytes:  # noqa: ARG002
-        """Nothing."""
-        return b""
 
 
 class BadStream(ValueError):

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import orjson
 
-from edge.errors import BadRequest, EdgeError, UpstreamBroken
+from edge.errors import BadRequest, UpstreamBroken
 from edge.protocol import embeddings
 from edge.protocol.batch import Batch, Measured, Usage
 from edge.protocol.canonical import Ask, Rendering, Target
@@ -20,7 +20,7 @@ from edge.protocol.chat import decode as chat_decode
 from edge.protocol.chat import encode as chat_encode
 from edge.protocol.chat import parse as chat_parse
 from edge.protocol.chat import render as chat_render
-from edge.protocol.dialect import BadStream, Codec, Collector, Opened, Said, TextCollector
+from edge.protocol.dialect import BadStream, Codec, Collector, Said, TextCollector
 from edge.protocol.events import Event, Start, short
 from edge.protocol.history import settle
 from edge.protocol.json_text import dumps, loads
@@ -39,6 +39,7 @@ from edge.protocol.session import encode as session_encode
 from edge.protocol.session import parse as session_parse
 from edge.protocol.sse import one_line
 from edge.protocol.surface import EMBEDS, OLLAMA, Surface
+from edge.protocol.surface_format import Opened, Progress
 from edge.protocol.transcode_ports import Answering, Decoder, Encoder, Piece
 
 # How each surface's requests are read, and how a request is written for each surface that an upstream may speak.
@@ -179,8 +180,6 @@ class Transcoder:
         one: The client's surface has one choice. It gets the first that comes; others, which nobody asked for, go.
     """
 
-    terminator = b""  # it is part of the last batch
-
     def __init__(self, source: Codec, decoder: Decoder, encoder: Encoder, *, one: bool) -> None:
         self._source = source
         self._decoder = decoder
@@ -282,17 +281,9 @@ class Transcoder:
         """See ``dialect.Codec.begun``."""
         self._encoder.begun(opened)
 
-    def heartbeat(self, *, lively: bool) -> bytes:
-        """See ``dialect.Codec.heartbeat``."""
-        return self._encoder.heartbeat(lively=lively)
-
-    def error_event(self, error: EdgeError, request_id: str) -> bytes:
-        """See ``dialect.Codec.error_event``."""
-        return self._encoder.error_event(error, request_id)
-
-    def after_error(self, error: EdgeError, request_id: str) -> bytes:
-        """See ``dialect.Codec.after_error``."""
-        return self._encoder.after_error(error, request_id)
+    def progress(self) -> Progress:
+        """See ``dialect.Codec.progress``; the terminator is part of the last batch."""
+        return replace(self._encoder.progress(), ended=True)
 
     def reshaped(self, answer: dict[str, object]) -> dict[str, object]:
         """A whole answer of the upstream's surface, in the client's; a collector must have been set.
@@ -333,7 +324,7 @@ class Transcoder:
         if finished and not self._ended:
             self._ended = True
             parts += self._encode(self._encoder.end(self._source.usage))
-            tail = self._encoder.terminator
+            tail = self._encoder.format.terminator
         begun = self._begun or (batch.tokens > 0 and (self._collector is None or self._texts is not None))
         self._begun = begun and not self._several
         if tail:

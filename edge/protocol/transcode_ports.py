@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from edge.errors import EdgeError
 from edge.protocol.batch import Usage
-from edge.protocol.dialect import Collector, Opened, Said
+from edge.protocol.dialect import Collector, Said
 from edge.protocol.events import Event
 from edge.protocol.request import Prepared
+from edge.protocol.surface_format import Opened, Progress, SurfaceFormat
 
 Piece = tuple[str | None, dict[str, object]]  # one event of a surface: its name, if the surface names them, and payload
 
@@ -30,7 +30,7 @@ class Decoder(Collector, Protocol):
 class Encoder(Protocol):
     """Writes canonical events in a client's surface."""
 
-    terminator: bytes  # after the last event of a finished answer; may be empty
+    format: type[SurfaceFormat]  # whose terminator comes after the last event of a finished answer
 
     def add(self, event: Event) -> list[Piece]:
         """The surface's events for it; may be none yet.
@@ -54,14 +54,8 @@ class Encoder(Protocol):
     def begun(self, opened: Opened) -> None:
         """See ``dialect.Codec.begun``."""
 
-    def heartbeat(self, *, lively: bool) -> bytes:
-        """See ``dialect.Codec.heartbeat``."""
-
-    def error_event(self, error: EdgeError, request_id: str) -> bytes:
-        """See ``dialect.Codec.error_event``."""
-
-    def after_error(self, error: EdgeError, request_id: str) -> bytes:
-        """See ``dialect.Codec.after_error``."""
+    def progress(self) -> Progress:
+        """See ``dialect.Codec.progress``."""
 
 
 MARK = "0c3f1f3e"  # stands for a text in an event to be split there; nothing behind it can hold it
@@ -77,9 +71,9 @@ class BaseEncoder:
     def begun(self, opened: Opened) -> None:
         """See ``dialect.Codec.begun``; most surfaces have no such event."""
 
-    def after_error(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002
-        """Nothing."""
-        return b""
+    def progress(self) -> Progress:
+        """See ``dialect.Codec.progress``; on most surfaces nothing depends on it."""
+        return Progress()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ from edge.settings import Stream as StreamSettings
 from edge.store.ports import LOST, StoreDown, StreamStore
 from edge.stream.channel import Channel
 from edge.stream.journal import Expired
-from edge.stream.own_events import Voice
 from edge.stream.persistence import StoredStream
 
 Place = RunningExchange | StoredStream  # it runs here, or is in a store
@@ -165,8 +164,8 @@ def begin(settings: StreamSettings, place: Place, after: int, *, speaks: bool = 
     meta = place.state.meta
     dialect = DIALECTS[Surface(meta.surface)]
     marks = numbering(dialect.stream_type, meta.id, after)
-    voice = Voice(dialect, meta.model, meta.request_id) if speaks else None
-    return StartPoint(Replay(place, settings, after, numbering=marks, voice=voice), 0, _described(place))
+    own = dialect.format(meta.model, meta.request_id) if speaks else None
+    return StartPoint(Replay(place, settings, after, numbering=marks, surface_format=own), 0, _described(place))
 
 
 def _described(place: Place) -> Described:

@@ -11,11 +11,11 @@ from dataclasses import replace
 from edge.errors import BadRequest, EdgeError, Gone, InternalError
 from edge.policy.lifecycle import Outcome
 from edge.protocol.event_ids import Numbering
+from edge.protocol.surface_format import SurfaceFormat
 from edge.settings import Stream as StreamSettings
 from edge.store.ports import LOST, Dropped, Ending, StoreDown, StreamState, Stretch
 from edge.stream.channel import Channel
 from edge.stream.endings import told
-from edge.stream.own_events import Voice
 from edge.stream.persistence import StoredStream, unavailable
 
 _PAGE_BYTES = 64 * 1024  # read at once, where a reader may lag so far
@@ -36,22 +36,28 @@ class Replay(Channel):
     Args:
         after: Sequence of the event that the reader has seen last.
         numbering: Knows where events end.
-        voice: How an error looks that is not among the events; None where the reader tells of it by itself.
+        surface_format: How an error looks that is not among the events; None where the reader tells of it by itself.
 
     Attributes:
         broken: What kept the stream from being read to its end.
     """
 
-    __slots__ = ("_found", "_last", "_numbering", "_page_bytes", "_room", "_task", "_voice", "broken")
+    __slots__ = ("_format", "_found", "_last", "_numbering", "_page_bytes", "_room", "_task", "broken")
 
     def __init__(
-        self, found: StoredStream, settings: StreamSettings, after: int, *, numbering: Numbering, voice: Voice | None
+        self,
+        found: StoredStream,
+        settings: StreamSettings,
+        after: int,
+        *,
+        numbering: Numbering,
+        surface_format: SurfaceFormat | None,
     ) -> None:
         super().__init__(found.state.meta.id, settings)
         self._found = found
         self._last = after
         self._numbering = numbering
-        self._voice = voice
+        self._format = surface_format
         self._page_bytes = min(_PAGE_BYTES, settings.buffer_bytes)
         self.broken: EdgeError | None = None
         self._room = asyncio.Event()
@@ -64,7 +70,7 @@ class Replay(Channel):
 
     def heartbeat(self, *, lively: bool) -> bytes:
         """See ``Channel``."""
-        return b"" if self._voice is None else self._voice.heartbeat(lively=lively)
+        return b"" if self._format is None else self._format.heartbeat(lively=lively)
 
     def fail(self, bug: BaseException) -> None:
         """See ``Channel``."""
@@ -125,10 +131,10 @@ class Replay(Channel):
     async def _learn_beginning(self, found: StoredStream) -> None:
         """What this reader has not read of the stream, and its error event may have to name."""
         ending = found.state.ending
-        if self._voice is not None and ending is not None and ending.error == LOST:
+        if self._format is not None and ending is not None and ending.error == LOST:
             with contextlib.suppress(Dropped):
                 for stretch in await found.store.read(self.id, 0, 1):
-                    self._voice.learn(stretch.data)
+                    self._format.learn(stretch.data)
 
     def _ends(self, state: StreamState) -> bool:
         """Whether all of it has been read, and it has ended; which is told then."""
@@ -158,8 +164,8 @@ class Replay(Channel):
         count = stretch.last - self._last
         self._last = stretch.last
         self.handed_over = True
-        if self._voice is not None:
-            self._voice.heard(data)
+        if self._format is not None:
+            self._format.heard(data)
         self.publish(data, count)
 
     def _conclude(self, state: StreamState, ending: Ending) -> None:
@@ -186,10 +192,10 @@ class Replay(Channel):
 
     def _words(self, error: EdgeError, *, final: bool) -> list[bytes]:
         """An error as events; none where the status can tell it, or the reader does. ``final``: the stream ends so."""
-        voice, committed = self._voice, self.handed_over or any(reader.committed for reader in self._readers)
-        if voice is None or not committed:
+        own, committed = self._format, self.handed_over or any(reader.committed for reader in self._readers)
+        if own is None or not committed:
             return []
-        return told(voice, error, voice.request_id) if final else [voice.error_event(error, voice.request_id)]
+        return told(own, error) if final else [own.error_event(error)]
 
     def _finish(self, outcome: Outcome, error: EdgeError | None) -> None:
         if self.outcome is None:

@@ -111,7 +111,7 @@ class Channel:
     # --- what its maker does --------------------------------------------------------------------------------------
 
     def heartbeat(self, *, lively: bool) -> bytes:
-        """A keep-alive in the surface's shape; empty if there is none. ``lively``: see ``dialect.Codec.heartbeat``."""
+        """A keep-alive in the surface's shape; empty if there is none. ``lively``: see ``SurfaceFormat.beat``."""
         raise NotImplementedError
 
     def committed(self) -> None:

@@ -4,22 +4,12 @@ In: what happened, and the settings. Out: what is to become of a generation; an 
 still be at work. Must not: end anything.
 """
 
-from typing import Literal, Protocol
+from typing import Literal
 
 from edge.errors import EdgeError, Gone, InternalError, ShuttingDown, Stopped, UpstreamBroken
 from edge.policy.lifecycle import LifecycleEvent, State
+from edge.protocol.surface_format import Progress, SurfaceFormat
 from edge.settings import Stream as StreamSettings
-
-
-class Speaker(Protocol):
-    """Who tells of an error in the surface's shape: a codec, or a voice."""
-
-    def error_event(self, error: EdgeError, request_id: str) -> bytes:
-        """See ``dialect.Codec.error_event``."""
-
-    def after_error(self, error: EdgeError, request_id: str) -> bytes:
-        """See ``dialect.Codec.after_error``."""
-
 
 _BY_EDGE = frozenset({LifecycleEvent.READER_GONE, LifecycleEvent.REJECT, LifecycleEvent.BUG})
 
@@ -57,7 +47,9 @@ def failed(bug: BaseException) -> InternalError:
     return error
 
 
-def told(speaker: Speaker, error: EdgeError, request_id: str, *, by_upstream: bool = False) -> list[bytes]:
+def told(
+    own: SurfaceFormat, error: EdgeError, progress: Progress | None = None, *, by_upstream: bool = False
+) -> list[bytes]:
     """The events that end a stream which failed; ``by_upstream``: its own error event is out already."""
-    events = [] if by_upstream else [speaker.error_event(error, request_id)]
-    return [*events, *filter(None, [speaker.after_error(error, request_id)])]
+    events = [] if by_upstream else [own.error_event(error, progress)]
+    return [*events, *filter(None, [own.after_error(error, progress)])]

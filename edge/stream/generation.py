@@ -13,11 +13,11 @@ from edge.errors import EdgeError, InternalError
 from edge.policy.lifecycle import LifecycleEvent, Outcome, State, step
 from edge.protocol.batch import Batch
 from edge.protocol.dialect import Codec
+from edge.protocol.surface_format import Progress, SurfaceFormat
 from edge.settings import Settings
 from edge.stream.channel import Channel, Reader, Retention
 from edge.stream.deadlines import Manner, Waited, overdue, overlong
 from edge.stream.endings import broken_off, ended_here, failed, told, unread
-from edge.stream.own_events import Voice
 from edge.stream.owner import Owner
 from edge.stream.prelude import Prelude
 from edge.telemetry.gaps import Gaps
@@ -28,7 +28,7 @@ class Generation(Channel):
     """See the module.
 
     Args:
-        voice: How Edge's own events look.
+        surface_format: How Edge's own events look.
         kept: If it can be come back to.
 
     Attributes:
@@ -37,8 +37,8 @@ class Generation(Channel):
     """
 
     __slots__ = (
-        "_alive_at", "_clock", "_held", "_holding_up", "_last", "_left_at", "_manner", "_others", "_owner",
-        "_paused_at", "_since", "_source", "_started_at", "_voice", "clients_turn", "codec", "cut_off",
+        "_alive_at", "_clock", "_format", "_held", "_holding_up", "_last", "_left_at", "_manner", "_others", "_owner",
+        "_paused_at", "_since", "_source", "_started_at", "clients_turn", "codec", "cut_off",
         "first_token_at", "gaps", "headers", "last_token_at", "reconnections", "sample", "sample_bytes", "sent",
         "state", "terminated", "token_count", "told", "whole", "whole_type",
     )  # fmt: skip
@@ -50,7 +50,7 @@ class Generation(Channel):
         clock: Callable[[], float],
         owner: Owner,
         *,
-        voice: Voice,
+        surface_format: SurfaceFormat,
         kept: Retention | None = None,
     ) -> None:
         super().__init__(stream_id, settings.stream, kept)
@@ -73,7 +73,7 @@ class Generation(Channel):
         self.sample_bytes = settings.log.content_bytes
         self._clock = clock
         self._owner = owner
-        self._voice = voice
+        self._format = surface_format
         self._left_at: float | None = None  # when the last reader left of one that waits for others
         self._held: Prelude | None = None  # until something has been generated
         self._last: Prelude | None = None  # the events that tell of the end, until what was said is kept
@@ -116,7 +116,7 @@ class Generation(Channel):
         self._step(LifecycleEvent.OPEN)
         self.sent = self.cut_off = False
         self.codec = call.codec
-        self._voice.prepare(self.codec)
+        self._agree()
         self._manner = Manner(call.buffers_calls, call.whole)
         self.headers = {}
         self._source = upstream.open(call, self)
@@ -217,7 +217,7 @@ class Generation(Channel):
         """The owner opens another attempt, now or when it can: what the last one left behind is dropped."""
         self._step(LifecycleEvent.RETRY)
         self._held = None
-        self._others = int(self._voice.opened is not None)
+        self._others = int(self._format.opened is not None)
         self.codec = None
         self.told = self.terminated = False
 
@@ -227,8 +227,7 @@ class Generation(Channel):
         """See ``Channel``. What a codec has read and nobody has got yet is no matter for a heartbeat."""
         if lively and self._begin_early(committing=False):
             return b""  # which was one
-        speaker = self.codec if self.handed_over else None
-        beat = (speaker or self._voice).heartbeat(lively=lively)
+        beat = self._format.heartbeat(self._progress(), lively=lively)
         return self._owner.waiting_beat(beat) if self.state is State.ROUTING else beat
 
     def committed(self) -> None:
@@ -238,9 +237,14 @@ class Generation(Channel):
     def _begin_early(self, *, committing: bool) -> bool:
         """Have the event that begins an answer go out before the answer: what other attempts bring has to agree."""
         late = self.begun or self.handed_over or self.outcome is not None
-        if late or not self._voice.opens(committing=committing):
+        if late or not self._format.opens(committing=committing):
             return False
-        event, own = self._voice.begin(self._held, self.codec, self.id)
+        held = self._held
+        event, own = self._format.begin(b"" if held is None else held.data, self.id)
+        if own and held is not None:
+            held.drop_first(len(event))
+        elif not own:
+            self._agree()
         self._others += not own
         self.present(event)
         return True
@@ -401,7 +405,7 @@ class Generation(Channel):
 
     def _fail_in_stream(self, error: EdgeError) -> None:
         """Begin the stream of an answer that failed early, where the surface's clients act only on one that fails."""
-        if self._voice.fails_in_stream(error) and any(reader.wants_events for reader in self._readers):
+        if self._format.fails_in_stream(error) and any(reader.wants_events for reader in self._readers):
             self.fails_in_stream = True
             self._begin_early(committing=True)
 
@@ -417,14 +421,23 @@ class Generation(Channel):
         elif not (self.kept or readers):
             return
         elif self.clean:
-            words = [(self.codec or self._voice).terminator]
+            ended = self.codec is None or self.codec.progress().ended
+            words = [b"" if ended else self._format.terminator]
         elif self.told or self.handed_over or self.begun or any(reader.committed for reader in readers):
-            speaker = (self.codec if self.handed_over else None) or self._voice
             error = self.error or InternalError(f"the stream ended as {outcome}")
-            words = told(speaker, error, self._voice.request_id, by_upstream=self.told)
+            words = told(self._format, error, self._progress(), by_upstream=self.told)
             self.error_told = True
         for event in filter(None, words):
             self.publish(event, 1)
+
+    def _agree(self) -> None:
+        """Let the codec of an attempt know the opening that the client has already."""
+        if self.codec is not None and self._format.opened is not None:
+            self.codec.begun(self._format.opened)
+
+    def _progress(self) -> Progress | None:
+        """How far the answer has got for the client; None while nothing of an attempt's has gone out."""
+        return self.codec.progress() if self.codec is not None and self.handed_over else None
 
     def _step(self, happened: LifecycleEvent) -> None:
         self.state, _ = step(self.state, happened)

@@ -7,7 +7,7 @@ Must not: claim what a card does not say; what is unknown is empty or 0.
 import hashlib
 from typing import Any
 
-from edge.protocol.ollama.codec import now_text
+from edge.protocol.ollama.format import now_text
 from edge.upstream.discovery.servers import Card
 
 _LATEST = ":latest"

@@ -72,7 +72,7 @@ def encoded(events: list[Event], usage: Usage | None) -> Iterator[tuple[Surface,
             continue
         encoder = make(answering(surface, choices))
         pieces = [piece for event in events for piece in encoder.add(event)] + encoder.end(usage)
-        whole = b"".join(map(encoder.frame, pieces)) + encoder.terminator
+        whole = b"".join(map(encoder.frame, pieces)) + encoder.format.terminator
         yield surface, _MOMENTS.sub(lambda match: (match[1] and match[1] + b'"') or match[2] + b"0", whole)
 
 

@@ -17,7 +17,7 @@ def refused(kind: Kind) -> EdgeError:
 
 
 def told(surface: Surface, error: EdgeError) -> Any:
-    return orjson.loads(DIALECTS[surface].error_body(error, "req_1"))
+    return orjson.loads(DIALECTS[surface].format(None, "req_1").error_body(error))
 
 
 @pytest.mark.parametrize("surface", sorted(DIALECTS))

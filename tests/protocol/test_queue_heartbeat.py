@@ -2,20 +2,22 @@
 
 import pytest
 
-from edge.protocol.dialect import Opened
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.event_ids import numbering
 from edge.protocol.queue_heartbeat import comment, heartbeat
-from edge.protocol.responses.codec import created_event, keepalive
+from edge.protocol.responses.format import created_event, keepalive
 from edge.protocol.sse import SSE_TYPE, events
 from edge.protocol.surface import GENERATING, OLLAMA, UPLOADS, Surface
+from edge.protocol.surface_format import Opened
 
 CREATED = created_event(Opened("resp_1", 1, "m"))
 
 
 def beat(surface: Surface, before: bytes = b"") -> bytes:
     """What would go out without a queue."""
-    return DIALECTS[surface].heartbeat("m", before, lively=False)
+    own = DIALECTS[surface].format("m", "req_1")
+    own.before = before
+    return own.heartbeat(lively=False)
 
 
 @pytest.mark.parametrize("surface", [Surface.CHAT, Surface.COMPLETIONS, Surface.RESPONSES, Surface.TRANSCRIPTIONS])

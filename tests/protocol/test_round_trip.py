@@ -169,7 +169,7 @@ def streamed(dialect: Dialect, events: list[Event], usage: Usage, at: list[int])
     told = _answering(dialect, events)
     encoder = _ENCODERS[dialect.surface](told)
     pieces = [piece for event in events for piece in encoder.add(event)] + encoder.end(usage)
-    whole = b"".join(map(encoder.frame, pieces)) + encoder.terminator
+    whole = b"".join(map(encoder.frame, pieces)) + encoder.format.terminator
     codec, decoder = (
         DIALECTS[dialect.surface].codec(told.prepared, MAX_EVENT, frozenset()),
         _DECODERS[dialect.surface](),

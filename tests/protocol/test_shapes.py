@@ -52,7 +52,7 @@ def test_every_error_says_who_what_and_how(error: EdgeError) -> None:
 @every
 @pytest.mark.parametrize("surface", list(DIALECTS))
 def test_every_error_in_every_surface_is_one_line_in_its_shape(error: EdgeError, surface: Surface) -> None:
-    body = DIALECTS[surface].error_body(error, "req_1")
+    body = DIALECTS[surface].format(None, "req_1").error_body(error)
     assert b"\n" not in body
     decoded = orjson.loads(body)
     if surface in (Surface.MESSAGES, Surface.COUNT_TOKENS):
@@ -144,7 +144,7 @@ def test_an_error_that_is_no_object_keeps_its_message(said: object, message: str
     told = upstream_said(said, 502)
     assert (told.message, told.status) == (message, status)
     for dialect in DIALECTS.values():
-        assert message in dialect.error_body(told, "r").decode()
+        assert message in dialect.format(None, "r").error_body(told).decode()
 
 
 @pytest.mark.parametrize("status", [402, 405, 409, 415, 418, 422, 426, 431])
@@ -171,7 +171,7 @@ def test_a_hostile_error_is_survived() -> None:
     for body in ({"error": {"message": "m", "x": deep}}, {"detail": [{"msg": "m", "loc": [deep]}]}):
         error = upstream_said(body, 502)
         for dialect in DIALECTS.values():
-            told = orjson.loads(dialect.error_body(error, "r"))["error"]
+            told = orjson.loads(dialect.format(None, "r").error_body(error))["error"]
             assert (told if dialect.surface in OLLAMA else told["message"]).endswith("m")
 
 

@@ -20,7 +20,6 @@ from edge.protocol.surface import Surface
 from edge.settings import Settings, Stream
 from edge.stream.deadlines import Manner, Waited, overdue
 from edge.stream.generation import Generation
-from edge.stream.own_events import Voice
 from edge.stream.prelude import MOST_EVENTS
 from edge.upstream.ports import Call
 from edge.upstream.relay.bodies import Events
@@ -98,7 +97,8 @@ class Running:
         dialect = DIALECTS[self.surface]
         prepared = prepare(self.surface, orjson.dumps(body))
         codec = dialect.codec(prepared, 1 << 20, frozenset())
-        self.generation = Generation("st_1", SETTINGS, lambda: self.now, self, voice=Voice(dialect, "m", "req_1"))
+        own = dialect.format("m", "req_1")
+        self.generation = Generation("st_1", SETTINGS, lambda: self.now, self, surface_format=own)
         self.events = Events("up", codec, self.generation, self.generation.end)
         call = Call(self.surface, b"", codec, {}, 1 << 20, takes_body=False, buffers_calls=self.buffers_calls)
         self.generation.open(self, call)

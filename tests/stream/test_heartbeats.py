@@ -11,15 +11,22 @@ from support.streams import codec_for
 
 from edge.errors import EdgeError, UpstreamCut
 from edge.policy.lifecycle import LifecycleEvent
-from edge.protocol.dialect import Opened
+from edge.protocol.dialect import Dialect
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.sse import events
 from edge.protocol.surface import Surface
+from edge.protocol.surface_format import Opened
 
 Json = dict[str, Any]
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 RESPONSES, MESSAGES = Surface.RESPONSES, Surface.MESSAGES
 WORDS = ["tok"]
+
+
+def beat(dialect: Dialect, before: bytes, *, lively: bool) -> bytes:
+    own = dialect.format("m", "req_1")
+    own.before = before
+    return own.heartbeat(lively=lively)
 
 
 class Again(Owner):
@@ -226,14 +233,14 @@ async def test_in_an_open_block_its_own_empty_delta_goes_out(play: Callable[...,
 @pytest.mark.parametrize("block", DELTAS)
 def test_a_resumed_reader_gets_the_same_from_the_last_event_it_has(block: str) -> None:
     dialect = DIALECTS[MESSAGES]
-    assert dialect.heartbeat("m", b"", lively=True) == PING
+    assert beat(dialect, b"", lively=True) == PING
     begun = message_event("content_block_start", index=3, content_block={"type": block})
     delta = message_event("content_block_delta", index=3, delta=FULL[block])
     for before in (begun, begun + delta):
-        assert dialect.heartbeat("m", before, lively=False) == PING
-        (event,) = events(dialect.heartbeat("m", before, lively=True))
+        assert beat(dialect, before, lively=False) == PING
+        (event,) = events(beat(dialect, before, lively=True))
         assert orjson.loads(event.data) == {"type": "content_block_delta", "index": 3, "delta": DELTAS[block]}
-    (event,) = events(dialect.heartbeat("m", begun + message_event("content_block_stop", index=3), lively=True))
+    (event,) = events(beat(dialect, begun + message_event("content_block_stop", index=3), lively=True))
     assert no_change(orjson.loads(event.data))
 
 

@@ -19,7 +19,6 @@ from edge.protocol.surface import Surface
 from edge.settings import Settings
 from edge.stream.generation import Generation
 from edge.stream.json_reader import Collected
-from edge.stream.own_events import Voice
 from edge.stream.reader import BaseReader
 from edge.stream.subscriber import Subscriber
 from edge.upstream.ports import Call
@@ -190,8 +189,8 @@ class Scene:
         self.clock = Clock()
         self.connection = Connection()
         self.model = Model()
-        voice = Voice(self.dialect, "m", "req_1")
-        self.generation = Generation("st_1", self.settings, self.clock, owner or Owner(), voice=voice)
+        own = self.dialect.format("m", "req_1")
+        self.generation = Generation("st_1", self.settings, self.clock, owner or Owner(), surface_format=own)
 
     async def begin(self, *, stream: bool = True) -> None:
         shared: list[Any] = [self.generation, self.connection, self.settings.stream, self.clock, lambda: None]

@@ -8,20 +8,22 @@ Format: https://platform.openai.com/docs/api-reference/chat/streaming, and what 
 import re
 from typing import Any
 
-from edge.errors import EdgeError, UpstreamSaid
+from edge.errors import UpstreamSaid
 from edge.protocol.batch import Batch
 from edge.protocol.chat.collect import ChatCollector, CompletionsCollector
+from edge.protocol.chat.format import ChatFormat
 from edge.protocol.chat.repairs import MENDED, SPLIT_LONG, Mended, Mender
 from edge.protocol.chat.split_long import LONG_LINE, long_line
 from edge.protocol.codec import Kept, Seen, SeenError, SseCodec
-from edge.protocol.dialect import BadStream, BaseDialect, Collector
+from edge.protocol.dialect import BadStream, Collector
 from edge.protocol.finish_reasons import broke, broke_message, known
 from edge.protocol.json_text import dumps
 from edge.protocol.openai_usage import read_usage
 from edge.protocol.request import Prepared
-from edge.protocol.shapes import is_openai, openai_body, tells_error, upstream_said
-from edge.protocol.sse import COMMENT_HEARTBEAT, DONE, SSE_TYPE, Event, encode
+from edge.protocol.shapes import is_openai, tells_error, upstream_said
+from edge.protocol.sse import SSE_TYPE, Event
 from edge.protocol.surface import Surface
+from edge.protocol.surface_format import SurfaceFormat
 
 DROP_NULL_EVENTS = "drop-null-events"
 
@@ -38,8 +40,6 @@ _OF_A_CALL = frozenset({"index", "id", "type", "function"})
 
 class ChatCodec(SseCodec):
     """Reads a chat completions or a completions stream."""
-
-    terminator = DONE
 
     def __init__(self, prepared: Prepared, max_event_bytes: int, repairs: frozenset[str]) -> None:
         super().__init__(max_event_bytes, _TEXT)
@@ -62,14 +62,6 @@ class ChatCodec(SseCodec):
         if not self._closed or self._open - self._closed:
             return False
         return not clean_eof or len(self._closed) >= self._choices
-
-    def heartbeat(self, *, lively: bool) -> bytes:  # noqa: ARG002 - a comment fits anywhere
-        """A comment; an event of any kind would be yielded by the SDKs as a chunk."""
-        return COMMENT_HEARTBEAT
-
-    def error_event(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - the envelope has no place for it
-        """See ``dialect.Codec.error_event``."""
-        return error_event(error)
 
     def _is_text(self, token: bytes) -> bool:
         """Several choices are always walked: it takes the index of each event to know when all have finished.
@@ -221,15 +213,11 @@ def _adds_to_call(call: object) -> bool:
     return bool(call.get("id") or said.get("name") or said.get("arguments"))
 
 
-def error_event(error: EdgeError) -> bytes:
-    """An object under ``error``: a string would lose its text in the Python SDK."""
-    return encode(openai_body(error))
-
-
-class ChatDialect(BaseDialect):
+class ChatDialect:
     """``/v1/chat/completions`` and ``/v1/completions``."""
 
     stream_type = SSE_TYPE
+    format: type[SurfaceFormat] = ChatFormat
 
     def __init__(self, surface: Surface) -> None:
         self.surface = surface
@@ -242,15 +230,3 @@ class ChatDialect(BaseDialect):
     def collector(self, prepared: Prepared) -> Collector:  # noqa: ARG002 - the stream tells all
         """See ``dialect.Dialect``."""
         return ChatCollector() if self.surface is Surface.CHAT else CompletionsCollector()
-
-    def heartbeat(self, model: str, before: bytes, *, lively: bool) -> bytes:  # noqa: ARG002 - a comment fits anywhere
-        """See ``dialect.Dialect``."""
-        return COMMENT_HEARTBEAT
-
-    def error_event(self, error: EdgeError, request_id: str, before: bytes) -> bytes:  # noqa: ARG002 - no place for it
-        """See ``dialect.Dialect``."""
-        return error_event(error)
-
-    def error_body(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - it is in the header
-        """OpenAI's envelope."""
-        return dumps(openai_body(error))

@@ -5,8 +5,8 @@ In: canonical events. Out: chunks, as text. Must not: know the upstream's surfac
 
 from typing import Any
 
-from edge.errors import EdgeError
 from edge.protocol.batch import Usage
+from edge.protocol.chat.format import ChatFormat
 from edge.protocol.dialect import Said
 from edge.protocol.events import (
     Annotation,
@@ -21,8 +21,8 @@ from edge.protocol.events import (
     ToolCallStart,
 )
 from edge.protocol.openai_usage import usage_object
-from edge.protocol.shapes import openai_body
-from edge.protocol.sse import COMMENT_HEARTBEAT, DONE, encode
+from edge.protocol.sse import encode
+from edge.protocol.surface_format import SurfaceFormat
 from edge.protocol.transcode_ports import MARK, Answering, BaseEncoder, Piece
 
 
@@ -34,7 +34,7 @@ class ChunkEncoder(BaseEncoder):
         kind: What a chunk calls itself.
     """
 
-    terminator = DONE
+    format: type[SurfaceFormat] = ChatFormat
 
     def __init__(self, answering: Answering, prefix: str, kind: str) -> None:
         prepared = answering.prepared
@@ -55,14 +55,6 @@ class ChunkEncoder(BaseEncoder):
     def frame(self, piece: Piece) -> bytes:
         """See ``transcode_ports.Encoder``."""
         return encode(piece[1])
-
-    def heartbeat(self, *, lively: bool) -> bytes:  # noqa: ARG002 - a comment fits anywhere
-        """See ``transcode_ports.Encoder``."""
-        return COMMENT_HEARTBEAT
-
-    def error_event(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - the envelope has no place for it
-        """See ``transcode_ports.Encoder``."""
-        return encode(openai_body(error))
 
 
 class ChatEncoder(ChunkEncoder):

@@ -9,18 +9,17 @@ import re
 import secrets
 from typing import Any
 
-from edge.errors import EdgeError
 from edge.protocol.batch import Usage, count_in
 from edge.protocol.codec import Kept, Seen, SeenError, SseCodec
-from edge.protocol.dialect import BaseDialect, Collector, Opened
-from edge.protocol.json_text import dumps, loads
+from edge.protocol.dialect import Collector
 from edge.protocol.messages.collect import MessagesCollector
+from edge.protocol.messages.format import MessagesFormat, empty_message, opened_block, unstopped
 from edge.protocol.request import Prepared
-from edge.protocol.shapes import anthropic_body, is_anthropic, upstream_said
-from edge.protocol.sse import SSE_TYPE, Event, encode, events
+from edge.protocol.shapes import is_anthropic, upstream_said
+from edge.protocol.sse import SSE_TYPE, Event, encode
 from edge.protocol.surface import Surface
+from edge.protocol.surface_format import Opened, Progress, SurfaceFormat
 
-PING = encode({"type": "ping"}, "ping")
 _TEXT = re.compile(rb'"(?:text|thinking|partial_json)": ?"')
 # Blocks that begin empty and are filled by deltas; any other block (a tool call's name, a server tool's result) is
 # generated content by itself.
@@ -30,23 +29,6 @@ MESSAGE_START = "message-start"
 _BLOCKS: dict[object, dict[str, Any]] = {
     "text_delta": {"type": "text", "text": ""},
     "thinking_delta": {"type": "thinking", "thinking": "", "signature": ""},
-}
-# A delta that adds nothing, by the type of the block it is for.
-_CALL_DELTA = {"type": "input_json_delta", "partial_json": ""}
-_NO_CHANGE: dict[str, dict[str, str]] = {
-    "text": {"type": "text_delta", "text": ""},
-    "thinking": {"type": "thinking_delta", "thinking": ""},
-    "tool_use": _CALL_DELTA,
-    "server_tool_use": _CALL_DELTA,
-    "mcp_tool_use": _CALL_DELTA,
-}
-# The type of the block that a delta is for.
-_BLOCK_OF = {
-    "text_delta": "text",
-    "citations_delta": "text",
-    "thinking_delta": "thinking",
-    "signature_delta": "thinking",
-    "input_json_delta": "tool_use",
 }
 
 
@@ -58,8 +40,6 @@ class MessagesCodec(SseCodec):
         max_event_bytes: See ``SseCodec``.
         repairs: With ``message-start``, what a stream lacks at its beginning is made up.
     """
-
-    terminator = encode({"type": "message_stop"}, "message_stop")
 
     def __init__(self, model: str | None, max_event_bytes: int, repairs: frozenset[str]) -> None:
         super().__init__(max_event_bytes, _TEXT)
@@ -78,13 +58,9 @@ class MessagesCodec(SseCodec):
         if self._beginning is not None:
             self._beginning.started = True
 
-    def heartbeat(self, *, lively: bool) -> bytes:
-        """The surface's own ``ping``, or an event that changes nothing."""
-        return no_change(self._open, self.usage) if lively else PING
-
-    def error_event(self, error: EdgeError, request_id: str) -> bytes:
-        """See ``dialect.Codec.error_event``."""
-        return error_event(error, request_id)
+    def progress(self) -> Progress:
+        """See ``dialect.Codec.progress``."""
+        return Progress(block=self._open, usage=self.usage)
 
     def _observe(self, event: Event) -> Seen:
         if event.data.strip() == b"[DONE]":
@@ -119,7 +95,7 @@ class MessagesCodec(SseCodec):
                 return Seen.TOKEN if isinstance(delta, dict) and _adds(delta) else Seen.PRELUDE
             case "content_block_start":
                 block = payload.get("content_block")
-                self._open = _opened_block(payload)
+                self._open = opened_block(payload)
                 empty = isinstance(block, dict) and str(block.get("type")) in _EMPTY_BLOCKS
                 return Seen.PRELUDE if empty else Seen.TOKEN
             case "content_block_stop":
@@ -141,76 +117,13 @@ class MessagesCodec(SseCodec):
         usage = message.get("usage") if isinstance(message, dict) else None
         if not isinstance(usage, dict):
             return Seen.DROP
-        self._instead = _unstopped({"output_tokens": 0, **usage})
+        self._instead = unstopped({"output_tokens": 0, **usage})
         return Seen.PRELUDE
 
     def _use(self, usage: object) -> None:
         if isinstance(usage, dict):
             read = read_usage(usage)
             self.usage = read if self.usage is None else self.usage.merged(read)
-
-
-def no_change(block: tuple[int, str] | None, usage: Usage | None) -> bytes:
-    """An event that clients take for a sign of work, and that changes nothing.
-
-    Args:
-        block: Index and type of the one that is open.
-        usage: So far.
-    """
-    delta = None if block is None else _NO_CHANGE.get(block[1])
-    if block is None or delta is None:
-        return _unstopped({"output_tokens": 0 if usage is None else usage.completion or 0})
-    return encode({"type": "content_block_delta", "index": block[0], "delta": delta}, "content_block_delta")
-
-
-def _unstopped(usage: dict[str, Any]) -> bytes:
-    delta = {"stop_reason": None, "stop_sequence": None}
-    return encode({"type": "message_delta", "delta": delta, "usage": usage}, "message_delta")
-
-
-def _opened_block(payload: dict[str, Any]) -> tuple[int, str] | None:
-    """The block that this event begins, or adds to; None if it does neither."""
-    block, delta, index = payload.get("content_block"), payload.get("delta"), payload.get("index")
-    if not isinstance(index, int):
-        return None
-    if isinstance(block, dict):
-        return index, str(block.get("type"))
-    kind = _BLOCK_OF.get(str(delta.get("type"))) if isinstance(delta, dict) else None
-    return None if kind is None else (index, kind)
-
-
-def found_start(held: bytes) -> tuple[bytes, Opened] | None:
-    """See ``openings.Opening.found``."""
-    first = next(events(held), None)
-    if first is None:
-        return None
-    try:
-        payload = loads(first.data)
-    except ValueError:
-        return None
-    message = payload.get("message") if isinstance(payload, dict) else None
-    if not isinstance(message, dict) or "message_start" not in (first.event, payload.get("type")):
-        return None
-    return held[: first.end], Opened(str(message.get("id")), 0, str(message.get("model")))
-
-
-def start_event(opened: Opened) -> bytes:
-    """A message of which nothing is known yet."""
-    return encode({"type": "message_start", "message": empty_message(opened.id, opened.model)}, "message_start")
-
-
-def empty_message(identity: str, model: str) -> dict[str, object]:
-    """A message that begins."""
-    return {
-        "id": identity,
-        "type": "message",
-        "role": "assistant",
-        "model": model,
-        "content": [],
-        "stop_reason": None,
-        "stop_sequence": None,
-        "usage": {"input_tokens": 0, "output_tokens": 0},
-    }
 
 
 def _adds(delta: dict[str, Any]) -> bool:
@@ -271,15 +184,11 @@ def read_usage(usage: dict[str, Any]) -> Usage:
     )
 
 
-def error_event(error: EdgeError, request_id: str) -> bytes:
-    """The surface's own ``error`` event."""
-    return encode(anthropic_body(error, request_id), "error")
-
-
-class MessagesDialect(BaseDialect):
+class MessagesDialect:
     """``/v1/messages`` and ``/v1/messages/count_tokens``."""
 
     stream_type = SSE_TYPE
+    format: type[SurfaceFormat] = MessagesFormat
 
     def __init__(self, surface: Surface) -> None:
         self.surface = surface
@@ -291,18 +200,3 @@ class MessagesDialect(BaseDialect):
     def collector(self, prepared: Prepared) -> Collector:  # noqa: ARG002 - the stream tells all
         """See ``dialect.Dialect``."""
         return MessagesCollector()
-
-    def heartbeat(self, model: str, before: bytes, *, lively: bool) -> bytes:  # noqa: ARG002 - it names none
-        """See ``dialect.Dialect``; nothing but a ping may come before ``message_start``."""
-        if not lively or not before:
-            return PING
-        *_, last = events(before)
-        return no_change(_opened_block(loads(last.data)), None)
-
-    def error_event(self, error: EdgeError, request_id: str, before: bytes) -> bytes:  # noqa: ARG002 - it needs none
-        """See ``dialect.Dialect``."""
-        return error_event(error, request_id)
-
-    def error_body(self, error: EdgeError, request_id: str) -> bytes:
-        """Anthropic's envelope."""
-        return dumps(anthropic_body(error, request_id))

@@ -10,9 +10,8 @@ import re
 from collections import deque
 
 from edge.bounds import TOOL_ARGUMENTS_CHARS
-from edge.errors import EdgeError
 from edge.protocol.batch import Usage
-from edge.protocol.dialect import BadStream, Opened, Said
+from edge.protocol.dialect import BadStream, Said
 from edge.protocol.events import (
     Annotation,
     Event,
@@ -24,9 +23,9 @@ from edge.protocol.events import (
     ToolCallArguments,
     ToolCallStart,
 )
-from edge.protocol.messages.codec import PING, empty_message, no_change
-from edge.protocol.shapes import anthropic_body
+from edge.protocol.messages.format import MessagesFormat, empty_message
 from edge.protocol.sse import encode
+from edge.protocol.surface_format import Opened, Progress, SurfaceFormat
 from edge.protocol.transcode_ports import MARK, Answering, BaseEncoder, Piece
 
 # The citations that the surface knows; those of others cannot be shown.
@@ -86,7 +85,7 @@ class _Call(_Block):
 class MessagesEncoder(BaseEncoder):
     """A ``transcode_ports.Encoder`` of Messages events."""
 
-    terminator = encode({"type": "message_stop"}, "message_stop")
+    format: type[SurfaceFormat] = MessagesFormat
 
     def __init__(self, answering: Answering) -> None:
         self._id = answering.id
@@ -160,15 +159,9 @@ class MessagesEncoder(BaseEncoder):
         """See ``transcode_ports.Encoder``."""
         self._has_start = True
 
-    def heartbeat(self, *, lively: bool) -> bytes:
-        """See ``transcode_ports.Encoder``."""
-        if not lively:
-            return PING
-        return no_change(None if self._open is None else (self._index, self._open.kind), None)
-
-    def error_event(self, error: EdgeError, request_id: str) -> bytes:
-        """See ``transcode_ports.Encoder``."""
-        return encode(anthropic_body(error, request_id), "error")
+    def progress(self) -> Progress:
+        """See ``dialect.Codec.progress``."""
+        return Progress(block=None if self._open is None else (self._index, self._open.kind))
 
     # --- blocks ---------------------------------------------------------------------------------------------------
 

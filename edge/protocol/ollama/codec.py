@@ -5,24 +5,21 @@ Format: https://github.com/ollama/ollama/blob/main/docs/api.md. An error is a st
 """
 
 import re
-import time
 from collections import deque
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 
-from edge.errors import EdgeError, UpstreamSaid
 from edge.protocol.batch import Batch, Measured
 from edge.protocol.codec import Seen, SeenError, SseCodec
-from edge.protocol.dialect import BaseDialect, Collector, Said
-from edge.protocol.json_text import dumps
+from edge.protocol.dialect import Collector, Said
 from edge.protocol.ollama.collect import OllamaCollector
 from edge.protocol.ollama.decode import read_usage
+from edge.protocol.ollama.format import GenerateFormat, OllamaFormat, empty_line
 from edge.protocol.ollama.ndjson import LineSplitter, encode_line, lines
 from edge.protocol.request import Prepared
 from edge.protocol.shapes import upstream_said
 from edge.protocol.sse import Event
 from edge.protocol.surface import Surface
+from edge.protocol.surface_format import SurfaceFormat
 
 _NO_TEXT = re.compile(rb"(?!)")  # no mould: each line has a time of its own
 _GOES_ON = b'"done":false}\n'
@@ -65,18 +62,10 @@ class OllamaCodec(SseCodec):
         if self._done or batch.error is not None or not self._repeats():
             return batch
         self._done, self.note = True, "repetition"
-        last = {**_empty(self._surface, self._model), "done": True, "done_reason": "length"}
+        last = {**empty_line(self._surface, self._model), "done": True, "done_reason": "length"}
         if self._collector is not None:
             self._collector.add(last)
         return Batch(batch.data + encode_line(last), batch.events + 1, batch.tokens, terminated=True)
-
-    def heartbeat(self, *, lively: bool) -> bytes:  # noqa: ARG002 - a line fits anywhere
-        """A line without content; the format has no comments."""
-        return heartbeat_line(self._surface, self._model)
-
-    def error_event(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - a string has no place for it
-        """See ``dialect.Codec.error_event``."""
-        return error_line(error)
 
     def collect(self, collector: Collector) -> None:
         """See ``dialect.Codec.collect``; each line is then decoded."""
@@ -164,43 +153,14 @@ def _seconds(nanoseconds: object) -> float | None:
     return nanoseconds / _NS if isinstance(nanoseconds, int) else None
 
 
-def now_text(seconds: float | None = None) -> str:
-    """A time as Ollama writes it."""
-    seconds = time.time() if seconds is None else seconds
-    whole = int(seconds)
-    return f"{_second_text(whole)}.{int((seconds - whole) * 1e6):06d}Z"
-
-
-@lru_cache(maxsize=4)
-def _second_text(seconds: int) -> str:
-    """Kept, since each line of an answer has a time: 0.4 µs in place of 1.3."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-
-
-def heartbeat_line(surface: Surface, model: str) -> bytes:
-    """A line that adds nothing to the answer."""
-    return encode_line(_empty(surface, model))
-
-
-def _empty(surface: Surface, model: str) -> dict[str, object]:
-    head: dict[str, object] = {"model": model, "created_at": now_text()}
-    if surface is Surface.OLLAMA_GENERATE:
-        return {**head, "response": "", "done": False}
-    return {**head, "message": {"role": "assistant", "content": ""}, "done": False}
-
-
-def error_line(error: EdgeError) -> bytes:
-    """A line with a string under ``error``."""
-    return encode_line({"error": error.message})
-
-
-class OllamaDialect(BaseDialect):
+class OllamaDialect:
     """``/api/chat``, ``/api/generate`` and ``/api/embed``."""
 
     stream_type = "application/x-ndjson"
 
     def __init__(self, surface: Surface) -> None:
         self.surface = surface
+        self.format: type[SurfaceFormat] = GenerateFormat if surface is Surface.OLLAMA_GENERATE else OllamaFormat
 
     def codec(self, prepared: Prepared, max_event_bytes: int, repairs: frozenset[str]) -> OllamaCodec:  # noqa: ARG002
         """See ``dialect.Dialect``; no repair changes how the lines are read."""
@@ -209,17 +169,3 @@ class OllamaDialect(BaseDialect):
     def collector(self, prepared: Prepared) -> Collector:  # noqa: ARG002 - the stream tells all
         """See ``dialect.Dialect``."""
         return OllamaCollector()
-
-    def heartbeat(self, model: str, before: bytes, *, lively: bool) -> bytes:  # noqa: ARG002 - a line fits anywhere
-        """See ``dialect.Dialect``."""
-        return heartbeat_line(self.surface, model)
-
-    def error_event(self, error: EdgeError, request_id: str, before: bytes) -> bytes:  # noqa: ARG002 - no place for it
-        """See ``dialect.Dialect``."""
-        return error_line(error)
-
-    def error_body(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - it is in the header
-        """A string under ``error``."""
-        body = error.body if isinstance(error, UpstreamSaid) else None
-        own = None if body is None else body.get("error")
-        return dumps({"error": own if isinstance(own, str) else error.message})

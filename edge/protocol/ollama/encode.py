@@ -13,7 +13,6 @@ from typing import Any
 import orjson
 
 from edge.bounds import TOOL_ARGUMENTS_CHARS
-from edge.errors import EdgeError
 from edge.protocol.batch import Usage
 from edge.protocol.dialect import BadStream, Said
 from edge.protocol.events import (
@@ -29,9 +28,10 @@ from edge.protocol.events import (
     ToolCallStart,
 )
 from edge.protocol.json_text import loads
-from edge.protocol.ollama.codec import heartbeat_line, now_text
+from edge.protocol.ollama.format import OllamaFormat, now_text
 from edge.protocol.ollama.ndjson import encode_line
 from edge.protocol.surface import Surface
+from edge.protocol.surface_format import Progress, SurfaceFormat
 from edge.protocol.transcode_ports import MARK, Answering, BaseEncoder, Piece
 
 # Ollama has no word for tool calls, and none for filters: that one is told as it is.
@@ -41,7 +41,7 @@ _REASONS = {"tool_calls": "stop"}
 class OllamaEncoder(BaseEncoder):
     """A ``transcode_ports.Encoder`` of lines; the last one ends the answer, and nothing follows it."""
 
-    terminator = b""
+    format: type[SurfaceFormat] = OllamaFormat  # ``/api/generate`` has no terminator either
 
     def __init__(self, answering: Answering, clock: Callable[[], float] = time.monotonic) -> None:
         prepared = answering.prepared
@@ -122,13 +122,9 @@ class OllamaEncoder(BaseEncoder):
         """See ``transcode_ports.Encoder``."""
         return encode_line(piece[1])
 
-    def heartbeat(self, *, lively: bool) -> bytes:  # noqa: ARG002 - a line fits anywhere
-        """See ``transcode_ports.Encoder``."""
-        return heartbeat_line(self._surface, self._model)
-
-    def error_event(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - a string has no place for it
-        """See ``transcode_ports.Encoder``."""
-        return encode_line({"error": error.message})
+    def progress(self) -> Progress:
+        """See ``dialect.Codec.progress``."""
+        return Progress(model=self._model)
 
     def _line(self, told: dict[str, Any]) -> Piece:
         head: dict[str, object] = {"model": self._model, "created_at": now_text()}

@@ -6,9 +6,8 @@ Format: https://platform.openai.com/docs/api-reference/responses-streaming
 Thoughts are told as ``reasoning_text``, for that is what they are; no summary is made up of them.
 """
 
-from edge.errors import EdgeError
 from edge.protocol.batch import Usage
-from edge.protocol.dialect import Opened, Said
+from edge.protocol.dialect import Said
 from edge.protocol.events import (
     Annotation,
     Event,
@@ -21,7 +20,6 @@ from edge.protocol.events import (
     ToolCallArguments,
     ToolCallStart,
 )
-from edge.protocol.responses.codec import error_event, failed_event, keepalive
 from edge.protocol.responses.encode_items import (
     Called,
     CalledWithText,
@@ -34,8 +32,10 @@ from edge.protocol.responses.encode_items import (
     message,
     reasoning,
 )
+from edge.protocol.responses.format import ResponsesFormat
 from edge.protocol.responses.tools import Spelling
 from edge.protocol.sse import encode
+from edge.protocol.surface_format import Opened, Progress, SurfaceFormat
 from edge.protocol.transcode_ports import Answering, Piece
 
 _PART_OF: dict[Said, str] = {"text": "output_text", "thought": "reasoning_text"}
@@ -49,7 +49,7 @@ class ResponsesEncoder:
     another item begins.
     """
 
-    terminator = b""  # the final event is the end
+    format: type[SurfaceFormat] = ResponsesFormat
 
     def __init__(self, answering: Answering) -> None:
         self._id = answering.id
@@ -127,20 +127,10 @@ class ResponsesEncoder:
         self._begun, self._number = True, opened.number + 1
         self._head |= {"id": opened.id, "created_at": opened.created_at}
 
-    def heartbeat(self, *, lively: bool) -> bytes:  # noqa: ARG002 - it is an event like any other
-        """See ``dialect.Codec.heartbeat``."""
-        return keepalive(self._number - 1)
-
-    def error_event(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - the event has no place for it
-        """See ``dialect.Codec.error_event``."""
-        self._number += 1
-        return error_event(error, self._number - 1)
-
-    def after_error(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - it has an id of its own
-        """See ``dialect.Codec.after_error``: with the items that were whole."""
-        opened = Opened(self._head["id"], self._head["created_at"], self._head["model"])
+    def progress(self) -> Progress:
+        """See ``dialect.Codec.progress``: with the items that were whole."""
         so_far = {**self._head, "output": [self._output[index] for index in sorted(self._output)]}
-        return failed_event(error, self._number, opened, so_far)
+        return Progress(sequence=self._number - 1, response=so_far)
 
     def _tell(self, kind: str, fields: Json) -> None:
         self._told.append((kind, {"type": kind, "sequence_number": self._number, **fields}))

@@ -6,17 +6,17 @@ events, as every stream of this surface can be resumed, and its readers do that.
 
 import orjson
 
-from edge.errors import EdgeError
 from edge.protocol.batch import Usage
-from edge.protocol.dialect import BaseDialect, Codec, Said
+from edge.protocol.dialect import Codec, Said
 from edge.protocol.events import Event, Finish, Reasoning, Refusal, Text
-from edge.protocol.json_text import dumps, loads
+from edge.protocol.json_text import loads
 from edge.protocol.openai_usage import usage_object
 from edge.protocol.request import Prepared
+from edge.protocol.session.format import SessionFormat
 from edge.protocol.session.parse import Wanted, ours, read
-from edge.protocol.shapes import openai_body
-from edge.protocol.sse import COMMENT_HEARTBEAT, SSE_TYPE, encode
+from edge.protocol.sse import SSE_TYPE, encode
 from edge.protocol.surface import Surface
+from edge.protocol.surface_format import Progress, SurfaceFormat
 from edge.protocol.transcode_ports import Answering, BaseEncoder, Piece
 
 _RETRY = b"retry: 1000\n"
@@ -40,7 +40,7 @@ def _chunk(text: str, index: int) -> dict[str, object]:
 class SessionEncoder(BaseEncoder):
     """A ``transcode_ports.Encoder`` of what follows the opening."""
 
-    terminator = b""
+    format: type[SurfaceFormat] = SessionFormat
 
     def __init__(self, answering: Answering) -> None:
         body = loads(answering.prepared.body)
@@ -92,22 +92,13 @@ class SessionEncoder(BaseEncoder):
         """See ``transcode_ports.Encoder``."""
         return encode(piece[1], piece[0] or "message")
 
-    def heartbeat(self, *, lively: bool) -> bytes:  # noqa: ARG002 - a comment fits anywhere
-        """See ``transcode_ports.Encoder``."""
-        return COMMENT_HEARTBEAT
-
-    def error_event(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - it is in the header
-        """What failed, and whether a part of the answer came before."""
-        return session_error(error, partial=self._spoken)
+    def progress(self) -> Progress:
+        """See ``dialect.Codec.progress``."""
+        return Progress(partial=self._spoken)
 
     def _generated(self) -> None:
         if self._first_at is None:
             self._first_at = self._clock()
-
-
-def session_error(error: EdgeError, *, partial: bool) -> bytes:
-    """The in-band error; ``partial``: some of the answer came before."""
-    return encode({"message": error.message, "partial": partial}, "error")
 
 
 class SessionCollector:
@@ -139,11 +130,12 @@ class SessionCollector:
         return {"content": "".join(self._texts), "cut": self._cut}
 
 
-class SessionDialect(BaseDialect):
+class SessionDialect:
     """``/v1/chat/stream``."""
 
     surface = Surface.SESSION
     stream_type = SSE_TYPE
+    format: type[SurfaceFormat] = SessionFormat
 
     def codec(self, prepared: Prepared, max_event_bytes: int, repairs: frozenset[str]) -> Codec:
         """See ``dialect.Dialect``."""
@@ -152,15 +144,3 @@ class SessionDialect(BaseDialect):
     def collector(self, prepared: Prepared) -> SessionCollector:
         """See ``dialect.Dialect``."""
         return SessionCollector(ours(loads(prepared.body)).keep_bytes)
-
-    def heartbeat(self, model: str, before: bytes, *, lively: bool) -> bytes:  # noqa: ARG002 - a comment fits anywhere
-        """See ``dialect.Dialect``."""
-        return COMMENT_HEARTBEAT
-
-    def error_event(self, error: EdgeError, request_id: str, before: bytes) -> bytes:  # noqa: ARG002 - no place for it
-        """See ``dialect.Dialect``."""
-        return session_error(error, partial=b'"done":false' in before)
-
-    def error_body(self, error: EdgeError, request_id: str) -> bytes:  # noqa: ARG002 - it is in the header
-        """OpenAI's envelope."""
-        return dumps(openai_body(error))

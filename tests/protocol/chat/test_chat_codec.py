@@ -16,6 +16,7 @@ from edge.errors import UpstreamBroken, UpstreamCut
 from edge.protocol.batch import Usage
 from edge.protocol.chat.codec import DROP_NULL_EVENTS
 from edge.protocol.chat.collect import ChatCollector
+from edge.protocol.chat.format import ChatFormat
 from edge.protocol.surface import Surface
 
 CHAT, COMPLETIONS = Surface.CHAT, Surface.COMPLETIONS
@@ -344,14 +345,15 @@ def test_empty_deltas_are_no_tokens_on_either_path() -> None:
 
 def test_what_edge_says_on_this_surface() -> None:
     codec = codec_for(CHAT)
-    assert codec.terminator == DONE
-    assert codec.heartbeat(lively=False) == codec.heartbeat(lively=True) == b": ping\n\n"
-    event = codec.error_event(UpstreamCut("cut\noff"), "req_1")
+    own = ChatFormat("m", "req_1")
+    assert ChatFormat.terminator == DONE
+    assert own.heartbeat(lively=False) == own.heartbeat(lively=True) == b": ping\n\n"
+    event = own.error_event(UpstreamCut("cut\noff"), codec.progress())
     assert event.startswith(b"data: {")
     assert (event.count(b"\n"), event[-2:]) == (2, b"\n\n")
     error = {"message": "cut\noff", "type": "server_error", "param": None, "code": "upstream_cut"}
     assert orjson.loads(event[6:]) == {"error": error}
-    assert read(codec_for(CHAT), [codec.error_event(UpstreamBroken("x"), "req_1")]).ending == "error told"
+    assert read(codec_for(CHAT), [own.error_event(UpstreamBroken("x"))]).ending == "error told"
 
 
 def test_a_piece_of_a_calls_arguments_is_known_like_one_of_text_and_the_beginning_of_a_call_is_not() -> None:

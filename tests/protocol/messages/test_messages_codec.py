@@ -13,6 +13,7 @@ from support.streams import FORGERIES, codec_for, cut, cuts, goldens, read, slow
 
 from edge.errors import UpstreamCut
 from edge.protocol.batch import Usage
+from edge.protocol.messages.format import MessagesFormat
 from edge.protocol.surface import Surface
 
 MESSAGES = Surface.MESSAGES
@@ -187,10 +188,10 @@ def test_a_last_event_without_its_blank_line_counts_only_when_whole(last: bytes)
 
 def test_what_edge_says_on_this_surface() -> None:
     codec = codec_for(MESSAGES)
-    assert codec.terminator == b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+    assert MessagesFormat.terminator == b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
     ping = b'event: ping\ndata: {"type":"ping"}\n\n'
-    assert codec.heartbeat(lively=False) == ping
-    head, data, *rest = codec.error_event(UpstreamCut("cut\noff"), "req_1").split(b"\n")
+    assert MessagesFormat("m", "req_1").heartbeat(codec.progress(), lively=False) == ping
+    head, data, *rest = MessagesFormat("m", "req_1").error_event(UpstreamCut("cut\noff"), codec.progress()).split(b"\n")
     assert (head, rest) == (b"event: error", [b"", b""])
     error = {"type": "api_error", "message": "cut\noff"}
     assert orjson.loads(data.removeprefix(b"data: ")) == {"type": "error", "error": error, "request_id": "req_1"}

@@ -53,7 +53,7 @@ def test_a_plain_answer_to_the_byte() -> None:
     writer = encoder()
     events: list[Event] = [Start("q"), Text("a"), Text("b\u2028\n"), STOP]
     out = b"".join(writer.frame(piece) for event in events for piece in writer.add(event))
-    out += b"".join(map(writer.frame, writer.end(Usage(7, 3, 5, 1)))) + writer.terminator
+    out += b"".join(map(writer.frame, writer.end(Usage(7, 3, 5, 1)))) + writer.format.terminator
     assert out.decode() == PLAIN
 
 
@@ -185,8 +185,11 @@ def test_a_second_choice_is_no_part_of_a_message() -> None:
 
 def test_what_edge_says_on_this_surface() -> None:
     writer = encoder()
-    assert writer.heartbeat(lively=False) == b'event: ping\ndata: {"type":"ping"}\n\n'
-    told = writer.error_event(UpstreamCut("cut\noff"), "req_1")
+    assert (
+        writer.format("m", "req_1").heartbeat(writer.progress(), lively=False)
+        == b'event: ping\ndata: {"type":"ping"}\n\n'
+    )
+    told = writer.format("m", "req_1").error_event(UpstreamCut("cut\noff"), writer.progress())
     assert told.startswith(b'event: error\ndata: {"type":"error","error":{"type":"api_error"')
 
 

@@ -65,7 +65,7 @@ def lines(
     """The whole answer, off the wire."""
     writing = encoder(surface)
     pieces = [piece for event in events for piece in writing.add(event)] + writing.end(usage)
-    wire = b"".join(map(writing.frame, pieces)) + writing.terminator
+    wire = b"".join(map(writing.frame, pieces)) + writing.format.terminator
     assert wire.count(b"\n") == len(pieces)
     return [orjson.loads(line) for line in wire.splitlines()]
 
@@ -161,10 +161,10 @@ def test_what_has_no_place_is_left_out() -> None:
 @both
 def test_heartbeats_and_errors_are_lines(surface: Surface) -> None:
     writing = encoder(surface)
-    beat = orjson.loads(writing.heartbeat(lively=True))
+    beat = orjson.loads(writing.format("m", "req_1").heartbeat(writing.progress(), lively=True))
     assert (beat["model"], beat["done"]) == ("asked", False)
     assert beat.get("response", beat.get("message", {}).get("content")) == ""
-    line = writing.error_event(UpstreamCut("it broke\noff"), "req_1")
+    line = writing.format("m", "req_1").error_event(UpstreamCut("it broke\noff"), writing.progress())
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
     assert orjson.loads(line) == {"error": "it broke\noff"}

@@ -14,12 +14,19 @@ from support.streams import FORGERIES, codec_for, cut, cuts, goldens, read, slow
 from edge.errors import UpstreamCut
 from edge.protocol.batch import Usage
 from edge.protocol.codec import SseCodec
+from edge.protocol.dialect import Dialect
 from edge.protocol.dialects import DIALECTS
-from edge.protocol.responses.codec import keepalive
+from edge.protocol.responses.format import ResponsesFormat, keepalive
 from edge.protocol.surface import Surface
 
 RESPONSES = Surface.RESPONSES
 PING = b": ping\n\n"
+
+
+def beat(dialect: Dialect, before: bytes, *, lively: bool) -> bytes:
+    own = dialect.format("m", "req_1")
+    own.before = before
+    return own.heartbeat(lively=lively)
 
 
 def event(kind: str, number: int, *, spaced: bool = False, end: bytes = b"\n", **fields: Any) -> bytes:
@@ -41,7 +48,7 @@ ERROR = event("error", 2, code="c", message="m", param=None)
 
 
 def keepalive_number(codec: SseCodec) -> int:
-    head, data, *rest = codec.heartbeat(lively=False).split(b"\n")
+    head, data, *rest = ResponsesFormat("m", "req_1").heartbeat(codec.progress(), lively=False).split(b"\n")
     assert (head, rest) == (b"event: keepalive", [b"", b""])
     payload = orjson.loads(data.removeprefix(b"data: "))
     assert payload == {"type": "keepalive", "sequence_number": payload["sequence_number"]}
@@ -168,8 +175,8 @@ def test_json_of_another_shape_is_relayed_and_means_nothing(data: bytes) -> None
 
 def test_heartbeats_are_comments_before_the_first_event_and_numbered_events_after() -> None:
     dialect = DIALECTS[RESPONSES]
-    assert dialect.heartbeat("m", b"", lively=True) == PING
-    assert dialect.heartbeat("m", CREATED + token("a", 7), lively=False) == keepalive(7)
+    assert beat(dialect, b"", lively=True) == PING
+    assert beat(dialect, CREATED + token("a", 7), lively=False) == keepalive(7)
     codec = codec_for(RESPONSES)
     for piece, number in (
         (CREATED, 0),
@@ -189,11 +196,13 @@ def test_heartbeats_are_comments_before_the_first_event_and_numbered_events_afte
 def test_the_error_event_is_flat_and_carries_the_next_number() -> None:
     codec = codec_for(RESPONSES)
     codec.feed(CREATED + token("a", 7))
-    head, data, *rest = codec.error_event(UpstreamCut("cut\noff"), "req_1").split(b"\n")
+    head, data, *rest = (
+        ResponsesFormat("m", "req_1").error_event(UpstreamCut("cut\noff"), codec.progress()).split(b"\n")
+    )
     assert (head, rest) == (b"event: error", [b"", b""])
     flat = {"type": "error", "code": "upstream_cut", "message": "cut\noff", "param": None, "sequence_number": 8}
     assert orjson.loads(data.removeprefix(b"data: ")) == flat
-    assert codec.terminator == b""
+    assert ResponsesFormat.terminator == b""
 
 
 def test_usage_comes_with_the_end() -> None:
@@ -222,6 +231,8 @@ def test_an_error_that_typed_clients_cannot_read_is_told_anew(odd: dict[str, Any
     assert batch.data == CREATED + TOKEN
     assert batch.error is not None
     assert not batch.told
-    told = orjson.loads(codec.error_event(batch.error, "r").partition(b"data: ")[2])
+    told = orjson.loads(
+        ResponsesFormat("m", "req_1").error_event(batch.error, codec.progress()).partition(b"data: ")[2]
+    )
     assert (told["message"], told["sequence_number"]) == ("m", 2)
     assert all(told[name] is None or isinstance(told[name], str) for name in ("code", "param"))

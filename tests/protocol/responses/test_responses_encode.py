@@ -270,7 +270,7 @@ def test_a_heartbeat_is_an_event_with_the_last_number() -> None:
     making = encoder()
     for event in (Start("m"), Text("a")):
         last = making.add(event)[-1]
-    beat = making.heartbeat(lively=False)
+    beat = making.format("m", "req_1").heartbeat(making.progress(), lively=False)
     assert beat.startswith(b"event: keepalive\ndata: ")
     assert orjson.loads(beat.split(b"data: ")[1]) == {
         "type": "keepalive",
@@ -281,7 +281,7 @@ def test_a_heartbeat_is_an_event_with_the_last_number() -> None:
 def test_an_error_is_flat_and_has_the_next_number() -> None:
     making = encoder()
     last = [piece for event in (Start("m"), Text("a")) for piece in making.add(event)][-1]
-    data = making.error_event(UpstreamCut("it was cut"), "req_1").split(b"data: ")[1]
+    data = making.format("m", "req_1").error_event(UpstreamCut("it was cut"), making.progress()).split(b"data: ")[1]
     assert orjson.loads(data) == {
         "type": "error",
         "code": "upstream_cut",
@@ -290,7 +290,7 @@ def test_an_error_is_flat_and_has_the_next_number() -> None:
         "sequence_number": int(str(last[1]["sequence_number"])) + 1,
     }
     said = UpstreamSaid("it broke", status=500, body={"error": {"message": "it broke", "code": 500}})
-    assert b'"message":"it broke"' in making.error_event(said, "req_1")
+    assert b'"message":"it broke"' in making.format("m", "req_1").error_event(said, making.progress())
 
 
 texts = st.one_of(st.sampled_from(FORGERIES), st.text(min_size=1, max_size=6))

@@ -92,7 +92,8 @@ def encoded(events: list[Event], *, metadata: bool = False, usage: Usage | None 
     wanted = replace(ASKED, metadata=metadata)
     encoder = SessionEncoder(Answering(prepared(wanted, [], 100, 0.0), STREAM[3:], 0))
     pieces = [piece for event in events for piece in encoder.add(event)] + encoder.end(usage)
-    return EventIds(STREAM).number(opening(wanted, STREAM) + b"".join(map(encoder.frame, pieces)) + encoder.terminator)
+    told = b"".join(map(encoder.frame, pieces)) + encoder.format.terminator
+    return EventIds(STREAM).number(opening(wanted, STREAM) + told)
 
 
 texts = st.one_of(st.sampled_from(FORGERIES), st.text(max_size=20))
@@ -142,7 +143,11 @@ def test_without_a_token_there_is_no_time_to_the_first() -> None:
 def test_an_error_says_whether_a_part_of_the_answer_came(before: list[Event], partial: bool) -> None:
     encoder = SessionEncoder(Answering(prepared(ASKED, [], 100, 0.0), STREAM[3:], 0))
     sent = b"".join(encoder.frame(piece) for event in before for piece in encoder.add(event))
-    body = opening(ASKED, STREAM) + sent + encoder.error_event(UpstreamCut("it\nbroke"), "req_1")
+    body = (
+        opening(ASKED, STREAM)
+        + sent
+        + encoder.format("m", "req_1").error_event(UpstreamCut("it\nbroke"), encoder.progress())
+    )
     last = parsed(body).events[-1]
     assert (last.type, last.json) == ("error", {"message": "it\nbroke", "partial": partial})
 
