@@ -172,8 +172,8 @@ class Stream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     after_error: Annotated[
         Literal["auto", "reset", "close"],
         Meta(
-            description="a chat stream after its error event: reset cuts the connection, close ends it cleanly, "
-            "auto closes only for clients known to lose the reason otherwise"
+            description="a stream of chat, completions or Ollama's surface after its error event: reset cuts the "
+            "connection, close ends it cleanly, auto chooses by what is known of the client"
         ),
     ] = "auto"
     buffer_bytes: Annotated[

@@ -14,14 +14,16 @@ from typing import Literal
 
 from edge.protocol.surface import Surface
 
-# These surfaces have an error that ends the stream by itself, and their clients raise on it: Codex reads nothing but
-# `response.failed`, and Ollama's own clients raise on the line.
-_ENDED_BY_ERROR = frozenset({Surface.RESPONSES, Surface.OLLAMA_CHAT, Surface.OLLAMA_GENERATE})
 _CHAT = frozenset({Surface.CHAT, Surface.COMPLETIONS})
+_OLLAMA = frozenset({Surface.OLLAMA_CHAT, Surface.OLLAMA_GENERATE})
 
 # Clients of chat completions that lose the reason when the connection is reset, and raise on the error event: the
 # product token of their User-Agent, and the version tried.
 LOSES_REASON: Mapping[str, str] = {"opencode": "1.18.33"}
+
+# An error line ends a stream of Ollama's own, and Ollama's clients raise on it. These do not: they take the answer for
+# whole if the body ends cleanly. Open WebUI 0.12.4 calls itself by its HTTP library alone, with this version.
+IGNORES_ERROR_LINE: Mapping[str, str] = {"aiohttp": "3.14.5"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +40,15 @@ class AfterError:
 
     def closes(self, surface: Surface) -> bool:
         """Whether a stream of this surface may end cleanly after an error event."""
-        if surface in _ENDED_BY_ERROR:
+        if surface is Surface.RESPONSES:  # `response.failed` is its own end, and all that Codex reads
             return True
-        if surface not in _CHAT or self.choice == "reset":
+        if surface not in _CHAT | _OLLAMA:
             return False
-        return self.choice == "close" or not LOSES_REASON.keys().isdisjoint(_products(self.user_agent))
+        if self.choice != "auto":
+            return self.choice == "close"
+        if surface in _OLLAMA:
+            return IGNORES_ERROR_LINE.keys().isdisjoint(_products(self.user_agent))
+        return not LOSES_REASON.keys().isdisjoint(_products(self.user_agent))
 
 
 ALWAYS_RESETS = AfterError()
