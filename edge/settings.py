@@ -285,7 +285,10 @@ class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         "info"
     )
     format: Annotated[
-        Literal["auto", "json", "console"], Meta(description="auto = key=value on a terminal, JSON elsewhere")
+        Literal["auto", "json", "logfmt", "console"],
+        Meta(
+            description="console = short lines for people, logfmt = key=value; auto = console on a terminal, else json"
+        ),
     ] = "auto"
     progress_s: Annotated[Seconds, Meta(description="a progress line for long streams this often; 0 = none")] = 30.0
     content_bytes: Annotated[

@@ -1,12 +1,12 @@
 """Log lines: one for each thing worth telling, and one canonical line for each exchange.
 
 In: the log settings, once; then records, helpers' calls, and whatever libraries log through ``logging``.
-Out: one line each, JSON or key=value, that no value can break or forge. Must not: raise into the caller, hold a key,
-or be bypassed: this module alone imports structlog, since importing it plainly loads rich (5 MB, 50 ms).
+Out: one line each, as JSON, as key=value or for a terminal (see ``rendering``, ``console``). Must not: raise into the
+caller, hold a key, or be bypassed: this module alone imports structlog, since importing it plainly loads rich (5 MB,
+50 ms).
 """
 
 import logging
-import re
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,13 +15,13 @@ from functools import cache
 from operator import attrgetter
 from typing import Any, TextIO
 
-import orjson
-
 from edge.policy.lifecycle import Outcome
 from edge.settings import Log
+from edge.telemetry.console import console_renderer
 from edge.telemetry.line_writer import LineWriter, writer_for
 from edge.telemetry.record import ReturnRecord, StreamRecord, TransferRecord
 from edge.telemetry.refusals import Refusals
+from edge.telemetry.rendering import as_json, as_logfmt
 
 _rich = "rich" in sys.modules
 if not _rich:
@@ -62,15 +62,10 @@ _SECRET_NAMES = frozenset(
         "token",
     }
 )
-_BEARER = re.compile(r'(?i)(\bbearer\s+)[^\s"\\]+')
-# What could end a line, move a cursor or not be encoded: C0, DEL, C1, the Unicode line ends, lone surrogates.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 # Their fields are all named in here, or in a record, and none is a secret.
 _OWN = frozenset({"exchange", "start", "progress", "returned", "management"})
 _FIELDS = tuple(field.name for field in fields(StreamRecord))
 _values = attrgetter(*_FIELDS)
-_BARE = re.compile(r"[^\s\"'=\\]+")  # values that need no quotes in key=value
-_BARE_EVENT = re.compile(r"[^\"=\\]+")  # an event may have blanks
 
 
 def configure(settings: Log, stream: TextIO | None = None) -> None:
@@ -80,7 +75,9 @@ def configure(settings: Log, stream: TextIO | None = None) -> None:
     """
     tell_counts()
     out = sys.stderr if stream is None else stream
-    console = settings.format == "console" or (settings.format == "auto" and out is not None and out.isatty())
+    terminal = out is not None and out.isatty()
+    form = ("console" if terminal else "json") if settings.format == "auto" else settings.format
+    renderer = console_renderer(out) if form == "console" else as_logfmt if form == "logfmt" else as_json
     lines = _Lines(out) if stream is not None else _to_stderr(out)
     structlog.configure(
         processors=[
@@ -88,7 +85,7 @@ def configure(settings: Log, stream: TextIO | None = None) -> None:
             TimeStamper(fmt="iso", utc=True),
             format_exc_info,
             redact,
-            _console if console else _json,
+            renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.level]),
         logger_factory=lambda *_: lines,
@@ -261,48 +258,6 @@ def _bounded(model: str | None) -> str | None:
     return model if model is None or len(model) <= MODEL_CHARS else model[: MODEL_CHARS - 1] + "…"
 
 
-def _json(_: object, __: str, event: EventDict) -> str:
-    first = {name: event.pop(name) for name in ("timestamp", "level", "event")}
-    return _harmless(_dumps({**first, **event}))
-
-
-def _console(_: object, __: str, event: EventDict) -> str:
-    """``time level event key=value …``; a traceback follows on indented lines, which no record starts with."""
-    head = f"{event.pop('timestamp')} {event.pop('level'):<7} {_harmless(_value(event.pop('event'), _BARE_EVENT))}"
-    trace = str(event.pop("exception", "")).splitlines()
-    pairs = [f"{_harmless(name)}={_harmless(_value(value))}" for name, value in event.items()]
-    return "\n".join([" ".join([head, *pairs]), *("    " + _harmless(line) for line in trace)])
-
-
-def _value(value: object, bare: re.Pattern[str] = _BARE) -> str:
-    """As it is if it cannot be mistaken for something else, otherwise as JSON."""
-    return value if isinstance(value, str) and bare.fullmatch(value) else _dumps(value)
-
-
-def _dumps(value: object) -> str:
-    options = orjson.OPT_NON_STR_KEYS
-    try:
-        return orjson.dumps(value, default=str, option=options).decode()
-    except TypeError:  # a lone surrogate (undecodable header bytes) or an integer beyond 64 bits
-        return orjson.dumps(_plain(value), default=str, option=options).decode()
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {_plain(name): _plain(held) for name, held in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(held) for held in value]
-    return value if value is None or isinstance(value, bool | float) else str(value).encode(errors="replace").decode()
-
-
-def _harmless(text: str) -> str:
-    if "bearer" in text.lower():
-        text = _BEARER.sub(r"\1[redacted]", text)
-    if text.isprintable():
-        return text
-    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
-
-
 class _Lines:
     """Where structlog writes to: a stream, or nothing. One that cannot be written must not end a stream of tokens."""
 
@@ -310,7 +265,7 @@ class _Lines:
         self._stream = stream
 
     def msg(self, line: str) -> None:
-        if self._stream is not None:
+        if self._stream is not None and line:
             with suppress(OSError, ValueError):
                 self._stream.write(line + "\n")
                 self._stream.flush()
@@ -325,7 +280,8 @@ class _Background:
         self._put = writer.put
 
     def msg(self, line: str) -> None:
-        self._put((line + "\n").encode(errors="replace"))
+        if line:  # empty: it is not shown
+            self._put((line + "\n").encode(errors="replace"))
 
     log = debug = info = warning = error = critical = exception = msg
 

@@ -353,7 +353,7 @@ async def provoke(port: int, fake: FakeModel) -> None:
     await ask(port, CHAT, chat_body())
 
 
-@pytest.mark.parametrize("form", ["json", "console"])
+@pytest.mark.parametrize("form", ["json", "logfmt", "console"])
 async def test_nothing_that_is_logged_can_begin_a_line_of_its_own(serve: Serve, fake: FakeModel, form: str) -> None:
     edge = await serve(log={"format": form, "content_bytes": 200})
     tape = Tape()
@@ -370,7 +370,10 @@ async def test_nothing_that_is_logged_can_begin_a_line_of_its_own(serve: Serve, 
         events = [orjson.loads(line)["event"] for line in lines]
         assert (events.count("refused"), events.count("start"), events.count("exchange")) == (5, 3, 3)
         assert len(events) == 11
-    else:
+    elif form == "logfmt":
         assert len(lines) == 11
         assert all(line.startswith("2") for line in lines)
+    else:
+        assert len(lines) == 8  # without the three starts
+        assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in lines)
     assert "m" * 200 not in text

@@ -1,6 +1,7 @@
 import io
 import json
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -120,10 +121,10 @@ def test_a_model_name_is_bounded():
     assert log.record_event(make_record(model="m" * 128))["model"] == "m" * 128
 
 
-@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+@pytest.mark.parametrize("form", ["json", "logfmt", "console"])
 @pytest.mark.parametrize("text", NASTY)
-def test_no_value_key_event_or_exception_text_can_break_a_line(stream, text):
-    out = configured(stream())
+def test_no_value_key_event_or_exception_text_can_break_a_line(form, text):
+    out = configured(io.StringIO(), format=form)
     log.get_logger().info(text, model=text, nested={"path": [text]}, **{text: 1})
     (line,) = out.getvalue().splitlines()
     assert line.isprintable()
@@ -144,8 +145,8 @@ def test_no_kind_of_value_makes_logging_fail(value):
     assert only(out)["event"] == "x"
 
 
-def test_a_terminal_gets_key_value_pairs_that_cannot_be_forged():
-    out = configured(Terminal())
+def test_key_value_pairs_cannot_be_forged():
+    out = configured(io.StringIO(), format="logfmt")
     log.get_logger().info("two words", model="x outcome=complete", n=1, ok=True, upstream="local")
     (line,) = lines(out)
     assert line.endswith('info    two words model="x outcome=complete" n=1 ok=true upstream=local')
@@ -168,8 +169,8 @@ def test_a_traceback_is_part_of_the_json_line():
     assert only(out)["exception"].endswith("ValueError: bad\nthing\x1b[0m")
 
 
-def test_a_traceback_on_a_terminal_is_indented_so_that_it_cannot_look_like_a_record():
-    out = configured(Terminal())
+def test_a_traceback_in_logfmt_is_indented_so_that_it_cannot_look_like_a_record():
+    out = configured(io.StringIO(), format="logfmt")
     log_a_bug()
     first, *trace = lines(out)
     assert first.endswith("error   bug")
@@ -177,11 +178,39 @@ def test_a_traceback_on_a_terminal_is_indented_so_that_it_cannot_look_like_a_rec
     assert all(line.startswith("    ") for line in trace)
 
 
-@pytest.mark.parametrize(("setting", "stream", "is_json"), [("json", Terminal, True), ("console", io.StringIO, False)])
-def test_the_format_can_be_set(setting, stream, is_json):
+@pytest.mark.parametrize(
+    ("setting", "stream", "written"),
+    [
+        ("auto", io.StringIO, r'\{"timestamp":"[^"]+","level":"info","event":"x","n":1\}'),
+        ("auto", Terminal, r"\d\d:\d\d:\d\d x  n: 1"),
+        ("json", Terminal, r'\{"timestamp":"[^"]+","level":"info","event":"x","n":1\}'),
+        ("logfmt", Terminal, r"20\S+Z info    x n=1"),
+        ("console", io.StringIO, r"\d\d:\d\d:\d\d x  n: 1"),
+    ],
+)
+def test_the_format_can_be_set(monkeypatch, setting, stream, written):
+    monkeypatch.setenv("NO_COLOR", "1")
     out = configured(stream(), format=setting)
-    log.get_logger().info("x")
-    assert lines(out)[0].startswith("{") is is_json
+    log.get_logger().info("x", n=1)
+    assert re.fullmatch(written, lines(out)[0])
+
+
+@pytest.mark.parametrize(("variable", "value", "coloured"), [("TERM", "xterm", True), ("TERM", "dumb", False)])
+def test_a_terminal_gets_colours_if_it_has_them(monkeypatch, variable, value, coloured):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv(variable, value)
+    out = configured(Terminal())
+    log.get_logger().warning("x")
+    assert ("\x1b[" in out.getvalue()) is coloured
+
+
+def test_a_request_that_is_left_out_of_the_console_writes_no_empty_line():
+    out = configured(io.StringIO(), format="console")
+    log.start(
+        request_id="req_1", stream_id="st_1", surface="chat", model="m", upstream=None, principal="k", client=None
+    )
+    log.emit(make_record())
+    assert len(lines(out)) == 1
 
 
 def test_lines_below_the_level_are_not_written():
