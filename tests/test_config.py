@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.config import ConfigError, Problem, load, parse_listen
+from edge.config import CommandLine, ConfigError, Problem, load, parse_listen
 from edge.settings import Auth, Discovery, Limit, Server, Settings, Stream, Upstream
 
 CANARY = "sk-canary-5e1f0c"
@@ -391,26 +391,26 @@ class TestEnvironment:
 class TestCommandLine:
     def test_its_addresses_replace_all_others(self, file):
         file.write_text('[server]\nlisten = ["0.0.0.0:80"]\n')
-        loaded = load(file, {"EDGE_SERVER_LISTEN": "0.0.0.0:81"}, ["127.0.0.1:0"])
+        loaded = load(file, {"EDGE_SERVER_LISTEN": "0.0.0.0:81"}, CommandLine(("127.0.0.1:0",)))
         assert loaded.settings.server.listen == ["127.0.0.1:0"]
 
     @pytest.mark.parametrize("address", ["0.0.0.0:80", "nope"])
     def test_its_addresses_are_checked_alike(self, address):
         with pytest.raises(ConfigError, match=r"^--listen: server\.listen: "):
-            load(None, {}, [address])
+            load(None, {}, CommandLine((address,)))
 
     def test_its_simulator_replaces_all_upstreams(self, file):
         """What those need, such as a key, need not be there."""
         file.write_text(f'[stream]\nheartbeat_s = 3\n{UP}api_key = "${{NOPE}}"\n{TLS}')
-        settings = load(file, {"EDGE_SERVER_LISTEN": "127.0.0.1:81"}, [], {"pace_s": 0.5}).settings
+        settings = load(file, {"EDGE_SERVER_LISTEN": "127.0.0.1:81"}, CommandLine(simulator={"pace_s": 0.5})).settings
         assert settings.upstream == [Upstream(name="simulator", kind="simulator", pace_s=0.5)]
         assert (settings.stream.heartbeat_s, settings.server.listen) == (3, ["127.0.0.1:81"])
-        alone = load(None, {"EDGE_UPSTREAM_URL": "http://h"}, [], {}).settings
+        alone = load(None, {"EDGE_UPSTREAM_URL": "http://h"}, CommandLine(simulator={})).settings
         assert alone.upstream == [Upstream(name="simulator", kind="simulator")]
 
     def test_its_simulator_is_checked_alike(self):
         with pytest.raises(ConfigError, match=r"^--simulate: upstream\[0\]\.script: cannot be read: No such file"):
-            load(None, {}, [], {"script": "/nowhere"})
+            load(None, {}, CommandLine(simulator={"script": "/nowhere"}))
 
 
 class TestSecrets:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.cli import environment
 
-from edge.config import ConfigError, load
+from edge.config import CommandLine, ConfigError, load
 
 NOBODY_S_HOME = pwd.getpwnam("nobody").pw_dir
 
@@ -37,7 +37,7 @@ def test_a_tilde_is_the_home_directory_in_every_path(tmp_path: Path) -> None:
         '[[upstream]]\nname = "b"\nurl = "https://h"\nca_file = "~/c.pem"\n'
     )
     environ = {"HOME": str(tmp_path), "EDGE_AUTH_KEYS": "~key-that-begins-so"}
-    settings = load(file, environ, ["unix:~/edge.sock"]).settings
+    settings = load(file, environ, CommandLine(("unix:~/edge.sock",))).settings
     assert settings.server.listen == [f"unix:{tmp_path}/edge.sock"]
     assert settings.server.admin_listen == [f"unix:{tmp_path}/admin"]
     assert settings.store.url == f"sqlite:{tmp_path}/x.db"

@@ -19,7 +19,12 @@ import click
 @click.option(
     "--timeout", "timeout_s", type=click.FloatRange(1), default=300.0, show_default=True, help="Seconds a round."
 )
-@click.option("--api-key", envvar="EDGE_BENCH_KEY", default="", help="Sent as Bearer; better given as EDGE_BENCH_KEY.")
+@click.option(
+    "--api-key",
+    envvar=["EDGE_API_KEY", "EDGE_BENCH_KEY"],
+    default="",
+    help="Sent as Bearer; better given as EDGE_API_KEY.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def bench(
     *,

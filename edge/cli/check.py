@@ -22,8 +22,8 @@ import click
 
 from edge import __version__
 from edge.api.server import connection_limit, somebody_listens
+from edge.cli.config_option import config_option, load_or_exit
 from edge.cli.health import edge_at
-from edge.cli.serve import load_or_exit
 from edge.cli.store import Nobody
 from edge.cli.tables import Row, print_table
 from edge.config import Listen, Loaded, parse_listen
@@ -88,7 +88,7 @@ class Report:
 
 
 @click.command()
-@click.option("--config", "config", type=click.Path(path_type=Path), help="TOML file; without one, the defaults.")
+@config_option
 def check(config: Path | None) -> None:
     """Check the configuration, the listen addresses and the upstreams, and exit with 0, 1 (not up) or 2 (wrong)."""
     loaded = load_or_exit(config)

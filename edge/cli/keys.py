@@ -17,8 +17,8 @@ from typing import TypeVar
 import click
 import orjson
 
+from edge.cli.config_option import config_option, load_or_exit
 from edge.cli.key_options import Limits, Moment, Name, Span
-from edge.cli.serve import load_or_exit
 from edge.cli.store import Nobody
 from edge.cli.tables import print_table
 from edge.policy.auth.keys import KeyRecord, make_key
@@ -29,9 +29,6 @@ from edge.store.ports import KeyStore, StoreDown, Unusable
 
 T = TypeVar("T")
 
-_config = click.option(
-    "--config", type=click.Path(path_type=Path), help="TOML file, as for edge serve; it says where keys are kept."
-)
 _expires = click.option("--expires", type=Moment(), help="30d, 12h, a date, or never (the default).")
 
 
@@ -41,7 +38,7 @@ def keys() -> None:
 
 
 @keys.command()
-@_config
+@config_option
 @click.option("--name", required=True, type=Name(), help="Whose it is: in logs, and of the streams and sessions.")
 @_expires
 @click.option("--models", help="Names of the models it may use, with * and ?, separated by commas; all by default.")
@@ -78,7 +75,7 @@ def create(
 
 
 @keys.command("list")
-@_config
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def list_(config: Path | None, *, as_json: bool) -> None:
     """Show what is known of all keys; the keys themselves are not kept."""
@@ -100,7 +97,7 @@ def list_(config: Path | None, *, as_json: bool) -> None:
 
 
 @keys.command()
-@_config
+@config_option
 @click.argument("name_or_id")
 @click.option(
     "--forget", is_flag=True, help="Let go of the record too. Without any, and no key configured, none is asked for."
@@ -120,7 +117,7 @@ def revoke(config: Path | None, name_or_id: str, *, forget: bool) -> None:
 
 
 @keys.command()
-@_config
+@config_option
 @click.argument("name_or_id")
 @click.option("--overlap", type=Span(), default="1h", show_default=True, help="How long the old one still works; 0s.")
 @click.option(

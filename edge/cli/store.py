@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import click
 
-from edge.cli.serve import load_or_exit
+from edge.cli.config_option import config_option, load_or_exit
 from edge.settings import Settings
 from edge.store.opening import Stores, shown_url
 from edge.store.ports import Sizes, StoreDown, StreamStore, Unusable
@@ -42,11 +42,8 @@ class Nobody:
         click.echo(f"edge: {what}", err=True)
 
 
-_config = click.option("--config", type=click.Path(path_type=Path), help="TOML file; without one, the defaults.")
-
-
 @click.group(invoke_without_command=True)
-@_config
+@config_option
 @click.pass_context
 def store(context: click.Context, config: Path | None) -> None:
     """Show what is kept of streams and sessions (store.url); see also: edge store purge."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import orjson
 
-from edge.cli.serve import load_or_exit
+from edge.cli.config_option import config_option, load_or_exit
 from edge.cli.store import Nobody
 from edge.cli.tables import print_table
 from edge.policy.limits.counters import Account, Used, by_day, days_before
@@ -27,7 +27,7 @@ _DAYS = 400  # what a store keeps
 
 
 @click.command()
-@click.option("--config", "config", type=click.Path(path_type=Path), help="TOML file; without one, the defaults.")
+@config_option
 @click.option("--days", type=click.IntRange(1, _DAYS), default=30, show_default=True, help="Today and the days before.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line: day, principal, requests, tokens.")
 def usage(config: Path | None, days: int, as_json: bool) -> None:  # noqa: FBT001 - click's way

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from edge.config.authentication import weak_keys
+from edge.config.command import CommandLine
 from edge.config.fields import KEYS, LISTED, SECTIONS, convert, env_name, faults, section_of
 from edge.config.home import expanded, no_place
 from edge.config.lines import find_lines, line_of
 from edge.config.problems import ConfigError, Problem, Where
 from edge.config.rules import conflicts
 from edge.config.secrets import Resolver
-from edge.config.sources import Found, from_command, from_environ, from_file, unclaimed
+from edge.config.sources import Found, from_command, from_environ, from_file, keys_by_name, unclaimed
 from edge.settings import CLOUD_URLS, URLLESS, Settings
 
 Values = dict[str, dict[str, Any]]
@@ -33,19 +34,13 @@ class Loaded:
     warnings: list[str]
 
 
-def load(
-    path: Path | None,
-    environ: Mapping[str, str],
-    listen: Sequence[str] = (),
-    simulator: Mapping[str, object] | None = None,
-) -> Loaded:
+def load(path: Path | None, environ: Mapping[str, str], command: CommandLine | None = None) -> Loaded:
     """Load the settings.
 
     Args:
         path: The TOML file, or None for the defaults.
         environ: The environment: ``EDGE_SECTION_KEY`` overrides the file, ``${VAR}`` is looked up here.
-        listen: Addresses from the command line, in place of ``server.listen`` if there are any.
-        simulator: Settings of a simulator from the command line, which is then the only upstream.
+        command: What the command line gives; it overrides both.
 
     Raises:
         ConfigError: With all that is wrong.
@@ -54,10 +49,11 @@ def load(
     if path is not None:
         _read(found, path)
     from_environ(found, environ)
-    from_command(found, listen, simulator)
+    from_command(found, command or CommandLine())
+    claimed = keys_by_name(found, environ)
     resolver = Resolver(environ)
     settings = _build(found, _settle(found, resolver, environ))
-    problems, warnings = unclaimed(environ, resolver.used)
+    problems, warnings = unclaimed(environ, resolver.used | claimed)
     problems = found.problems + _impossible(found, settings) + _homeless(found, settings, environ) + problems
     if problems:
         raise ConfigError(sorted(problems, key=lambda problem: (problem.line is None, problem.line or 0)))

@@ -5,14 +5,19 @@ the keys that do not exist. Must not: check or resolve a value.
 """
 
 import json
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_origin
 
+from edge.config.command import CommandLine
 from edge.config.fields import ENV_NAMES, KEYS, LISTED, SECTIONS, bare, env_name, section_of
 from edge.config.problems import Problem, Where, nearest
+from edge.config.search import VARIABLE
 
+_OF_COMMANDS = {VARIABLE, "EDGE_API_KEY", "EDGE_BENCH_KEY"}  # these two are sent by commands that ask a running Edge
+_NOT_IN_A_VARIABLE = re.compile(r"[^A-Za-z0-9]")
 # What one of a listed section is called that the environment alone describes.
 NAMES = {"upstream": "local", "limit": "default"}
 
@@ -76,16 +81,45 @@ def from_environ(found: Found, environ: Mapping[str, str]) -> None:
             found.given.setdefault(place, {})[key] = Given(value, where, lax=True)
 
 
-def from_command(found: Found, listen: Sequence[str], simulator: Mapping[str, object] | None) -> None:
-    """Take the command line's addresses, if there are any, and its simulator in place of all upstreams."""
-    if listen:
-        found.given.setdefault("server", {})["listen"] = Given(list(listen), Where("--listen"))
-    if simulator is not None:
-        for place in [place for place in found.given if section_of(place) == "upstream"]:
-            del found.given[place]
-        given = {"name": "simulator", "kind": "simulator", **simulator}
-        found.given["upstream[0]"] = {key: Given(value, Where("--simulate")) for key, value in given.items()}
-        found.heads["upstream[0]"] = Where("--simulate")
+def from_command(found: Found, command: CommandLine) -> None:
+    """Take what the command line gives: its upstreams take the place of all others."""
+    if command.listen:
+        found.given.setdefault("server", {})["listen"] = Given(list(command.listen), Where("--listen"))
+    if command.log:
+        of_log = {key: Given(value, Where("the command line")) for key, value in command.log.items()}
+        found.given.setdefault("log", {}).update(of_log)
+    upstreams, where = command.only_upstreams, Where(command.upstream_option)
+    if not upstreams:
+        return
+    configured = [place for place in found.given if section_of(place) == "upstream"]
+    variables = {}
+    if command.simulator is None and len(upstreams) == 1:  # EDGE_UPSTREAM_API_KEY and the like are for this one
+        of_first = found.given.get("upstream[0]", {})
+        variables = {key: given for key, given in of_first.items() if given.lax and key not in {"name", "url"}}
+    for place in configured:
+        del found.given[place]
+    for number, settings in enumerate(upstreams):
+        place = f"upstream[{number}]"
+        found.given[place] = {**{key: Given(value, where) for key, value in settings.items()}, **variables}
+        found.heads[place] = where
+
+
+def keys_by_name(found: Found, environ: Mapping[str, str]) -> set[str]:
+    """Take ``EDGE_UPSTREAM_NAME_API_KEY`` for the upstream of that name, unless it has an ``api_key`` of its own.
+
+    Returns:
+        The variables that belong to an upstream.
+    """
+    claimed = set()
+    for place, entries in found.given.items():
+        name = entries["name"].value if section_of(place) == "upstream" and "name" in entries else None
+        if not isinstance(name, str):
+            continue
+        variable = env_name("upstream", f"{_NOT_IN_A_VARIABLE.sub('_', name)}_api_key")
+        if variable in environ:
+            claimed.add(variable)
+            entries.setdefault("api_key", Given(environ[variable], Where(variable), lax=True))
+    return claimed
 
 
 def unclaimed(environ: Mapping[str, str], used: set[str]) -> tuple[list[Problem], list[str]]:
@@ -96,7 +130,7 @@ def unclaimed(environ: Mapping[str, str], used: set[str]) -> tuple[list[Problem]
         used: Variables that the configuration refers to itself; they are in their right.
     """
     problems, warnings = [], []
-    for variable in sorted(environ.keys() - ENV_NAMES.keys() - used):
+    for variable in sorted(environ.keys() - ENV_NAMES.keys() - _OF_COMMANDS - used):
         section = next((name for name in SECTIONS if variable.startswith(env_name(name, ""))), None)
         if section is not None:
             meant = nearest(variable, [env_name(section, key) for key in KEYS[section]])

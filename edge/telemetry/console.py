@@ -35,7 +35,8 @@ _PARTS = {
 }
 _WORTH_A_MENTION = 0.05
 # The start screen says these once for all, and of a request only its end is shown.
-_LEFT_OUT = frozenset({"start", "listening"})
+_LEFT_OUT = frozenset({"start", "listening", "config file"})
+_LEFT_OUT_AT_START = _LEFT_OUT | {"upstream found", "upstream models changed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,26 +62,34 @@ class ConsoleRenderer:
     Args:
         columns: How wide the terminal is now.
         colours: Whether to use them.
+        starting: The start screen will name the upstreams that are found before it.
     """
 
-    def __init__(self, columns: Callable[[], int], *, colours: bool) -> None:
+    def __init__(self, columns: Callable[[], int], *, colours: bool, starting: bool = False) -> None:
+        self._left_out = _LEFT_OUT_AT_START if starting else _LEFT_OUT
         self._columns = columns
         self._colours = colours
 
     def __call__(self, _: object, __: str, event: "EventDict") -> str:
         """Returns an empty text for a line that is left out."""
         name = str(event["event"])
-        if name in _LEFT_OUT:
+        if name in self._left_out:
             return ""
         columns = max(self._columns(), _LEAST_COLUMNS)
         if name == "exchange":
             return self._exchange(event, columns)
+        if name == "refused" and "status" in event:
+            words = (event.get(key, "") for key in ("status", "error", "method", "path"))
+            event["event"] = f"refused {' '.join(map(str, words))}"
+            for key in ("status", "error", "method", "path", "request_id"):
+                event.pop(key, None)
         return self._plain(event, columns)
 
     def _exchange(self, event: Mapping[str, object], columns: int) -> str:
         """``time model surface TTFT rate outcome total: where it went``, as far as it fits."""
         outcome = str(event["outcome"])
-        ended = outcome if not event.get("error") else f"{event['status']} {outcome} {event['error']}"
+        words = [str(event["status"]), outcome, str(event["error"])] if event.get("error") else [outcome]
+        ended = " ".join(dict.fromkeys(words))  # an error is often named as the outcome is
         colour = _OUTCOME_COLOURS.get(outcome, _LEVEL_COLOURS.get(str(event["level"]), _YELLOW))
         ttft, rate = event.get("ttft_s"), event.get("tokens_per_s")
         cells = [
@@ -120,11 +129,11 @@ class ConsoleRenderer:
         return f"\x1b[{colour}m{text}\x1b[0m" if colour and self._colours and text.strip() else text
 
 
-def console_renderer(stream: TextIO | None) -> ConsoleRenderer:
+def console_renderer(stream: TextIO | None, *, starting: bool = False) -> ConsoleRenderer:
     """One for what is written to this stream: in colours if it is a terminal that has them, and NO_COLOR is not set."""
     terminal = stream is not None and stream.isatty()
     colours = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
-    return ConsoleRenderer(lambda: _columns_of(stream), colours=colours)
+    return ConsoleRenderer(lambda: _columns_of(stream), colours=colours, starting=starting)
 
 
 def _width(cells: Sequence[_Cell]) -> int:

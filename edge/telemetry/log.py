@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict, fields
 from functools import cache
 from operator import attrgetter
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from edge.policy.lifecycle import Outcome
 from edge.settings import Log
@@ -29,7 +29,7 @@ if not _rich:
 try:
     import structlog
     from structlog.processors import TimeStamper, add_log_level, format_exc_info
-    from structlog.typing import EventDict, FilteringBoundLogger
+    from structlog.typing import EventDict, FilteringBoundLogger, Processor
 finally:
     if not _rich:
         del sys.modules["rich"]
@@ -68,16 +68,28 @@ _FIELDS = tuple(field.name for field in fields(StreamRecord))
 _values = attrgetter(*_FIELDS)
 
 
-def configure(settings: Log, stream: TextIO | None = None) -> None:
+def form(settings: Log, stream: TextIO | None) -> Literal["json", "logfmt", "console"]:
+    """How lines are written to this stream, with ``auto`` decided."""
+    if settings.format != "auto":
+        return settings.format
+    return "console" if stream is not None and stream.isatty() else "json"
+
+
+def configure(settings: Log, stream: TextIO | None = None, *, starting: bool = False) -> None:
     """Send all log lines to ``stream``, and what libraries log at warning or above as well.
 
-    Without a stream they go to stderr, in the background: whoever reads them may stop, which must not stop Edge.
+    Args:
+        settings: How, and from which level on.
+        stream: Without one they go to stderr, in the background: whoever reads them may stop, which must not stop Edge.
+        starting: A start screen will follow on a terminal, so lines that say the same are left out there.
     """
     tell_counts()
     out = sys.stderr if stream is None else stream
-    terminal = out is not None and out.isatty()
-    form = ("console" if terminal else "json") if settings.format == "auto" else settings.format
-    renderer = console_renderer(out) if form == "console" else as_logfmt if form == "logfmt" else as_json
+    renderers: Mapping[str, Processor] = {
+        "json": as_json,
+        "logfmt": as_logfmt,
+        "console": console_renderer(out, starting=starting),
+    }
     lines = _Lines(out) if stream is not None else _to_stderr(out)
     structlog.configure(
         processors=[
@@ -85,7 +97,7 @@ def configure(settings: Log, stream: TextIO | None = None) -> None:
             TimeStamper(fmt="iso", utc=True),
             format_exc_info,
             redact,
-            renderer,
+            renderers[form(settings, out)],
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.level]),
         logger_factory=lambda *_: lines,
@@ -97,6 +109,11 @@ def configure(settings: Log, stream: TextIO | None = None) -> None:
     forward = _Forward(logging.WARNING)
     root.handlers = [*(handler for handler in root.handlers if not isinstance(handler, _Forward)), forward]
     root.setLevel(logging.WARNING)
+
+
+def write(text: str) -> None:
+    """Write text for somebody at the terminal to stderr, among the lines, as it is."""
+    _to_stderr(sys.stderr).msg(text)
 
 
 def write_out(within_s: float) -> None:

@@ -94,6 +94,11 @@ class Fleet:
         """All that are known, up or not, in their order."""
         return tuple([place.member for place in self._places if place.member is not None])
 
+    @property
+    def silent_places(self) -> tuple[str, ...]:
+        """The URLs that are looked at and have shown no model server yet."""
+        return tuple([place.settings.url for place in self._places if place.member is None])
+
     async def start(self) -> None:
         """Look once, waiting at most ``FIRST_LOOK_S`` for it, and go on looking in the background."""
         self._watcher = asyncio.create_task(self._watch(), name="fleet")

@@ -82,7 +82,8 @@ async def test_a_taken_address_is_one_clear_line() -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         done = await run("serve", "--listen", "127.0.0.1:0", "--listen", address)
     assert (done.status, done.out) == (1, "")
-    assert done.err_lines == [f"edge: cannot listen on {address}: Address already in use"]
+    why = f"edge: cannot listen on {address}: Address already in use; choose another with --port"
+    assert done.err_lines == [why]
 
 
 async def test_a_unix_socket_of_another_process_is_not_taken_from_it(tmp_path: Path) -> None:
@@ -145,7 +146,7 @@ class TestSimulate:
 
     async def test_its_options_are_of_no_use_alone(self) -> None:
         done = await run("serve", "--pace", "1")
-        assert (done.status, done.err_lines[-1]) == (2, "Error: --pace and --script are of use with --simulate only")
+        assert (done.status, done.err_lines[-1]) == (2, "Error: --pace and --script work with --simulate only")
 
     async def test_a_script_that_cannot_be_read_is_one_clear_line(self) -> None:
         done = await run("serve", "--simulate", "--script", "/nowhere")

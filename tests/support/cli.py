@@ -55,6 +55,7 @@ def environment(**variables: str) -> dict[str, str]:
         "EDGE_DISCOVERY_ENABLED": "false",
         "EDGE_SERVER_LISTEN": "127.0.0.1:0",
         "XDG_RUNTIME_DIR": _runtime_directory(),
+        "XDG_CONFIG_HOME": _runtime_directory(),
         "TMPDIR": _runtime_directory(),
         **variables,
     }
