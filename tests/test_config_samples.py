@@ -6,14 +6,22 @@ from pathlib import Path
 import pytest
 
 from edge.config import load
+from edge.config.starter import CHOICES, starter, usual
 from edge.settings import Settings
 
 CONFIG = Path(__file__).parents[1] / "config"
-SAMPLES = ["ollama", "vllm", "llama-cpp", "clouds"]
+SAMPLES = {
+    "ollama": ["ollama"],
+    "vllm": ["vllm"],
+    "llama-cpp": ["llama.cpp"],
+    "lm-studio": ["lm-studio"],
+    "clouds": ["openai", "anthropic"],
+}
 UPSTREAMS = {
     "ollama": [("ollama", "http://127.0.0.1:11434")],
     "vllm": [("openai-compatible", "http://127.0.0.1:8000")],
     "llama-cpp": [("openai-compatible", "http://127.0.0.1:8080")],
+    "lm-studio": [("openai-compatible", "http://127.0.0.1:1234")],
     "clouds": [("openai", ""), ("anthropic", "")],
 }
 
@@ -48,3 +56,12 @@ def test_none_has_a_secret_in_it(name: str) -> None:
 
 def test_there_is_no_sample_that_is_not_tested() -> None:
     assert sorted(path.stem for path in CONFIG.glob("*.toml")) == sorted([*SAMPLES, "edge"])
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_sample_is_what_edge_init_writes(name: str) -> None:
+    assert (CONFIG / f"{name}.toml").read_text() == starter([usual(choice) for choice in SAMPLES[name]])
+
+
+def test_edge_init_has_a_sample_for_everything_that_it_can_be_told() -> None:
+    assert sorted(choice for choices in SAMPLES.values() for choice in choices) == sorted(CHOICES)

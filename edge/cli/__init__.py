@@ -3,16 +3,20 @@
 In: arguments. Out: one command's module, run. Must not: import what the named command does not need.
 """
 
+import difflib
+
 import click
 
 from edge import __version__
+from edge.cli.examples import examples
 
 
 class _Lazy(click.Group):
     """Imports a command's module only when that command is named."""
 
     _modules = (
-        "serve", "check", "reload", "upgrade", "health", "keys", "usage", "store", "service", "demo", "bench",
+        "serve", "init", "check", "reload", "upgrade", "health", "keys", "usage", "store", "service", "demo", "bench",
+        "completion",
     )  # fmt: skip
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
@@ -27,8 +31,27 @@ class _Lazy(click.Group):
         command: click.Command = getattr(module, cmd_name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, and name the nearest command where there is none of this name."""
+        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            meant = difflib.get_close_matches(args[0], self._modules, n=1)
+            hint = f" Did you mean {meant[0]!r}?" if meant else " edge --help lists them all."
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
 
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+
+_HELP = f"""{examples("edge serve", "edge COMMAND --help")}
+
+Documentation: docs/ in the source, from docs/quickstart.md on."""
+
+
+@click.group(
+    cls=_Lazy,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_HELP,
+)
 @click.version_option(__version__, prog_name="edge")
 def main() -> None:
     """A drop-in OpenAI-compatible endpoint whose token streams can be trusted, beside any model server."""

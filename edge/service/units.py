@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge.config.starter import starter
+
 _SOURCE = Path(__file__).with_name("unit_files")
 UNITS = Path("etc/systemd/system")
 CONFIG = Path("etc/edge/edge.toml")
@@ -49,7 +51,7 @@ def units() -> list[File]:
 
 def config() -> File:
     """The configuration that a first installation begins with."""
-    return File(CONFIG, (_SOURCE / "edge.toml").read_text())
+    return File(CONFIG, starter([], service=True))
 
 
 def write(root: Path) -> Iterator[Path]:

@@ -94,8 +94,8 @@ def test_with_a_key_of_the_credentials_it_is_asked_for(fresh: Machine) -> None:
     fresh.write("/etc/edge/credentials/key", "a-key-of-the-clients", 0o600)
     settings = fresh.run("cat", "/etc/edge/edge.toml")
     for line in ("[auth]", 'keys = ["credential:edge_key"]'):
-        assert f"# {line}" in settings
-        settings = settings.replace(f"# {line}", line)
+        assert f"\n#{line}\n" in settings
+        settings = settings.replace(f"\n#{line}\n", f"\n{line}\n")
     fresh.write("/etc/edge/edge.toml", settings)
     typed(fresh, "sudo systemctl restart edge")
     status = "curl -s -o /dev/null -w '%{http_code}' localhost:11435/v1/models"
