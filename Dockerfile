@@ -17,6 +17,7 @@ RUN python3 -m venv --without-pip /opt/edge \
     && python3 -m pip --python /opt/build/bin/python install --no-cache-dir --only-binary :all: --require-hashes --requirement requirements-build.lock
 
 COPY pyproject.toml README.md LICENSE ./
+COPY config config
 COPY edge edge
 RUN /opt/build/bin/python -m hatchling build --target wheel --directory /wheels \
     && python3 -m pip --python /opt/edge/bin/python install --no-cache-dir --no-index --no-deps /wheels/*.whl

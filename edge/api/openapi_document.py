@@ -123,6 +123,7 @@ def _parameters() -> dict[str, Any]:
         "ModelId": _parameter("path", "id", text("It may hold slashes.", needed=True, minLength=1)),
         "SessionId": _parameter("path", "id", text(needed=True, minLength=1)),
         "Digest": _parameter("path", "digest", text(needed=True, pattern="^sha256[:-][0-9a-f]{64}$")),
+        "Self": _parameter("query", "self", text("Ask about this Edge alone, whatever its upstreams do.")),
         "Prompt": _parameter("query", "prompt", query["prompt"], required=True),
         "QuerySessionId": _parameter("query", "session_id", query["session_id"]),
         "QueryModel": _parameter("query", "model", query["model"]),

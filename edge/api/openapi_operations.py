@@ -224,7 +224,14 @@ def _tickets() -> Iterator[Operation]:
 def _operator() -> Iterator[Operation]:
     yield Operation("get", "/health", "health", "The process lives.", "OpenAI", {JSON: "Health"}, open=True)
     yield Operation(
-        "get", "/ready", "ready", "Whether it can serve, and why not.", "OpenAI", {JSON: "Ready"}, open=True
+        "get",
+        "/ready",
+        "ready",
+        "Whether it can serve, and why not; ?self ignores the upstreams.",
+        "OpenAI",
+        {JSON: "Ready"},
+        open=True,
+        parameters=("Self",),
     )
     yield Operation("get", "/metrics", "metrics", "For Prometheus.", "OpenAI", {TEXT: "Text"})
     yield Operation("get", "/openapi.json", "describe", "This document.", "OpenAI", {JSON: "Document"})

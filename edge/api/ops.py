@@ -20,13 +20,18 @@ from edge.upstream.fleet import Fleet
 
 
 def probes(fleet: Fleet, registry: ExchangeRegistry, closed: Callable[[], str | None]) -> list[web.RouteDef]:
-    """``/health /ready``. ``closed``: why no caller at all can be let in now; None if one can be."""
+    """``/health /ready``. ``closed``: why no caller at all can be let in now; None if one can be.
+
+    ``/ready?self`` is about this Edge alone: it ignores the upstreams.
+    """
 
     async def health(_request: web.Request) -> web.Response:
         return json_answer({"status": "ok"})
 
-    async def ready(_request: web.Request) -> web.Response:
+    async def ready(request: web.Request) -> web.Response:
         is_ready, facts = fleet.ready()
+        if "self" in request.query:
+            is_ready, facts = True, {**facts, "ready": True, "reason": None}
         if (why := closed()) is not None:
             both = why if facts["reason"] is None else f"{why}; {facts['reason']}"
             is_ready, facts = False, {**facts, "ready": False, "reason": both}

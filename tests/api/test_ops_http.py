@@ -78,6 +78,21 @@ async def test_not_ready_is_503_with_the_reasons(serve: Serve, fake: FakeModel) 
     assert "up refuses connections" in answer.json["reason"]
 
 
+async def test_ready_by_itself_whatever_the_upstreams_do(serve: Serve, fake: FakeModel) -> None:
+    """For a gateway of several nodes: else all of them would leave their load balancer at once."""
+    await fake.refuse()
+    edge = await serve()
+    answer = await get(edge.port, "/ready?self")
+    assert (answer.status, answer.json["ready"], answer.json["reason"]) == (200, True, None)
+    assert answer.json["upstreams"]["up"]["up"] is False
+
+
+async def test_not_ready_by_itself_while_nobody_can_be_let_in(serve: Serve) -> None:
+    edge = await serve(store={"url": "redis://127.0.0.1:1/0"})
+    assert (await ask(edge.port, CHAT, chat_body())).status == 503
+    assert (await get(edge.port, "/ready?self")).status == 503
+
+
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "sqlite:{directory}"])
 async def test_not_ready_while_nobody_can_be_let_in(serve: Serve, tmp_path: Path, url: str) -> None:
     """A probe that said yes would get an Edge all the traffic that it answers with 503."""
@@ -121,7 +136,7 @@ async def test_a_ready_edge_forgets_an_upstream_that_could_not_be_reached(serve:
 
 
 async def test_a_draining_edge_lives_but_is_not_ready(serve: Serve, fake: FakeModel) -> None:
-    """Its running streams go on; probes on connections that stand are told."""
+    """Its running streams go on; probes on connections that stand see it, also those of this Edge alone."""
     fake.script(head(), chunk(chat_token("a")), gate("rest"), chunk(chat_finish() + DONE), end())
     edge = await serve(server={"drain_s": LIMIT_S})
     async with RawClient(edge.port) as stream, RawClient(edge.port) as probe, RawClient(edge.port) as late:
@@ -136,6 +151,9 @@ async def test_a_draining_edge_lives_but_is_not_ready(serve: Serve, fake: FakeMo
         await probe.get("/ready")
         answer = await probe.answer()
         assert (answer.status, answer.json["ready"], answer.json["reason"]) == (503, False, "shutting down")
+        probe.buffer = b""
+        await probe.get("/ready?self")
+        assert (await probe.answer()).status == 503
         probe.buffer = b""
         await probe.get("/health")
         assert (await probe.answer()).status == 200
