@@ -32,8 +32,7 @@ from edge.telemetry.timeline import Phase, Timeline
 
 _PHASES = {
     State.ROUTING: Phase.EDGE,
-    State.CONNECTING: Phase.CONNECTING,
-    State.WAITING: Phase.UPSTREAM,
+    State.ASKING: Phase.UPSTREAM,
     State.STREAMING: Phase.UPSTREAM,
     State.ENDED: Phase.EDGE,
 }
@@ -165,10 +164,6 @@ class Exchange:
 
     # --- attempts -------------------------------------------------------------------------------------------------
 
-    def retry(self, error: EdgeError) -> bool:
-        """See ``owner.Owner``."""
-        return self.attempts.retry(error)
-
     @property
     def keeps_answer(self) -> bool:
         """See ``owner.Owner``."""
@@ -204,6 +199,8 @@ class Exchange:
             phase = Phase.QUEUED
         elif reader is not None and reader.blocked:
             phase = Phase.CLIENT_BLOCKED
+        elif state is State.ASKING and generation.connecting:
+            phase = Phase.CONNECTING
         else:
             phase = _PHASES[state]
         if phase is not self._phase:

@@ -1,7 +1,7 @@
 """The attempts of an exchange: which upstreams are asked, one after the other, each when it has a slot.
 
-In: the request, slots, failures. Out: calls, opened on the exchange's generation. Must not: end the generation but for
-want of an upstream, book time, or have more than one attempt at once.
+In: the request, slots, and how each attempt ended. Out: attempts; and the end of the generation, when no other attempt
+is to follow. Must not: book time, or have more than one attempt at once.
 """
 
 import re
@@ -12,13 +12,14 @@ from edge.errors import EdgeError, UpstreamCut, UpstreamSaid, UpstreamUnreachabl
 from edge.exchange.compose import Terms, compose
 from edge.exchange.ports import ExchangeRequest, ExchangeServices
 from edge.exchange.slot_wait import SlotWait
-from edge.policy.lifecycle import LifecycleEvent
+from edge.policy.lifecycle import LifecycleEvent, State
 from edge.policy.queue.lanes import Claim
 from edge.policy.queue.refusal import Place, Refusal, RefusalReason
 from edge.policy.routing import route
 from edge.protocol.ollama.truncation import Context
 from edge.protocol.request import Prepared, unstreamed
 from edge.protocol.surface import GENERATING, WITHOUT_MODEL, Surface
+from edge.stream.attempt import Attempt
 from edge.stream.generation import Generation
 from edge.upstream.health import Member
 from edge.upstream.ports import Call
@@ -52,6 +53,7 @@ class Failover:
 
     __slots__ = (
         "_asked",
+        "_attempt",
         "_busy",
         "_candidates",
         "_generation",
@@ -90,6 +92,7 @@ class Failover:
         self._settings = services.settings  # a reload does not change them under a running exchange
         self._asked = asked
         self._generation = generation
+        self._attempt: Attempt | None = None  # the latest
         self._on_wait = changed
         self._busy: Member | None = None  # the one whose load the exchange counts towards
         self._candidates: list[Member] = []  # not asked yet
@@ -185,7 +188,8 @@ class Failover:
         self.count += 1
         self.dropped, self.changed, self.context = call.dropped, call.changed, call.context
         self._whole = call.whole
-        self._generation.open(member.upstream, call)
+        attempt = self._attempt = Attempt(self._generation, self, self._settings.stream, self._services.clock)
+        attempt.open(member.upstream, call)
 
     def _compose_preferred(self) -> tuple[Member, Call]:
         member = self._candidates[0]
@@ -235,8 +239,15 @@ class Failover:
 
     # --- another one, and the end ---------------------------------------------------------------------------------
 
-    def retry(self, error: EdgeError) -> bool:
-        """See ``generation.Owner``."""
+    def attempt_ended(self, happened: LifecycleEvent, error: EdgeError | None) -> None:
+        """See ``attempt.AttemptOwner``: another attempt follows if nothing has been generated, else this is the end."""
+        generation = self._generation
+        early = generation.state is State.ASKING and not generation.handed_over
+        if error is None or happened is LifecycleEvent.BUG or not early or not self._retry(error):
+            generation.finish(happened, error)
+
+    def _retry(self, error: EdgeError) -> bool:
+        """Open another attempt, now or when an upstream has a slot; False if none is to follow this failure."""
         upload, member = self._asked.upload, self.member
         self.judge(error)
         unreachable = isinstance(error, UpstreamUnreachable) or error.code == LifecycleEvent.CONNECT_TIMEOUT
@@ -311,9 +322,9 @@ class Failover:
 
     def free(self) -> None:
         """No attempt runs any more, and none is waited for; idempotent."""
-        generation = self._generation
+        attempt = self._attempt
         self._ready = None
-        self._turn.give_back(cut_off=generation.cut_off, sent=generation.sent)
+        self._turn.give_back(cut_off=attempt is not None and attempt.cut_off, sent=attempt is not None and attempt.sent)
         member, self._busy = self._busy, None
         if member is not None:
             member.active -= 1

@@ -1,4 +1,4 @@
-"""The lifecycles of a generation and of a subscriber, each one table.
+"""The lifecycles of a generation, of an attempt and of a subscriber, each one table.
 
 In: what happened (an event). Out: the next state and, where it ends there, the outcome.
 Must not: know sockets, clocks or bytes. Flow control is not in here on purpose: whether a reader lags is a matter of
@@ -34,6 +34,14 @@ class State(StrEnum):
     """Where a generation is."""
 
     ROUTING = "routing"  # accepted; no upstream is being talked to (at first, and between two attempts)
+    ASKING = "asking"  # an attempt is under way; no generated content yet
+    STREAMING = "streaming"  # generated content has come
+    ENDED = "ended"
+
+
+class AttemptState(StrEnum):
+    """Where an attempt is."""
+
     CONNECTING = "connecting"  # an upstream connection is being made
     WAITING = "waiting"  # the request is with the upstream; no generated content yet
     STREAMING = "streaming"  # generated content has come
@@ -41,7 +49,7 @@ class State(StrEnum):
 
 
 class LifecycleEvent(StrEnum):
-    """What can happen to a generation."""
+    """What can happen to a generation or to an attempt."""
 
     OPEN = "open"  # an attempt begins
     CONNECTED = "connected"
@@ -63,7 +71,7 @@ class LifecycleEvent(StrEnum):
     BUG = "bug"
 
 
-_LIVE = (State.ROUTING, State.CONNECTING, State.WAITING, State.STREAMING)
+_LIVE = (State.ROUTING, State.ASKING, State.STREAMING)
 
 # What can end a generation in any live state, whatever it was doing.
 _ANYWHERE = {
@@ -74,32 +82,50 @@ _ANYWHERE = {
     LifecycleEvent.SHUTDOWN: Outcome.SHUTDOWN,
     LifecycleEvent.BUG: Outcome.INTERNAL_ERROR,
 }
+# What can end it while an attempt is under way, before and after the first content.
+_ATTEMPTED = {
+    LifecycleEvent.DONE: Outcome.COMPLETE,
+    LifecycleEvent.CUT: Outcome.UPSTREAM_CUT,
+    LifecycleEvent.ERROR: Outcome.UPSTREAM_ERROR,
+    LifecycleEvent.REJECT: Outcome.REJECTED,
+}
 
 Step = tuple[State, Outcome | None]
 
 GENERATION: dict[tuple[State, LifecycleEvent], Step] = {
-    (State.ROUTING, LifecycleEvent.OPEN): (State.CONNECTING, None),
+    (State.ROUTING, LifecycleEvent.OPEN): (State.ASKING, None),
     (State.ROUTING, LifecycleEvent.REJECT): (State.ENDED, Outcome.REJECTED),
     (State.ROUTING, LifecycleEvent.QUEUE_TIMEOUT): (State.ENDED, Outcome.QUEUE_TIMEOUT),
-    (State.CONNECTING, LifecycleEvent.CONNECTED): (State.WAITING, None),
-    (State.CONNECTING, LifecycleEvent.RETRY): (State.ROUTING, None),
-    (State.CONNECTING, LifecycleEvent.CUT): (State.ENDED, Outcome.UPSTREAM_CUT),
-    (State.CONNECTING, LifecycleEvent.ERROR): (State.ENDED, Outcome.UPSTREAM_ERROR),
-    (State.CONNECTING, LifecycleEvent.CONNECT_TIMEOUT): (State.ENDED, Outcome.CONNECT_TIMEOUT),
-    (State.WAITING, LifecycleEvent.RETRY): (State.ROUTING, None),
-    (State.WAITING, LifecycleEvent.CONTENT): (State.STREAMING, None),
-    (State.WAITING, LifecycleEvent.DONE): (State.ENDED, Outcome.COMPLETE),
-    (State.WAITING, LifecycleEvent.CUT): (State.ENDED, Outcome.UPSTREAM_CUT),
-    (State.WAITING, LifecycleEvent.ERROR): (State.ENDED, Outcome.UPSTREAM_ERROR),
-    (State.WAITING, LifecycleEvent.REJECT): (State.ENDED, Outcome.REJECTED),
-    (State.WAITING, LifecycleEvent.FIRST_TOKEN_TIMEOUT): (State.ENDED, Outcome.FIRST_TOKEN_TIMEOUT),
-    (State.STREAMING, LifecycleEvent.CONTENT): (State.STREAMING, None),
-    (State.STREAMING, LifecycleEvent.DONE): (State.ENDED, Outcome.COMPLETE),
-    (State.STREAMING, LifecycleEvent.CUT): (State.ENDED, Outcome.UPSTREAM_CUT),
-    (State.STREAMING, LifecycleEvent.ERROR): (State.ENDED, Outcome.UPSTREAM_ERROR),
-    (State.STREAMING, LifecycleEvent.REJECT): (State.ENDED, Outcome.REJECTED),
+    (State.ASKING, LifecycleEvent.RETRY): (State.ROUTING, None),
+    (State.ASKING, LifecycleEvent.CONTENT): (State.STREAMING, None),
+    (State.ASKING, LifecycleEvent.CONNECT_TIMEOUT): (State.ENDED, Outcome.CONNECT_TIMEOUT),
+    (State.ASKING, LifecycleEvent.FIRST_TOKEN_TIMEOUT): (State.ENDED, Outcome.FIRST_TOKEN_TIMEOUT),
     (State.STREAMING, LifecycleEvent.STALL): (State.ENDED, Outcome.UPSTREAM_STALL),
+    **{
+        (state, what): (State.ENDED, outcome)
+        for state in (State.ASKING, State.STREAMING)
+        for what, outcome in _ATTEMPTED.items()
+    },
     **{(state, what): (State.ENDED, outcome) for state in _LIVE for what, outcome in _ANYWHERE.items()},
+}
+
+_RUNNING = (AttemptState.CONNECTING, AttemptState.WAITING, AttemptState.STREAMING)
+
+ATTEMPT: dict[tuple[AttemptState, LifecycleEvent], AttemptState] = {
+    (AttemptState.CONNECTING, LifecycleEvent.CONNECTED): AttemptState.WAITING,
+    (AttemptState.CONNECTING, LifecycleEvent.CONNECT_TIMEOUT): AttemptState.ENDED,
+    (AttemptState.WAITING, LifecycleEvent.CONTENT): AttemptState.STREAMING,
+    (AttemptState.WAITING, LifecycleEvent.DONE): AttemptState.ENDED,
+    (AttemptState.WAITING, LifecycleEvent.REJECT): AttemptState.ENDED,
+    (AttemptState.WAITING, LifecycleEvent.FIRST_TOKEN_TIMEOUT): AttemptState.ENDED,
+    (AttemptState.STREAMING, LifecycleEvent.DONE): AttemptState.ENDED,
+    (AttemptState.STREAMING, LifecycleEvent.REJECT): AttemptState.ENDED,
+    (AttemptState.STREAMING, LifecycleEvent.STALL): AttemptState.ENDED,
+    **{
+        (state, what): AttemptState.ENDED
+        for state in _RUNNING
+        for what in (LifecycleEvent.CUT, LifecycleEvent.ERROR, *_ANYWHERE)
+    },
 }
 
 
@@ -148,6 +174,16 @@ def step(state: State, what: LifecycleEvent) -> Step:
         return GENERATION[state, what]
     except KeyError:
         raise Illegal(f"a generation that is {state} cannot take {what}") from None
+
+
+def attempt_step(state: AttemptState, what: LifecycleEvent) -> AttemptState:
+    """The next state of an attempt."""
+    if state is AttemptState.ENDED:
+        return AttemptState.ENDED
+    try:
+        return ATTEMPT[state, what]
+    except KeyError:
+        raise Illegal(f"an attempt that is {state} cannot take {what}") from None
 
 
 def reader_step(state: ReaderState, what: ReaderEvent) -> ReaderState:

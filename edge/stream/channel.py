@@ -170,9 +170,12 @@ class Channel:
         if self._kept is not None and self._kept.write is not None:
             self._kept.write(data, count)
         journal, readers = self.journal, self._readers
+        # The fast path, and its one condition: the only reader has everything so far, and takes this as it comes.
         if len(readers) == 1 and readers[0].position == journal.end and readers[0].take(data):
             if not journal.keep_bytes:
-                journal.skip(len(data), count)
+                # The journal counts it and holds nothing; here, since a call would be 60 ns of the 0.7 µs of a token.
+                journal.start = journal.end = journal.end + len(data)
+                journal.before = journal.last = journal.last + count
                 return
             journal.append(data, count)
             self._bound()

@@ -1,4 +1,4 @@
-"""The clocks of a generation: which of them has run out, and what a reader is told of that.
+"""The clocks of an attempt and of a generation: which of them has run out, and the error for the reader.
 
 In: state and times. Out: what happened, and the error. Must not: end anything.
 
@@ -10,7 +10,7 @@ And however much life the upstream shows: an answer that gets no content for ``f
 from typing import NamedTuple
 
 from edge.errors import UpstreamTimeout
-from edge.policy.lifecycle import LifecycleEvent, State, step
+from edge.policy.lifecycle import AttemptState, LifecycleEvent, Outcome
 from edge.settings import Stream as StreamSettings
 
 _CONNECT = "the upstream did not accept a connection within {} s"
@@ -21,16 +21,23 @@ _BARREN = "the upstream added nothing to the answer for {} s"
 _TOTAL = "the answer took longer than {} s"
 
 
+_OUTCOMES = {
+    LifecycleEvent.CONNECT_TIMEOUT: Outcome.CONNECT_TIMEOUT,
+    LifecycleEvent.FIRST_TOKEN_TIMEOUT: Outcome.FIRST_TOKEN_TIMEOUT,
+    LifecycleEvent.STALL: Outcome.UPSTREAM_STALL,
+    LifecycleEvent.TOTAL_TIMEOUT: Outcome.TOTAL_TIMEOUT,
+}
+
+
 class Late(NamedTuple):
-    """A clock that has run out: what has happened, and what is told of it."""
+    """A clock that has run out: what has happened, and the words for it."""
 
     happened: LifecycleEvent
     message: str
 
-    def error(self, state: State) -> UpstreamTimeout:
-        """What a reader is told; ``state``: of the generation that it happened to."""
-        _, outcome = step(state, self.happened)
-        return UpstreamTimeout(self.message, code=outcome)
+    def error(self) -> UpstreamTimeout:
+        """The error for the reader."""
+        return UpstreamTimeout(self.message, code=_OUTCOMES[self.happened])
 
 
 class Manner(NamedTuple):
@@ -46,7 +53,7 @@ class Manner(NamedTuple):
 
 
 class Waited(NamedTuple):
-    """How long a generation has waited, in seconds.
+    """How long an attempt has waited, in seconds.
 
     Attributes:
         content: For content; before there was any, in its present state.
@@ -61,23 +68,23 @@ _STREAMED = Manner()
 
 
 def overdue(
-    state: State, settings: StreamSettings, waited: Waited, *, paused: bool = False, manner: Manner = _STREAMED
+    state: AttemptState, settings: StreamSettings, waited: Waited, *, paused: bool = False, manner: Manner = _STREAMED
 ) -> Late | None:
-    """Which clock of a generation has run out; None if there is time left.
+    """Which clock of an attempt has run out; None if there is time left.
 
     Args:
-        state: Of the generation.
+        state: Of the attempt.
         settings: The limits.
         waited: See there.
         paused: The upstream is not read, since the readers lag.
-        manner: Of the attempt.
+        manner: How its answer comes.
     """
-    if state is State.CONNECTING and waited.content > settings.connect_s:
+    if state is AttemptState.CONNECTING and waited.content > settings.connect_s:
         return _late(LifecycleEvent.CONNECT_TIMEOUT, _CONNECT, settings.connect_s)
     message, limit_s = (_WHOLE, settings.whole_s) if manner.whole else (_FIRST_TOKEN, settings.first_token_s)
-    if state is State.WAITING and 0 < limit_s < waited.content:
+    if state is AttemptState.WAITING and 0 < limit_s < waited.content:
         return _late(LifecycleEvent.FIRST_TOKEN_TIMEOUT, message, limit_s)
-    if state is not State.STREAMING or paused:
+    if state is not AttemptState.STREAMING or paused:
         return None
     if waited.life > settings.inter_token_s and not manner.buffers_calls:
         return _late(LifecycleEvent.STALL, _SILENT, settings.inter_token_s)

@@ -1,27 +1,53 @@
 """A generation: one answer being produced, from the first attempt to its one outcome.
 
-In: pushes from the upstream (it is the attempts' sink), ticks, and readers that attach and leave. Out: events for its
-channel, the last of which tells how it ended. Must not: write to a socket, choose an upstream (its owner's ``retry``
-does), or end in any way that the lifecycle table does not know.
+In: events from its attempts, ticks, and readers that attach and leave. Out: events for its channel, the last of which
+says how it ended. Must not: write to a socket, know an upstream, open an attempt (failover does), or end in any way
+that the lifecycle table does not know.
 """
 
 import contextlib
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Protocol
 
 from edge.errors import EdgeError, InternalError
-from edge.policy.lifecycle import LifecycleEvent, Outcome, State, step
-from edge.protocol.batch import Batch
+from edge.policy.lifecycle import AttemptState, LifecycleEvent, Outcome, State, step
 from edge.protocol.dialect import Codec
 from edge.protocol.surface_format import Progress, SurfaceFormat
 from edge.settings import Settings
 from edge.stream.channel import Channel, Reader, Retention
-from edge.stream.deadlines import Manner, Waited, overdue, overlong
-from edge.stream.endings import broken_off, ended_here, failed, told, unread
+from edge.stream.deadlines import overlong
+from edge.stream.endings import ended_here, failed, told, unread
 from edge.stream.owner import Owner
 from edge.stream.prelude import Prelude
 from edge.telemetry.gaps import Gaps
-from edge.upstream.ports import JSON_TYPE, Call, Source, Upstream
+
+
+class RunningAttempt(Protocol):
+    """The attempt that is under way, for its generation; ``attempt.Attempt``."""
+
+    state: AttemptState
+    held: Prelude | None
+    other_events: int
+    clients_turn: bool
+
+    def release(self) -> None:
+        """What was held goes out."""
+
+    def last_events(self) -> Prelude | None:
+        """The events of the end that waited until what was said is kept; once."""
+
+    def pause(self) -> None:
+        """Do not read from the upstream."""
+
+    def resume(self) -> None:
+        """Read again."""
+
+    def tick(self, now: float, *, paused: bool) -> None:
+        """Look at the clocks."""
+
+    def abort(self, happened: LifecycleEvent) -> None:
+        """Break it off from this side; idempotent."""
 
 
 class Generation(Channel):
@@ -32,14 +58,19 @@ class Generation(Channel):
         kept: If it can be come back to.
 
     Attributes:
-        sent: The server of the latest attempt has got it to work on.
-        cut_off: Edge broke that attempt off, so the server may still be at work on it.
+        codec: Of the latest attempt; None before the first and between two.
+        headers: Of the latest attempt's answer, to pass on.
+        whole: The answer, where the upstream sent one body; ``whole_type`` is its content type.
+        terminated: The journal ends with the surface's regular end.
+        told: The journal ends with the upstream's own error event.
+        reconnections: Readers that came back.
+        token_count: Events with generated content.
+        sample: Of the answer, as far as log.content_bytes asks.
     """
 
     __slots__ = (
-        "_alive_at", "_clock", "_format", "_held", "_holding_up", "_last", "_left_at", "_manner", "_others", "_owner",
-        "_paused_at", "_since", "_source", "_started_at", "clients_turn", "codec", "cut_off",
-        "first_token_at", "gaps", "headers", "last_token_at", "reconnections", "sample", "sample_bytes", "sent",
+        "_attempt", "_clock", "_format", "_holding_up", "_left_at", "_others", "_owner", "_paused_at", "_started_at",
+        "codec", "first_token_at", "gaps", "headers", "last_token_at", "reconnections", "sample", "sample_bytes",
         "state", "terminated", "token_count", "told", "whole", "whole_type",
     )  # fmt: skip
 
@@ -57,33 +88,26 @@ class Generation(Channel):
         self.state = State.ROUTING
         self.codec: Codec | None = None
         self.headers: Mapping[str, str] = {}
-        self.whole: bytes | None = None  # the answer, where the upstream sent one body
-        self.whole_type = JSON_TYPE
-        self.clients_turn = False  # the client is to bring more of the request's body
-        self.terminated = False  # the journal ends with the surface's regular end
-        self.told = False  # the journal ends with the upstream's own error event
-        self.sent = self.cut_off = False
-        self.reconnections = 0  # readers that came back
-        self._others = 0  # events without any
-        self.token_count = 0  # events with generated content
+        self.whole: bytes | None = None
+        self.whole_type = ""
+        self.terminated = False
+        self.told = False
+        self.reconnections = 0
+        self.token_count = 0
         self.first_token_at: float | None = None
         self.last_token_at: float | None = None
         self.gaps = Gaps()
-        self.sample = bytearray()  # of the answer, as far as log.content_bytes asks
+        self.sample = bytearray()
         self.sample_bytes = settings.log.content_bytes
+        self._attempt: RunningAttempt | None = None
+        self._others = 0  # events without generated content that no attempt has sent
         self._clock = clock
         self._owner = owner
         self._format = surface_format
-        self._left_at: float | None = None  # when the last reader left of one that waits for others
-        self._held: Prelude | None = None  # until something has been generated
-        self._last: Prelude | None = None  # the events that tell of the end, until what was said is kept
-        self._source: Source | None = None
         self._started_at = clock()
-        self._since = self._started_at  # when the present state began, or the latest content came
-        self._alive_at = self._started_at  # when the upstream last sent what is no content; tokens do not note it
-        self._paused_at = 0.0  # if it is
+        self._left_at: float | None = None  # when the last reader left of one that waits for others
+        self._paused_at = 0.0  # if the upstream is not read
         self._holding_up: tuple[Reader, ...] = ()  # who lagged when the upstream was paused
-        self._manner = Manner()
 
     def __repr__(self) -> str:
         end = f" {self.outcome}" if self.outcome else " paused" * self._paused
@@ -102,7 +126,23 @@ class Generation(Channel):
     @property
     def events(self) -> int:
         """Data-bearing events handed on."""
-        return self.token_count + self._others
+        attempt = self._attempt
+        return self.token_count + self._others + (0 if attempt is None else attempt.other_events)
+
+    @property
+    def connecting(self) -> bool:
+        """The connection to the upstream is being made."""
+        return self._attempt is not None and self._attempt.state is AttemptState.CONNECTING
+
+    @property
+    def clients_turn(self) -> bool:
+        """The client is to bring more of the request's body."""
+        return self._attempt is not None and self._attempt.clients_turn
+
+    @property
+    def keeps_answer(self) -> bool:
+        """What was said is kept before a reader sees the end."""
+        return self._owner.keeps_answer
 
     def present(self, opening: bytes) -> None:
         """Begin with an event that is no part of the answer: the status goes out, yet other attempts may follow."""
@@ -111,112 +151,44 @@ class Generation(Channel):
 
     # --- attempts -------------------------------------------------------------------------------------------------
 
-    def open(self, upstream: Upstream, call: Call) -> None:
-        """Begin an attempt."""
+    def begin(self, attempt: RunningAttempt, codec: Codec | None) -> None:
+        """An attempt begins."""
+        self._attempt = attempt
         self._step(LifecycleEvent.OPEN)
-        self.sent = self.cut_off = False
-        self.codec = call.codec
+        self.codec = codec
         self._agree()
-        self._manner = Manner(call.buffers_calls, call.whole)
         self.headers = {}
-        self._source = upstream.open(call, self)
 
-    def connected(self) -> None:
-        """See ``upstream.ports.Sink``."""
-        self.sent = True
-        self._step(LifecycleEvent.CONNECTED)
-
-    def uploading(self, *, clients_turn: bool) -> None:
-        """See ``upstream.ports.Sink``: whose silence a silence is changes with it, and begins anew."""
-        self._since = self._clock()
-        self.clients_turn = clients_turn
+    def changed(self) -> None:
+        """Time is to be booked on another phase."""
         self._owner.changed()
 
-    def answered(self, headers: Mapping[str, str]) -> None:
-        """See ``upstream.ports.Sink``."""
-        self.headers = headers
+    def first_content(self, now: float) -> None:
+        """Generated content has come: no other attempt will follow."""
+        self.first_token_at = now
+        self._step(LifecycleEvent.CONTENT)
 
-    def tokens(self, data: bytes, count: int) -> None:
-        """See ``upstream.ports.Sink``. The hot path: once per network read, no timer, task, log or lock."""
-        if self.state is not State.STREAMING or self._held:
-            self.feed(Batch(data, count, count))
-            return
-        now = self._clock()
-        self.gaps.add(now - self._since, count)
-        self._since = self.last_token_at = now
-        self.token_count += count
-        journal, readers = self.journal, self._readers
-        try:
-            if (
-                journal.start == journal.end
-                and len(readers) == 1
-                and self._kept is None
-                and not self.sample_bytes
-                and readers[0].take(data)
-            ):
-                journal.skip(len(data), count)  # the usual case: one reader, which keeps up
-            else:
-                self._hand_over(data, count)
-        except Exception as bug:  # noqa: BLE001 - a sink never raises; what went wrong is ours, not the upstream's
-            self.fail(bug)
+    def add_sample(self, data: bytes) -> None:
+        """Keep the beginning of the answer for the log, which was asked for."""
+        if len(self.sample) < self.sample_bytes:
+            self.sample += data
 
-    def feed(self, batch: Batch) -> None:
-        """See ``upstream.ports.Sink``."""
-        try:
-            self._take(batch)
-        except Exception as bug:  # noqa: BLE001 - as in tokens
-            self.fail(bug)
+    def hand_over(self, data: bytes, events: int) -> None:
+        """Publish events of the answer."""
+        if self.sample_bytes:
+            self.add_sample(data)
+        self.handed_over = True
+        self.publish(data, events)
 
-    def _take(self, batch: Batch) -> None:
-        if batch.tokens:
-            now = self._clock()
-            if self.state is State.STREAMING:
-                self.gaps.add(now - self._since, batch.tokens)
-            else:
-                self.first_token_at = now
-                self._step(LifecycleEvent.CONTENT)
-            self.token_count += batch.tokens
-            self._since = self.last_token_at = now
-        else:
-            self._alive_at = self._clock()
-        self._others += batch.events - batch.tokens
-        self.terminated = batch.terminated
-        self.told = batch.told
-        if not batch.data:
-            return
-        if self.state is not State.STREAMING:
-            self._hold(batch.data, batch.events)
-        elif self._last is not None or ((batch.terminated or batch.told) and self._owner.keeps_answer):
-            self._release()
-            self._last = self._last or Prelude(self._settings.max_event_bytes)
-            self._last.add(batch.data, batch.events)
-        else:
-            self._hand_over(batch.data, batch.events)
-
-    def body(self, data: bytes, content_type: str = JSON_TYPE) -> None:
-        """See ``upstream.ports.Sink``."""
+    def take_body(self, data: bytes, content_type: str) -> None:
+        """The answer has come as one body."""
         self.whole, self.whole_type = data, content_type
         self.sample += data[: self.sample_bytes]
 
-    def end(self, happened: LifecycleEvent, error: EdgeError | None) -> None:
-        """See ``upstream.ports.Sink``: the attempt is over, and with it the generation unless another one follows."""
-        self._source = None
-        self.cut_off |= self.sent and broken_off(happened, error)
-        try:
-            if not self._retried(happened, error):
-                self._finish(happened, error)
-        except Exception as bug:  # noqa: BLE001 - as in tokens
-            self.fail(bug)
-
-    def _retried(self, happened: LifecycleEvent, error: EdgeError | None) -> bool:
-        if error is None or happened is LifecycleEvent.BUG or self.handed_over:
-            return False
-        return self.state in (State.CONNECTING, State.WAITING) and self._owner.retry(error)
-
     def retrying(self) -> None:
-        """The owner opens another attempt, now or when it can: what the last one left behind is dropped."""
+        """Another attempt will follow, now or later: what the last one left behind is dropped."""
         self._step(LifecycleEvent.RETRY)
-        self._held = None
+        self._attempt = None
         self._others = int(self._format.opened is not None)
         self.codec = None
         self.told = self.terminated = False
@@ -239,7 +211,7 @@ class Generation(Channel):
         late = self.begun or self.handed_over or self.outcome is not None
         if late or not self._format.opens(committing=committing):
             return False
-        held = self._held
+        held = None if self._attempt is None else self._attempt.held
         event, own = self._format.begin(b"" if held is None else held.data, self.id)
         if own and held is not None:
             held.drop_first(len(event))
@@ -271,44 +243,19 @@ class Generation(Channel):
     def hold_on(self) -> None:
         """See ``Channel``."""
         self._paused_at, self._holding_up = self._clock(), tuple(self._readers)
-        if self._source is not None:
-            self._source.pause()
+        if self._attempt is not None:
+            self._attempt.pause()
 
     def go_on(self) -> None:
         """See ``Channel``."""
         self._holding_up = ()
-        if self.state is State.STREAMING:  # before the first content nothing but content stops the clock
-            self._since = self._clock()
-        if self._source is not None:
-            self._source.resume()
-
-    def _hold(self, data: bytes, events: int) -> None:
-        self._held = self._held or Prelude(self._settings.max_event_bytes)
-        self._held.add(data, events)
-        excess = self._held.excess()
-        if excess is not None:
-            self._abort()
-            self.end(LifecycleEvent.ERROR, excess)
-
-    def _release(self) -> None:
-        held, self._held = self._held, None
-        if held is not None:
-            self._hand_over(held.data, held.events)
-
-    def _hand_over(self, data: bytes, events: int) -> None:
-        if self._held is not None:
-            self._held.add(data, events)
-            self._release()
-            return
-        if self.sample_bytes and len(self.sample) < self.sample_bytes:
-            self.sample += data
-        self.handed_over = True
-        self.publish(data, events)
+        if self._attempt is not None:
+            self._attempt.resume()
 
     # --- the end --------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        """Look at the clocks: grace, connect, first token, between tokens, total, and how long readers hold it up."""
+        """Look at the clocks: how long readers hold it up, grace, total, and those of the attempt."""
         settings = self._settings
         if self.outcome is not None:
             return
@@ -318,16 +265,10 @@ class Generation(Channel):
             self.stop(LifecycleEvent.READER_GONE)
         elif settings.total_s and now - self._started_at > settings.total_s:
             late = overlong(settings)
-            error = late.error(self.state)
-            self._abort()
-            self._finish(late.happened, error)
-        elif not self.clients_turn:  # which has a clock of its own (server.body_s)
-            waited = Waited(now - self._since, now - max(self._since, self._alive_at))
-            overrun = overdue(self.state, settings, waited, paused=self._paused, manner=self._manner)
-            if overrun is not None:
-                error = overrun.error(self.state)
-                self._abort()
-                self.end(overrun.happened, error)
+            self._abort(late.happened)
+            self.finish(late.happened, late.error())
+        elif self._attempt is not None:
+            self._attempt.tick(now, paused=self._paused)
 
     def _let_go_of_laggards(self, now: float) -> None:
         """Cut whoever has held up the upstream all the time; those that came since have as long again."""
@@ -339,48 +280,42 @@ class Generation(Channel):
 
     def stop(self, happened: LifecycleEvent) -> None:
         """End it from this side: the readers left or stalled, somebody stopped it, or the process is leaving."""
-        self._abort()
-        self._finish(happened, ended_here(happened, self._settings, kept=self.kept))
+        self._abort(happened)
+        self.finish(happened, ended_here(happened, self._settings, kept=self.kept))
 
     def fail(self, bug: BaseException) -> None:
-        """A bug of ours, told like every other end."""
-        self._abort()
-        self._finish(LifecycleEvent.BUG, failed(bug))
+        """End it by a bug of ours, which the readers see like every other end."""
+        self._abort(LifecycleEvent.BUG)
+        self.finish(LifecycleEvent.BUG, failed(bug))
 
     def break_off(self, error: EdgeError) -> None:
         """What the upstream sends cannot be used any more."""
-        self._abort()
-        self._finish(LifecycleEvent.ERROR, error)
+        self._abort(LifecycleEvent.ERROR)
+        self.finish(LifecycleEvent.ERROR, error)
 
     def reject(self, error: EdgeError, happened: LifecycleEvent = LifecycleEvent.REJECT) -> None:
         """No upstream is to be asked."""
-        self._finish(happened, error)
+        self.finish(happened, error)
 
-    def _abort(self) -> None:
-        source, self._source = self._source, None
-        if source is not None:
-            self.cut_off = self.sent
-            source.abort()
-
-    def _finish(self, happened: LifecycleEvent, error: EdgeError | None) -> None:
-        if happened is LifecycleEvent.DONE:
-            self._release()  # an empty answer is its prelude
+    def finish(self, happened: LifecycleEvent, error: EdgeError | None) -> None:
+        """No attempt is under way and none will follow: this is how it ended. Only the first end counts."""
+        attempt = self._attempt
+        if happened is LifecycleEvent.DONE and attempt is not None:
+            attempt.release()  # an empty answer is its prelude
         if self.state is State.ENDED:
             return
         if happened is not LifecycleEvent.DONE:
-            if self._held is not None:
-                self._held = None
+            if attempt is not None and attempt.held is not None:
+                attempt.held = None
                 self.told = False  # the error was held too: it becomes the HTTP status, or Edge tells it in-band
             self.terminated &= self.told  # an end that is the error itself; any other was no regular one
             if error is not None and not self.handed_over:
                 self._fail_in_stream(error)
         self.error = error
-        self.clients_turn = False
         self._left_at = None
         state, outcome = step(self.state, happened)
         self.clean = outcome is Outcome.COMPLETE
         self.state = state
-        self._since = self._clock()
         tell = partial(self._tell, outcome)
         try:
             self._owner.settle(outcome or Outcome.INTERNAL_ERROR, tell)
@@ -411,9 +346,9 @@ class Generation(Channel):
 
     def _last_words(self, outcome: Outcome | None) -> None:
         """The one terminal event, unless it is there: the surface's regular end, or the error."""
-        last, self._last = self._last, None
+        last = None if self._attempt is None else self._attempt.last_events()
         if last is not None:
-            self._hand_over(last.data, last.events)
+            self.hand_over(last.data, last.events)
         readers = [reader for reader in self._readers if reader.wants_events]
         words: list[bytes] = []
         if self.terminated:
@@ -441,5 +376,8 @@ class Generation(Channel):
 
     def _step(self, happened: LifecycleEvent) -> None:
         self.state, _ = step(self.state, happened)
-        self._since = self._clock()
         self._owner.changed()
+
+    def _abort(self, happened: LifecycleEvent) -> None:
+        if self._attempt is not None:
+            self._attempt.abort(happened)

@@ -78,11 +78,6 @@ class Journal:
         held.lasts.append(self.last)
         self._peak = max(self._peak, self.end - self.start)
 
-    def skip(self, size: int, count: int) -> None:
-        """Count what every reader took as it came; only while nothing is held."""
-        self.start = self.end = self.end + size
-        self.before = self.last = self.last + count
-
     def read(self, position: int, most: int) -> bytes:
         """The bytes from ``position`` to the end of a batch, about ``most`` (one batch at least); empty at the end.
 

@@ -1,12 +1,11 @@
 """What a generation asks of whoever runs the exchange that it belongs to.
 
-In: what happened to it. Out: whether it goes on, and when its end may be told. Must not: do anything.
+In: what happened to it. Out: when its end may be told. Must not: do anything.
 """
 
 from collections.abc import Callable
 from typing import Protocol
 
-from edge.errors import EdgeError
 from edge.policy.lifecycle import Outcome
 
 
@@ -16,9 +15,6 @@ class Owner(Protocol):
     @property
     def keeps_answer(self) -> bool:
         """Whether ``settle`` keeps what was said, which is to be done before a reader sees the end."""
-
-    def retry(self, error: EdgeError) -> bool:
-        """Whether another attempt is to follow this failure; if so the owner opens it after ``retrying``."""
 
     def wanted(self) -> bool:
         """Somebody waits for the slot that the attempt has."""

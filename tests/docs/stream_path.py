@@ -36,7 +36,7 @@ STEPS = [
     ("edge/policy/routing.py", "route", "Routing lists the upstreams that have the model, the least busy first."),
     ("edge/exchange/compose.py", "compose", "Edge composes the call: passthrough, or translation."),
     ("edge/policy/queue/admission.py", "Admission.enter", "The request takes a slot of an upstream, or waits for one."),
-    ("edge/stream/generation.py", "Generation.open", "The generation begins an attempt."),
+    ("edge/stream/attempt.py", "Attempt.open", "An attempt begins."),
     ("edge/upstream/relay/connection.py", "Connection.ask", "The request goes out to the model server."),
     ("edge/stream/subscriber.py", "Subscriber.run", "The reader waits; the HTTP status has not gone out."),
     ("edge/upstream/relay/connection.py", "Connection.data_received", "The model server answers."),

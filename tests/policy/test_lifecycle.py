@@ -1,48 +1,52 @@
-"""Every (state, event) of both lifecycles: what the table says, an error of ours, or, at the end, nothing at all."""
+"""Every (state, event) of the three lifecycles: what the table says, an error of ours, or nothing at the end."""
 
 import pytest
 
 from edge.policy.lifecycle import (
+    ATTEMPT,
     GENERATION,
     READER,
+    AttemptState,
     Illegal,
     LifecycleEvent,
     Outcome,
     ReaderEvent,
     ReaderState,
     State,
+    attempt_step,
     reader_step,
     step,
 )
 
-ROUTING, CONNECTING, WAITING, STREAMING, ENDED = State
+ROUTING, ASKING, STREAMING, ENDED = State
 HELD, OPEN, ENDING, CLOSED = ReaderState
-LIVE = (ROUTING, CONNECTING, WAITING, STREAMING)
+LIVE = (ROUTING, ASKING, STREAMING)
 
 # What is written here is the contract, told a second time and by state instead of by table.
 MOVES = {
-    ROUTING: {"open": CONNECTING},
-    CONNECTING: {"connected": WAITING, "retry": ROUTING},
-    WAITING: {"retry": ROUTING, "content": STREAMING},
-    STREAMING: {"content": STREAMING},
+    ROUTING: {"open": ASKING},
+    ASKING: {"retry": ROUTING, "content": STREAMING},
+    STREAMING: {},
 }
+ENDS_OF_AN_ATTEMPT = {"done": "complete", "cut": "upstream_cut", "error": "upstream_error", "reject": "rejected"}
 ENDS = {
     ROUTING: {"reject": "rejected", "queue_timeout": "queue_timeout"},
-    CONNECTING: {"cut": "upstream_cut", "error": "upstream_error", "connect_timeout": "connect_timeout"},
-    WAITING: {
-        "done": "complete",
-        "cut": "upstream_cut",
-        "error": "upstream_error",
+    ASKING: {
+        **ENDS_OF_AN_ATTEMPT,
+        "connect_timeout": "connect_timeout",
         "first_token_timeout": "first_token_timeout",
-        "reject": "rejected",
     },
-    STREAMING: {
-        "done": "complete",
-        "cut": "upstream_cut",
-        "error": "upstream_error",
-        "stall": "upstream_stall",
-        "reject": "rejected",
-    },
+    STREAMING: {**ENDS_OF_AN_ATTEMPT, "stall": "upstream_stall"},
+}
+ATTEMPT_MOVES = {
+    AttemptState.CONNECTING: {"connected": AttemptState.WAITING},
+    AttemptState.WAITING: {"content": AttemptState.STREAMING},
+    AttemptState.STREAMING: {},
+}
+ATTEMPT_ENDS = {
+    AttemptState.CONNECTING: {"cut", "error", "connect_timeout"},
+    AttemptState.WAITING: {"done", "cut", "error", "reject", "first_token_timeout"},
+    AttemptState.STREAMING: {"done", "cut", "error", "reject", "stall"},
 }
 ENDS_ANYWHERE = {
     "total_timeout": "total_timeout",
@@ -72,6 +76,18 @@ def test_what_happens_to_a_generation(state: State, what: LifecycleEvent) -> Non
             step(state, what)
 
 
+@pytest.mark.parametrize("what", list(LifecycleEvent))
+@pytest.mark.parametrize("state", list(ATTEMPT_MOVES))
+def test_what_happens_to_an_attempt(state: AttemptState, what: LifecycleEvent) -> None:
+    if what in ATTEMPT_MOVES[state]:
+        assert attempt_step(state, what) is ATTEMPT_MOVES[state][what]
+    elif what in ATTEMPT_ENDS[state] | ENDS_ANYWHERE.keys():
+        assert attempt_step(state, what) is AttemptState.ENDED
+    else:
+        with pytest.raises(Illegal, match=f"an attempt that is {state} cannot take {what}"):
+            attempt_step(state, what)
+
+
 @pytest.mark.parametrize("what", list(ReaderEvent))
 @pytest.mark.parametrize("state", [HELD, OPEN, ENDING])
 def test_what_happens_to_a_reader(state: ReaderState, what: ReaderEvent) -> None:
@@ -85,13 +101,16 @@ def test_what_happens_to_a_reader(state: ReaderState, what: ReaderEvent) -> None
 def test_what_has_ended_stays_so_and_has_no_second_outcome() -> None:
     """Both ends may fail in the same moment: only the first to be noticed counts."""
     assert {step(ENDED, what) for what in LifecycleEvent} == {(ENDED, None)}
+    assert {attempt_step(AttemptState.ENDED, what) for what in LifecycleEvent} == {AttemptState.ENDED}
     assert {reader_step(CLOSED, what) for what in ReaderEvent} == {CLOSED}
 
 
 def test_the_tables_have_nothing_else() -> None:
     assert len(GENERATION) == sum(map(len, [*MOVES.values(), *ENDS.values()])) + len(LIVE) * len(ENDS_ANYWHERE)
     assert len(READER) == sum(map(len, READER_MOVES.values()))
-    assert {what for _, what in GENERATION} == set(LifecycleEvent), "nothing can happen that no state takes"
+    attempts = sum(map(len, [*ATTEMPT_MOVES.values(), *ATTEMPT_ENDS.values()]))
+    assert len(ATTEMPT) == attempts + len(ATTEMPT_MOVES) * len(ENDS_ANYWHERE)
+    assert {what for _, what in [*GENERATION, *ATTEMPT]} == set(LifecycleEvent), "no event that no state takes"
     assert {what for _, what in READER} == set(ReaderEvent)
 
 
@@ -118,9 +137,11 @@ def test_every_state_and_every_outcome_can_be_reached_from_the_start() -> None:
 def test_the_end_can_be_reached_from_everywhere() -> None:
     for state in LIVE:
         assert step(state, LifecycleEvent.BUG) == (ENDED, Outcome.INTERNAL_ERROR)
+    for attempt in ATTEMPT_MOVES:
+        assert attempt_step(attempt, LifecycleEvent.BUG) is AttemptState.ENDED
     for reader in (HELD, OPEN, ENDING):
         assert reader_step(reader, ReaderEvent.GONE) is CLOSED
 
 
 def test_after_content_there_is_no_other_attempt() -> None:
-    assert {state for state, what in GENERATION if what is LifecycleEvent.RETRY} == {CONNECTING, WAITING}
+    assert {state for state, what in GENERATION if what is LifecycleEvent.RETRY} == {ASKING}

@@ -12,12 +12,13 @@ from support.surfaces import SPOKEN, Spoken
 
 from edge.bounds import PRELUDE_BYTES
 from edge.errors import EdgeError
-from edge.policy.lifecycle import LifecycleEvent, Outcome, State
+from edge.policy.lifecycle import AttemptState, LifecycleEvent, Outcome, State
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.request import prepare
 from edge.protocol.sse import DONE
 from edge.protocol.surface import Surface
 from edge.settings import Settings, Stream
+from edge.stream.attempt import Attempt
 from edge.stream.deadlines import Manner, Waited, overdue
 from edge.stream.generation import Generation
 from edge.stream.prelude import MOST_EVENTS
@@ -37,6 +38,7 @@ SETTINGS = msgspec.convert(
     Settings,
 )
 NEVER = None
+BUFFERS = Manner(buffers_calls=True)
 BY_PATH = {str(spoken): spoken for spoken in SPOKEN}
 SURFACES = {
     "chat-completions": Surface.CHAT,
@@ -49,30 +51,41 @@ SURFACES = {
 @pytest.mark.parametrize(
     ("state", "content", "life", "flags", "expected"),
     [
-        (State.CONNECTING, CONNECT_S, 0, {}, NEVER),
-        (State.CONNECTING, CONNECT_S + 1, 0, {}, LifecycleEvent.CONNECT_TIMEOUT),
+        (AttemptState.CONNECTING, CONNECT_S, 0, {}, NEVER),
+        (AttemptState.CONNECTING, CONNECT_S + 1, 0, {}, LifecycleEvent.CONNECT_TIMEOUT),
         # (a) before the first content nothing but content counts, whatever else there is
-        (State.WAITING, FIRST_S, FIRST_S, {}, NEVER),
-        (State.WAITING, FIRST_S + 1, 0, {}, LifecycleEvent.FIRST_TOKEN_TIMEOUT),
-        (State.WAITING, FIRST_S + 1, 0, {"paused": True}, LifecycleEvent.FIRST_TOKEN_TIMEOUT),
-        (State.WAITING, FIRST_S + 1, 0, {"manner": Manner(buffers_calls=True)}, LifecycleEvent.FIRST_TOKEN_TIMEOUT),
+        (AttemptState.WAITING, FIRST_S, FIRST_S, {}, NEVER),
+        (AttemptState.WAITING, FIRST_S + 1, 0, {}, LifecycleEvent.FIRST_TOKEN_TIMEOUT),
+        (AttemptState.WAITING, FIRST_S + 1, 0, {"paused": True}, LifecycleEvent.FIRST_TOKEN_TIMEOUT),
+        (
+            AttemptState.WAITING,
+            FIRST_S + 1,
+            0,
+            {"manner": BUFFERS},
+            LifecycleEvent.FIRST_TOKEN_TIMEOUT,
+        ),
         # (b) after it, life counts
-        (State.STREAMING, INTER_S, INTER_S, {}, NEVER),
-        (State.STREAMING, INTER_S + 1, INTER_S + 1, {}, LifecycleEvent.STALL),
-        (State.STREAMING, INTER_S + 1, 0, {}, NEVER),
-        (State.STREAMING, INTER_S + 1, INTER_S + 1, {"manner": Manner(buffers_calls=True)}, NEVER),
+        (AttemptState.STREAMING, INTER_S, INTER_S, {}, NEVER),
+        (AttemptState.STREAMING, INTER_S + 1, INTER_S + 1, {}, LifecycleEvent.STALL),
+        (AttemptState.STREAMING, INTER_S + 1, 0, {}, NEVER),
+        (AttemptState.STREAMING, INTER_S + 1, INTER_S + 1, {"manner": BUFFERS}, NEVER),
         # (c) but not for ever
-        (State.STREAMING, FIRST_S, 0, {}, NEVER),
-        (State.STREAMING, FIRST_S + 1, 0, {}, LifecycleEvent.STALL),
-        (State.STREAMING, FIRST_S + 1, FIRST_S + 1, {"manner": Manner(buffers_calls=True)}, LifecycleEvent.STALL),
+        (AttemptState.STREAMING, FIRST_S, 0, {}, NEVER),
+        (AttemptState.STREAMING, FIRST_S + 1, 0, {}, LifecycleEvent.STALL),
+        (
+            AttemptState.STREAMING,
+            FIRST_S + 1,
+            FIRST_S + 1,
+            {"manner": BUFFERS},
+            LifecycleEvent.STALL,
+        ),
         # nobody reads the upstream: its silence is ours
-        (State.STREAMING, FIRST_S + 1, FIRST_S + 1, {"paused": True}, NEVER),
-        (State.ROUTING, FIRST_S + 1, FIRST_S + 1, {}, NEVER),
-        (State.ENDED, FIRST_S + 1, FIRST_S + 1, {}, NEVER),
+        (AttemptState.STREAMING, FIRST_S + 1, FIRST_S + 1, {"paused": True}, NEVER),
+        (AttemptState.ENDED, FIRST_S + 1, FIRST_S + 1, {}, NEVER),
     ],
 )
 def test_the_clocks(
-    state: State, content: float, life: float, flags: dict[str, bool], expected: LifecycleEvent | None
+    state: AttemptState, content: float, life: float, flags: dict[str, bool], expected: LifecycleEvent | None
 ) -> None:
     late = overdue(state, SETTINGS.stream, Waited(content, life), **flags)
     assert (late.happened if late else None) == expected
@@ -99,10 +112,11 @@ class Running:
         codec = dialect.codec(prepared, 1 << 20, frozenset())
         own = dialect.format("m", "req_1")
         self.generation = Generation("st_1", SETTINGS, lambda: self.now, self, surface_format=own)
-        self.events = Events("up", codec, self.generation, self.generation.end)
+        self.attempt = Attempt(self.generation, self, SETTINGS.stream, lambda: self.now)
+        self.events = Events("up", codec, self.attempt, self.attempt.end)
         call = Call(self.surface, b"", codec, {}, 1 << 20, takes_body=False, buffers_calls=self.buffers_calls)
-        self.generation.open(self, call)
-        self.generation.connected()
+        self.attempt.open(self, call)
+        self.attempt.connected()
 
     # what a generation's upstream, call and owner are to it
     name = "up"
@@ -119,9 +133,9 @@ class Running:
     def abort(self) -> None:
         pass
 
-    def retry(self, error: EdgeError) -> bool:
-        self.errors.append(error)
-        return False
+    def attempt_ended(self, happened: LifecycleEvent, error: EdgeError | None) -> None:
+        self.errors += [error] if error is not None else []
+        self.generation.finish(happened, error)
 
     def wanted(self) -> bool:
         return False
@@ -197,7 +211,7 @@ def test_before_the_first_content_life_does_not_put_off_the_end(surface: str, si
     running = Running(SURFACES[surface])
     for _ in range(10):
         running.gets(sign(), FIRST_S / 10)
-    assert running.generation.state is State.WAITING
+    assert running.attempt.state is AttemptState.WAITING
     assert running.waits(1) is Outcome.FIRST_TOKEN_TIMEOUT
 
 

@@ -6,10 +6,10 @@ from typing import Any
 import orjson
 import pytest
 from fakes.answers import messages_events, responses_body, responses_event, responses_events
-from support.scene import Owner, Scene
+from support.scene import Scene
 from support.streams import codec_for
 
-from edge.errors import EdgeError, UpstreamCut
+from edge.errors import UpstreamCut
 from edge.policy.lifecycle import LifecycleEvent
 from edge.protocol.dialect import Dialect
 from edge.protocol.dialects import DIALECTS
@@ -27,17 +27,6 @@ def beat(dialect: Dialect, before: bytes, *, lively: bool) -> bytes:
     own = dialect.format("m", "req_1")
     own.before = before
     return own.heartbeat(lively=lively)
-
-
-class Again(Owner):
-    """Makes one more attempt."""
-
-    scene: Scene
-
-    def retry(self, error: EdgeError) -> bool:
-        self.scene.generation.retrying()
-        self.scene.attempt()
-        return True
 
 
 @pytest.fixture
@@ -113,8 +102,8 @@ async def test_what_comes_later_is_merged_into_edges_own(play: Callable[..., Any
 
 
 async def test_the_first_identity_holds_over_failover(play: Callable[..., Any]) -> None:
-    owner = Again()
-    owner.scene = scene = await play(RESPONSES, owner=owner)
+    scene = await play(RESPONSES)
+    scene.others = 1
     first, second = responses_events(["a"]), responses_events(["b"])
     await scene.token(first[0])
     await silence(scene, 10)

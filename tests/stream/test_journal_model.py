@@ -19,7 +19,6 @@ class Model(RuleBasedStateMachine):
         self.every: list[bytes] = []
         self.batches: list[int] = []  # how many events each had
         self.trimmed = 0
-        self.skipped = 0
 
     @initialize(keep=st.sampled_from([0, 8, 10**6]))
     def begin(self, keep: int) -> None:
@@ -30,13 +29,6 @@ class Model(RuleBasedStateMachine):
         """Many at once: the lists are tidied up only once in a while."""
         for _ in range(times):
             self.journal.append(b"".join(batch), len(batch))
-            self.every += batch
-            self.batches.append(len(batch))
-
-    @rule(batch=events)
-    def skip(self, batch: list[bytes]) -> None:
-        if self.journal.start == self.journal.end:
-            self.journal.skip(len(b"".join(batch)), len(batch))
             self.every += batch
             self.batches.append(len(batch))
 

@@ -24,7 +24,7 @@ async def scene() -> AsyncIterator[Scene]:
 
 
 async def test_the_status_is_held_until_a_token(scene: Scene) -> None:
-    scene.generation.feed(Batch(b"data: prelude\n\n", 1, 0))
+    scene.sink.feed(Batch(b"data: prelude\n\n", 1, 0))
     await scene.after(9.9)
     assert scene.reader.state is ReaderState.HELD
     await scene.token()
@@ -33,7 +33,7 @@ async def test_the_status_is_held_until_a_token(scene: Scene) -> None:
 
 
 async def test_the_status_goes_out_at_the_deadline_and_then_only_heartbeats(scene: Scene) -> None:
-    scene.generation.feed(Batch(b"data: prelude\n\n", 1, 0))
+    scene.sink.feed(Batch(b"data: prelude\n\n", 1, 0))
     await scene.after(10)
     assert (scene.reader.state, scene.connection.written) == (ReaderState.OPEN, [])
     await scene.after(10)
@@ -161,7 +161,7 @@ async def test_the_end_is_told_when_the_answer_is_kept(stream: bool) -> None:
     scene = Scene(owner)
     await scene.begin(stream=stream)
     await scene.token()
-    scene.generation.feed(scene.codec.feed(b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n' + DONE))
+    scene.sink.feed(scene.codec.feed(b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n' + DONE))
     await scene.end()
     assert scene.generation.outcome is None
     assert scene.connection.written == ([TOKEN] if stream else [])
@@ -202,7 +202,7 @@ async def test_a_bug_where_the_answer_is_kept_is_told() -> None:
 async def test_an_error_that_the_upstream_told_is_not_told_again(scene: Scene) -> None:
     await scene.token()
     said = UpstreamSaid("broke", status=502)
-    scene.generation.feed(Batch(b'data: {"error":{}}\n\n', 1, 0, error=said, told=True))
+    scene.sink.feed(Batch(b'data: {"error":{}}\n\n', 1, 0, error=said, told=True))
     await scene.end(LifecycleEvent.ERROR, said)
     await scene.task
     assert scene.connection.written == [TOKEN, b'data: {"error":{}}\n\n']

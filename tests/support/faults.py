@@ -26,7 +26,6 @@ from fakes.model_server import (
     sse_error,
 )
 
-from edge.policy.lifecycle import State
 from support.hanging import hang_limit
 from support.raw import CHAT, COMPLETIONS, MESSAGES, RESPONSES, Answer, RawClient, ask
 from support.running import Running, time_passes
@@ -180,7 +179,7 @@ def passing(seconds: float) -> Step:
 
 async def connecting(edge: Running) -> None:
     """Wait until a connection to an upstream is being made."""
-    await edge.wait(lambda: any(one.generation.state is State.CONNECTING for one in edge.edge.registry))
+    await edge.wait(lambda: any(one.generation.connecting for one in edge.edge.registry))
 
 
 def believe_up(edge: Running) -> None:

@@ -17,6 +17,7 @@ from edge.protocol.dialects import DIALECTS
 from edge.protocol.request import Prepared, prepare
 from edge.protocol.surface import Surface
 from edge.settings import Settings
+from edge.stream.attempt import Attempt
 from edge.stream.generation import Generation
 from edge.stream.json_reader import Collected
 from edge.stream.reader import BaseReader
@@ -134,9 +135,6 @@ class Model:
 class Owner:
     keeps_answer = False
 
-    def retry(self, error: EdgeError) -> bool:
-        return False
-
     def waiting_beat(self, beat: bytes) -> bytes:
         return beat
 
@@ -175,7 +173,12 @@ class Scene:
     Args:
         surface: What both client and model server speak.
         closes: The client's stream may end cleanly after an error event.
+
+    Attributes:
+        others: Upstreams that are there besides.
     """
+
+    others = 0
 
     reader: BaseReader
     task: asyncio.Task[web.StreamResponse]
@@ -207,15 +210,25 @@ class Scene:
         self.codec = self.dialect.codec(self.prepared, 1 << 20, frozenset())
         if collects:
             self.codec.collect(self.dialect.collector(self.prepared))
-        self.generation.open(self.model, Call(self.dialect.surface, b"", self.codec, {}, 1 << 20, takes_body))
-        self.generation.connected()
+        self.sink = Attempt(self.generation, self, self.settings.stream, self.clock)
+        self.sink.open(self.model, Call(self.dialect.surface, b"", self.codec, {}, 1 << 20, takes_body))
+        self.sink.connected()
+
+    def attempt_ended(self, happened: LifecycleEvent, error: EdgeError | None) -> None:
+        """As failover does: another attempt, if there is another upstream and it is early enough."""
+        if self.others and error is not None and not self.generation.handed_over:
+            self.others -= 1
+            self.generation.retrying()
+            self.attempt()
+        else:
+            self.generation.finish(happened, error)
 
     async def settle(self) -> None:
         for _ in range(5):
             await asyncio.sleep(0)
 
     async def token(self, data: bytes = TOKEN) -> None:
-        self.generation.feed(self.codec.feed(data))
+        self.sink.feed(self.codec.feed(data))
         await self.settle()
 
     async def after(self, seconds: float) -> None:
@@ -225,5 +238,5 @@ class Scene:
         await self.settle()
 
     async def end(self, happened: LifecycleEvent = LifecycleEvent.DONE, error: EdgeError | None = None) -> None:
-        self.generation.end(happened, error)
+        self.sink.end(happened, error)
         await self.settle()

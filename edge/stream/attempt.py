@@ -1,0 +1,229 @@
+"""An attempt: one call of one upstream, from opened to ended.
+
+In: pushes from the upstream, whose sink it is, and ticks. Out: events for its generation, and a word to failover when
+it has ended. Must not: choose an upstream, end the generation, or push anything once it has ended.
+
+What the upstream sends before the first content is held back, since another attempt may still follow. Three clocks
+run here: connecting, until the first content, and between two; ``deadlines`` has their rules.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from edge.errors import EdgeError
+from edge.policy.lifecycle import AttemptState, LifecycleEvent, attempt_step
+from edge.protocol.batch import Batch
+from edge.settings import Stream as StreamSettings
+from edge.stream.deadlines import Manner, Waited, overdue
+from edge.stream.endings import broken_off
+from edge.stream.generation import Generation
+from edge.stream.prelude import Prelude
+from edge.upstream.ports import JSON_TYPE, Call, Source, Upstream
+
+
+class AttemptOwner(Protocol):
+    """Who decides what follows an attempt: ``exchange.failover``."""
+
+    def attempt_ended(self, happened: LifecycleEvent, error: EdgeError | None) -> None:
+        """Open another one, or finish the generation."""
+
+
+class Attempt:
+    """See the module.
+
+    Args:
+        generation: What it is for.
+        owner: Decides what follows its end.
+        settings: Its limits.
+        clock: Seconds.
+
+    Attributes:
+        sent: The server has got the request to work on.
+        cut_off: Edge broke it off, so the server may still be at work on it.
+        clients_turn: The client is to bring more of the request's body.
+        other_events: Data-bearing events without generated content.
+        held: The events before the first content; None if there are none, or they have gone out.
+    """
+
+    __slots__ = (
+        "_alive_at", "_clock", "_generation", "_last", "_manner", "_owner", "_settings", "_since", "_source",
+        "clients_turn", "cut_off", "held", "other_events", "sent", "state",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        generation: Generation,
+        owner: AttemptOwner,
+        settings: StreamSettings,
+        clock: Callable[[], float],
+    ) -> None:
+        self.state = AttemptState.CONNECTING
+        self.sent = self.cut_off = self.clients_turn = False
+        self.other_events = 0
+        self.held: Prelude | None = None
+        self._last: Prelude | None = None  # the events that tell of the end, until what was said is kept
+        self._generation = generation
+        self._owner = owner
+        self._settings = settings
+        self._clock = clock
+        self._manner = Manner()
+        self._source: Source | None = None
+        self._since = clock()  # when the present state began, or the latest content came
+        self._alive_at = self._since  # when the upstream last sent what is no content; tokens do not note it
+
+    def __repr__(self) -> str:
+        return f"<Attempt {self.state}>"
+
+    def open(self, upstream: Upstream, call: Call) -> None:
+        """Begin the call; it is not held on to, since a request may be 30 MB."""
+        self._manner = Manner(call.buffers_calls, call.whole)
+        self._generation.begin(self, call.codec)
+        self._source = upstream.open(call, self)
+
+    # --- upstream.ports.Sink --------------------------------------------------------------------------------------
+
+    def connected(self) -> None:
+        """See ``upstream.ports.Sink``."""
+        self.sent = True
+        self._move(LifecycleEvent.CONNECTED)
+        self._generation.changed()
+
+    def uploading(self, *, clients_turn: bool) -> None:
+        """See ``upstream.ports.Sink``: whose silence a silence is changes with it, and begins anew."""
+        self._since = self._clock()
+        self.clients_turn = clients_turn
+        self._generation.changed()
+
+    def answered(self, headers: Mapping[str, str]) -> None:
+        """See ``upstream.ports.Sink``."""
+        self._generation.headers = headers
+
+    def tokens(self, data: bytes, count: int) -> None:
+        """See ``upstream.ports.Sink``. The hot path: once per network read, no timer, task, log or lock."""
+        if self.state is not AttemptState.STREAMING or self.held:
+            self.feed(Batch(data, count, count))
+            return
+        now = self._clock()
+        generation = self._generation
+        generation.gaps.add(now - self._since, count)
+        self._since = generation.last_token_at = now
+        generation.token_count += count
+        generation.handed_over = True
+        try:
+            if generation.sample_bytes:
+                generation.add_sample(data)
+            generation.publish(data, count)
+        except Exception as bug:  # noqa: BLE001 - a sink never raises; what went wrong is ours, not the upstream's
+            generation.fail(bug)
+
+    def feed(self, batch: Batch) -> None:
+        """See ``upstream.ports.Sink``."""
+        try:
+            self._take(batch)
+        except Exception as bug:  # noqa: BLE001 - as in tokens
+            self._generation.fail(bug)
+
+    def _take(self, batch: Batch) -> None:
+        generation = self._generation
+        if batch.tokens:
+            now = self._clock()
+            if self.state is AttemptState.STREAMING:
+                generation.gaps.add(now - self._since, batch.tokens)
+            else:
+                self._move(LifecycleEvent.CONTENT)
+                generation.first_content(now)
+            generation.token_count += batch.tokens
+            self._since = generation.last_token_at = now
+        else:
+            self._alive_at = self._clock()
+        self.other_events += batch.events - batch.tokens
+        generation.terminated, generation.told = batch.terminated, batch.told
+        if not batch.data:
+            return
+        if self.state is not AttemptState.STREAMING:
+            self._hold(batch.data, batch.events)
+        elif self._last is not None or ((batch.terminated or batch.told) and generation.keeps_answer):
+            self.release()
+            self._last = self._last or Prelude(self._settings.max_event_bytes)
+            self._last.add(batch.data, batch.events)
+        elif self.held is not None:
+            self.held.add(batch.data, batch.events)
+            self.release()
+        else:
+            generation.hand_over(batch.data, batch.events)
+
+    def body(self, data: bytes, content_type: str = JSON_TYPE) -> None:
+        """See ``upstream.ports.Sink``."""
+        self._generation.take_body(data, content_type)
+
+    def end(self, happened: LifecycleEvent, error: EdgeError | None) -> None:
+        """See ``upstream.ports.Sink``: it is over, and with it the generation unless failover opens another one."""
+        self._source = None
+        if self.state is AttemptState.ENDED:
+            return
+        self.cut_off |= self.sent and broken_off(happened, error)
+        self.clients_turn = False
+        try:
+            self.state = attempt_step(self.state, happened)
+            self._owner.attempt_ended(happened, error)
+        except Exception as bug:  # noqa: BLE001 - as in tokens
+            self._generation.fail(bug)
+
+    # --- for the generation ---------------------------------------------------------------------------------------
+
+    def release(self) -> None:
+        """What was held goes out: content has come, or an answer has ended that is nothing but its prelude."""
+        held, self.held = self.held, None
+        if held is not None:
+            self._generation.hand_over(held.data, held.events)
+
+    def last_events(self) -> Prelude | None:
+        """The events of the end that waited until what was said is kept; once."""
+        last, self._last = self._last, None
+        return last
+
+    def pause(self) -> None:
+        """Do not read from the upstream."""
+        if self._source is not None:
+            self._source.pause()
+
+    def resume(self) -> None:
+        """Read again."""
+        if self.state is AttemptState.STREAMING:  # before the first content nothing but content stops the clock
+            self._since = self._clock()
+        if self._source is not None:
+            self._source.resume()
+
+    def tick(self, now: float, *, paused: bool) -> None:
+        """Look at the clocks. ``paused``: the upstream is not read, since the readers lag."""
+        if self.clients_turn:  # which has a clock of its own (server.body_s)
+            return
+        waited = Waited(now - self._since, now - max(self._since, self._alive_at))
+        late = overdue(self.state, self._settings, waited, paused=paused, manner=self._manner)
+        if late is not None:
+            self._disconnect()
+            self.end(late.happened, late.error())
+
+    def abort(self, happened: LifecycleEvent) -> None:
+        """Break it off from this side; idempotent."""
+        self.clients_turn = False
+        self._disconnect()
+        self.state = attempt_step(self.state, happened)
+
+    def _disconnect(self) -> None:
+        source, self._source = self._source, None
+        if source is not None:
+            self.cut_off = self.sent
+            source.abort()
+
+    def _hold(self, data: bytes, events: int) -> None:
+        self.held = self.held or Prelude(self._settings.max_event_bytes)
+        self.held.add(data, events)
+        excess = self.held.excess()
+        if excess is not None:
+            self._disconnect()
+            self.end(LifecycleEvent.ERROR, excess)
+
+    def _move(self, happened: LifecycleEvent) -> None:
+        self.state = attempt_step(self.state, happened)
+        self._since = self._clock()
