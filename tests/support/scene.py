@@ -237,6 +237,12 @@ class Scene:
         self.reader.tick(self.clock.now)
         await self.settle()
 
+    async def after_all(self, seconds: float) -> None:
+        """Time passes, and the ticker looks at the generation's clocks."""
+        self.clock.now += seconds
+        self.generation.tick(self.clock.now)
+        await self.settle()
+
     async def end(self, happened: LifecycleEvent = LifecycleEvent.DONE, error: EdgeError | None = None) -> None:
         self.sink.end(happened, error)
         await self.settle()
