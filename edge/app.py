@@ -11,6 +11,7 @@ from typing import Protocol
 
 from aiohttp import web
 from msgspec.structs import replace
+from typing_extensions import override
 
 from edge.api import management, ollama, openapi, ops, sessions, streams, surfaces, tickets
 from edge.api.body import Bodies
@@ -23,7 +24,7 @@ from edge.api.tls import Certificate
 from edge.config import Listen, parse_listen, reconciled
 from edge.errors import EdgeError
 from edge.exchange.limits import Limits
-from edge.exchange.ports import ExchangeRegistry, ExchangeServices, RunningExchange
+from edge.exchange.ports import ExchangeObserver, ExchangeRegistry, ExchangeServices, RunningExchange
 from edge.exchange.record import tokens_per_s
 from edge.exchange.sessions import Sessions
 from edge.exchange.slot_wait import AdmissionTimer
@@ -32,6 +33,7 @@ from edge.settings import Settings
 from edge.settings import Upstream as UpstreamSettings
 from edge.store.memory.streams import MemoryStreams
 from edge.store.opening import Stores
+from edge.store.ports import StoreListener
 from edge.stream.persistence import StreamArchive
 from edge.stream.ticker import Ticker, interval_for
 from edge.telemetry import log
@@ -261,7 +263,7 @@ class Edge:
         await _while(lambda: self.listener.connections > len(self.registry) and loop.time() < until)
 
 
-class Ear:
+class Ear(StoreListener):
     """``store.ports.StoreListener``: what happens in the store, in log lines; and who is to be stopped.
 
     ``closed``: why no caller at all can be let in now, if so.
@@ -272,37 +274,37 @@ class Ear:
         self._closed = closed
         self._log = log.get_logger()
 
+    @override
     def stop_asked(self, stream_id: str) -> None:
-        """See ``store.ports.StoreListener``."""
         exchange = self._registry.streams.get(stream_id)
         if exchange is not None:
             exchange.generation.stop(LifecycleEvent.STOP)
 
+    @override
     def store_failed(self, why: str) -> None:
-        """See ``store.ports.StoreListener``."""
         effect = "streams and counts go on, kept in memory until it is back"
         if self._closed() is not None:
             effect = "nobody is let in until it is back, as it has the keys that were made"
         self._log.error("store down", why=why, effect=effect)
 
+    @override
     def store_recovered(self, after_s: float) -> None:
-        """See ``store.ports.StoreListener``."""
         self._log.info("store back", after_s=round(after_s, 3))
 
+    @override
     def store_reopened(self, what: str) -> None:
-        """See ``store.ports.StoreListener``."""
         self._log.error("store file changed", what=what)
 
 
-class Teller:
+class Teller(ExchangeObserver):
     """``exchange.ports.ExchangeObserver``, in log lines and metrics."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._log = log.get_logger()
 
+    @override
     def started(self, exchange: RunningExchange) -> None:
-        """See ``exchange.ports.ExchangeObserver``."""
         asked, prepared = exchange.asked, exchange.prepared
         log.start(
             request_id=asked.request_id,
@@ -314,8 +316,8 @@ class Teller:
             client=asked.client,
         )
 
+    @override
     def progressed(self, exchange: RunningExchange) -> None:
-        """See ``exchange.ports.ExchangeObserver``."""
         generation = exchange.generation
         log.progress(
             request_id=exchange.asked.request_id,
@@ -329,12 +331,12 @@ class Teller:
             buffer_bytes=generation.journal.statistics().held,
         )
 
+    @override
     def failed(self, request_id: str, stream_id: str | None, bug: BaseException) -> None:
-        """See ``exchange.ports.ExchangeObserver``."""
         self._log.error("bug", request_id=request_id, stream_id=stream_id, exc_info=bug)
 
+    @override
     def ended(self, record: StreamRecord) -> None:
-        """See ``exchange.ports.ExchangeObserver``."""
         log.emit(record)
         if record.truncated:
             self._log.warning(
@@ -347,13 +349,13 @@ class Teller:
             )
         self._metrics.observe(record)
 
+    @override
     def returned(self, record: ReturnRecord) -> None:
-        """See ``exchange.ports.ExchangeObserver``."""
         log.emit_return(record)
         self._metrics.observe_return(record)
 
+    @override
     def transferred(self, record: TransferRecord) -> None:
-        """See ``exchange.ports.ExchangeObserver``."""
         log.emit_transfer(record)
         self._metrics.observe_transfer(record)
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from typing_extensions import override
+
 T = TypeVar("T")
 
 
@@ -18,8 +20,8 @@ class Threads(ThreadPoolExecutor):
     would be done with the next work that gets a thread, though its caller was told that it failed.
     """
 
+    @override
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """See ``ThreadPoolExecutor``."""
         work = _Work(fn)
         try:
             return super().submit(work, *args, **kwargs)

@@ -12,9 +12,10 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from aiohttp import web
+from typing_extensions import override
 
 from edge.api.keyring import KeyRing
 from edge.errors import CannotTell, EdgeError, TooManyAttempts, Unauthorized
@@ -31,12 +32,15 @@ STREAMS_PATH = "/v1/streams"
 _YES = ("1", "true")
 
 
-class WhoCalls(Protocol):
+class WhoCalls:
     """What a face asks."""
+
+    __slots__ = ()
 
     @property
     def required(self) -> bool:
         """Whether a caller needs a credential."""
+        raise NotImplementedError
 
     async def identify(self, request: web.BaseRequest, client: str | None) -> Principal:
         """Find out who is calling.
@@ -44,15 +48,16 @@ class WhoCalls(Protocol):
         Raises:
             EdgeError: that cannot be told, or not them.
         """
+        raise NotImplementedError
 
 
-class Anybody:
+class Anybody(WhoCalls):
     """Where nobody is asked."""
 
     required = False
 
+    @override
     async def identify(self, _request: web.BaseRequest, _client: str | None) -> Principal:
-        """See ``WhoCalls``."""
         return ANONYMOUS
 
 
@@ -63,7 +68,7 @@ class _Refusal(NamedTuple):
     is_wrong: bool
 
 
-class Callers:
+class Callers(WhoCalls):
     """See the module.
 
     Args:
@@ -116,8 +121,9 @@ class Callers:
         self._take(settings)
 
     @property
+    @override
     def required(self) -> bool:
-        """See ``WhoCalls``. It is assumed while nobody can tell whether keys were made (see ``allow_anonymous``)."""
+        """It is assumed while nobody can tell whether keys were made (see ``allow_anonymous``)."""
         ring = self._ring
         return self._required or bool(ring.keys) or not (ring.certain or self._settings.allow_anonymous)
 
@@ -135,8 +141,8 @@ class Callers:
             reasons.append("the token issuer's keys are not to be had")
         return "; ".join(reasons) or None
 
+    @override
     async def identify(self, request: web.BaseRequest, client: str | None) -> Principal:
-        """See ``WhoCalls``."""
         if not self.required:
             return ANONYMOUS
         if not self._required and not self._ring.keys and await self._none_needed():

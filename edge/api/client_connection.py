@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from aiohttp import web
 from aiohttp.http import HttpVersion11
 from aiohttp.web_protocol import RequestHandler
+from typing_extensions import override
 
 from edge.api.request_parser import Malformed, RequestParser
 from edge.errors import EdgeError, ExpectationFailed, InternalError
@@ -59,8 +60,8 @@ class ClientConnection(RequestHandler):
             max_msg_queue_size=self._max_msg_queue_size,
         )
 
+    @override
     def connection_lost(self, exc: BaseException | None) -> None:
-        """See ``asyncio.Protocol``."""
         if self._linger is not None:
             self._linger.cancel()
         super().connection_lost(exc)

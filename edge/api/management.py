@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
+from typing_extensions import override
 from yarl import URL
 
 from edge.api.body import Bodies
@@ -29,7 +30,7 @@ from edge.protocol.surface import OLLAMA
 from edge.upstream.discovery.servers import Kind
 from edge.upstream.fleet import Member
 from edge.upstream.pool import Pool
-from edge.upstream.ports import JSON_TYPE
+from edge.upstream.ports import JSON_TYPE, Upload
 from edge.upstream.relay.relay import Relay
 
 _BLOB = "/api/blobs/{digest:sha256[:-][0-9a-f]{64}}"
@@ -45,7 +46,7 @@ _JSON_ROUTES = (
 _NAMES = ("model", "name", "source")  # the fields that say which model, newest spelling first; copy has a source
 
 
-class _Blob:
+class _Blob(Upload):
     """See ``upstream.ports.Upload``: as long as its client says, and as it comes."""
 
     content_type = _BLOB_TYPE
@@ -56,8 +57,8 @@ class _Blob:
         self._request = request
         self._body_s = body_s
 
+    @override
     async def read(self) -> bytes:
-        """See ``upstream.ports.Upload``."""
         self.touched = True
         return await read_piece(self._request, self._body_s)
 

@@ -15,7 +15,7 @@ from edge.api.context import CONTEXT, caller
 from edge.api.face import Handler
 from edge.api.lane import lane_of
 from edge.api.resuming import last_event_id, resume, wants_resume
-from edge.api.upload import Upload
+from edge.api.upload import FormUpload
 from edge.errors import ShuttingDown
 from edge.exchange.exchange import Exchange
 from edge.exchange.ports import ExchangeRequest, ExchangeServices
@@ -43,10 +43,10 @@ def _handler(services: ExchangeServices, bodies: Bodies, surface: Surface) -> Ha
         ending = after_error(request, services.settings.stream)
         share = bodies.share(request)
         try:
-            upload: Upload | None = None
+            upload: FormUpload | None = None
             names = services.fleet.names(surface)
             if surface in UPLOADS:
-                upload = Upload(request, services.settings.server, bodies.arrivals)
+                upload = FormUpload(request, services.settings.server, bodies.arrivals)
                 prepared = await upload.begin(surface, share, model_once=principal.models is not None)
                 prepared = replace(prepared, model=prepared.model and names(prepared.model))
             else:

@@ -7,6 +7,7 @@ its first piece, or look into it but for the model.
 import asyncio
 
 from aiohttp import web
+from typing_extensions import override
 
 from edge.api.arrivals import Arrivals
 from edge.errors import PLAIN_ONLY, BadRequest, BodyTooLarge, Busy, Forbidden, RequestTimeout, UnsupportedMedia
@@ -16,12 +17,13 @@ from edge.protocol.multipart import Finder, Once, boundary_of, content_type_of
 from edge.protocol.request import Prepared
 from edge.protocol.surface import Surface
 from edge.settings import Server as ServerSettings
+from edge.upstream.ports import Upload
 
 _PIECE_BYTES = 64 * 1024  # at a time, and twice that may be in the upstream's transport
 _HELD_BYTES = 512 * 1024  # what one upload costs at the most: about 380 KiB of it are in aiohttp's buffer
 
 
-class Upload:
+class FormUpload(Upload):
     """See ``upstream.ports.Upload``."""
 
     def __init__(self, request: web.BaseRequest, settings: ServerSettings, arrivals: Arrivals) -> None:
@@ -68,8 +70,8 @@ class Upload:
         self._first = b"".join(parts)
         return Prepared(surface, finder.value, False, True, b"", False, 1, self.length or 0)
 
+    @override
     async def read(self) -> bytes:
-        """See ``upstream.ports.Upload``."""
         self.touched = True
         first, self._first = self._first, b""
         return first or await self._next()

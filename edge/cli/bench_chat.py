@@ -8,14 +8,16 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
+from typing_extensions import override
 
+from edge.cli.bench_load import Answer
 from edge.protocol.sse import EventTooLarge, SseSplitter, events
 
 _EVENT_BYTES = 2**24
 _TOLD_BYTES = 400
 
 
-class ChatAnswer:
+class ChatAnswer(Answer):
     """See ``bench_load.Answer``.
 
     Args:
@@ -47,12 +49,12 @@ class ChatAnswer:
         self._finished = False
         self._splitter = SseSplitter(_EVENT_BYTES)
 
-    def began(self, status: int, now: float) -> None:  # noqa: ARG002 - the first token counts, not the head
-        """See ``bench_load.Answer``."""
+    @override
+    def began(self, status: int, now: float) -> None:
         self._status = status
 
+    @override
     def took(self, data: bytes, now: float) -> None:
-        """See ``bench_load.Answer``."""
         if self._status != 200:
             self._refusal = (self._refusal + data)[:_TOLD_BYTES]
             return
@@ -64,8 +66,8 @@ class ChatAnswer:
             self.fault = self.fault or str(error)
         self._moved(self.chunks - before)
 
-    def ended(self, fault: str | None, now: float) -> None:  # noqa: ARG002 - the last token counts, not the end
-        """See ``bench_load.Answer``."""
+    @override
+    def ended(self, fault: str | None, now: float) -> None:
         if self._status not in (0, 200):
             fault = f"status {self._status}: {_told(self._refusal)}"
         elif fault is None and not self._finished:

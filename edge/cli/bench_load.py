@@ -12,21 +12,28 @@ from dataclasses import dataclass, field
 from typing import Protocol, cast
 from urllib.parse import urlsplit
 
+from typing_extensions import override
+
 HEAD_BYTES = 65536
 _HEAD_END = b"\r\n\r\n"
 
 
-class Answer(Protocol):
+class Answer:
     """Who is told of one answer. Times are ``time.monotonic()``."""
+
+    __slots__ = ()
 
     def began(self, status: int, now: float) -> None:
         """The head is there."""
+        raise NotImplementedError
 
     def took(self, data: bytes, now: float) -> None:
         """A piece of the body, without its framing."""
+        raise NotImplementedError
 
     def ended(self, fault: str | None, now: float) -> None:
         """The last call: the body is whole (``None``), or why it is not."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,13 +194,13 @@ class Connection(asyncio.Protocol):
 
     # --- asyncio.Protocol -------------------------------------------------------------------------------------------
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See ``asyncio.Protocol``."""
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
         self.reusable = True
 
+    @override
     def data_received(self, data: bytes) -> None:
-        """See ``asyncio.Protocol``."""
         now = time.monotonic()
         answer = self._answer
         if answer is None:
@@ -204,8 +211,8 @@ class Connection(asyncio.Protocol):
             self._end(f"not HTTP/1.1: {error}", now)
             self.transport.abort()
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
-        """See ``asyncio.Protocol``."""
         self.reusable = False
         if isinstance(self._body, _UntilClose) and exc is None:
             self._end(None, time.monotonic())
@@ -251,7 +258,7 @@ class Connection(asyncio.Protocol):
             answer.ended(fault, now)
 
 
-class Collected:
+class Collected(Answer):
     """An answer of a few bytes, kept whole; see ``Answer``."""
 
     def __init__(self) -> None:
@@ -259,16 +266,16 @@ class Collected:
         self.body = b""
         self.over: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
 
-    def began(self, status: int, now: float) -> None:  # noqa: ARG002 - the time does not matter
-        """See ``Answer``."""
+    @override
+    def began(self, status: int, now: float) -> None:
         self.status = status
 
-    def took(self, data: bytes, now: float) -> None:  # noqa: ARG002 - likewise
-        """See ``Answer``."""
+    @override
+    def took(self, data: bytes, now: float) -> None:
         self.body += data
 
-    def ended(self, fault: str | None, now: float) -> None:  # noqa: ARG002 - likewise
-        """See ``Answer``."""
+    @override
+    def ended(self, fault: str | None, now: float) -> None:
         if not self.over.done():
             self.over.set_result(fault)
 

@@ -12,6 +12,7 @@ import sys
 from urllib.parse import urlsplit
 
 import click
+from typing_extensions import override
 
 from edge.config import Listen, is_loopback, parse_listen
 from edge.settings import Server
@@ -29,8 +30,8 @@ class _UnixConnection(http.client.HTTPConnection):
         super().__init__("localhost", timeout=_WITHIN_S)
         self._path = path
 
+    @override
     def connect(self) -> None:
-        """See ``HTTPConnection``."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(_WITHIN_S)
         self.sock.connect(self._path)

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import click
+from typing_extensions import override
 
 from edge.cli.config_option import config_option, load_or_exit
 from edge.settings import Settings
 from edge.store.opening import Stores, shown_url
-from edge.store.ports import Sizes, StoreDown, StreamStore, Unusable
+from edge.store.ports import Sizes, StoreDown, StoreListener, StreamStore, Unusable
 
 T = TypeVar("T")
 
@@ -25,20 +26,23 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _KIB = 1024
 
 
-class Nobody:
+class Nobody(StoreListener):
     """``store.ports.StoreListener`` for a command, which ends before anything can happen."""
 
+    @override
     def stop_asked(self, stream_id: str) -> None:
-        """See ``store.ports.StoreListener``."""
+        pass
 
+    @override
     def store_failed(self, why: str) -> None:
-        """See ``store.ports.StoreListener``."""
+        pass
 
+    @override
     def store_recovered(self, after_s: float) -> None:
-        """See ``store.ports.StoreListener``."""
+        pass
 
+    @override
     def store_reopened(self, what: str) -> None:
-        """See ``store.ports.StoreListener``."""
         click.echo(f"edge: {what}", err=True)
 
 

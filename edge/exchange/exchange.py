@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from aiohttp import web
+from typing_extensions import override
 
 from edge.errors import EdgeError
 from edge.exchange.failover import Failover
 from edge.exchange.limits import settle
 from edge.exchange.ports import STREAM_HEADERS, ExchangeRequest, ExchangeServices
 from edge.exchange.record import summarise
+from edge.exchange.registry import Owned
 from edge.policy.lifecycle import LifecycleEvent, Outcome, State
 from edge.policy.limits.rules import Reservation
 from edge.policy.queue.lanes import Claim
@@ -24,9 +26,11 @@ from edge.protocol.request import Prepared
 from edge.store.ports import StreamMeta
 from edge.stream.generation import Generation
 from edge.stream.json_reader import Collected
+from edge.stream.owner import Owner
 from edge.stream.persistence import ArchivedStream
 from edge.stream.stream_or_json_reader import Either
 from edge.stream.subscriber import Subscriber
+from edge.stream.ticker import Ticked
 from edge.stream.writer import Writer
 from edge.telemetry.timeline import Phase, Timeline
 
@@ -38,7 +42,7 @@ _PHASES = {
 }
 
 
-class Exchange:
+class Exchange(Owned, Ticked, Owner):
     """One request, its generation and its reader."""
 
     def __init__(self, services: ExchangeServices, asked: ExchangeRequest, prepared: Prepared) -> None:
@@ -128,12 +132,12 @@ class Exchange:
         """Since the request was accepted."""
         return self.services.clock() - self.timeline.started
 
+    @override
     def shut_down(self) -> None:
-        """See ``registry.Owned``."""
         self.generation.stop(LifecycleEvent.SHUTDOWN)
 
+    @override
     def tick(self, now: float) -> None:
-        """See ``ticker.Ticked``."""
         try:
             self.generation.tick(now)
             if self.reader is not None:
@@ -165,12 +169,12 @@ class Exchange:
     # --- attempts -------------------------------------------------------------------------------------------------
 
     @property
+    @override
     def keeps_answer(self) -> bool:
-        """See ``owner.Owner``."""
         return self.asked.settle is not None
 
+    @override
     def settle(self, outcome: Outcome, tell: Callable[[], None]) -> None:
-        """See ``owner.Owner``."""
         if self.asked.settle is None:
             tell()
         else:
@@ -178,19 +182,20 @@ class Exchange:
             self.attempts.free()  # whatever the readers are told and when, no upstream is at work on it any more
             self.asked.settle(self.generation, outcome, tell)
 
+    @override
     def wanted(self) -> bool:
-        """See ``owner.Owner``."""
         return self.attempts.wanted
 
+    @override
     def waiting_beat(self, beat: bytes) -> bytes:
-        """See ``owner.Owner``."""
         place = self.attempts.place
         return beat if place is None else queue_heartbeat.heartbeat(beat, place.position, place.estimate_s)
 
     # --- time and the record --------------------------------------------------------------------------------------
 
+    @override
     def changed(self) -> None:
-        """See ``owner.Owner``: book the time, and record when both sides have ended."""
+        """Book the time, and record when both sides have ended."""
         generation, reader = self.generation, self.reader
         state = generation.state
         if generation.clients_turn:
@@ -229,8 +234,8 @@ class Exchange:
         if self._keeping is not None:
             self._keeping.end(self.generation, self.upstream, self.generation.reconnections)
 
+    @override
     def forsaken(self) -> None:
-        """See ``owner.Owner``."""
         if self.asked.forsaken is not None:
             self.asked.forsaken()
 

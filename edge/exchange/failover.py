@@ -8,10 +8,12 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
+from typing_extensions import override
+
 from edge.errors import EdgeError, UpstreamCut, UpstreamSaid, UpstreamUnreachable
 from edge.exchange.compose import Terms, compose
 from edge.exchange.ports import ExchangeRequest, ExchangeServices
-from edge.exchange.slot_wait import SlotWait
+from edge.exchange.slot_wait import SlotTaker, SlotWait
 from edge.policy.lifecycle import LifecycleEvent, State
 from edge.policy.queue.lanes import Claim
 from edge.policy.queue.refusal import Place, Refusal, RefusalReason
@@ -19,7 +21,7 @@ from edge.policy.routing import route
 from edge.protocol.ollama.truncation import Context
 from edge.protocol.request import Prepared, unstreamed
 from edge.protocol.surface import GENERATING, WITHOUT_MODEL, Surface
-from edge.stream.attempt import Attempt
+from edge.stream.attempt import Attempt, AttemptOwner
 from edge.stream.generation import Generation
 from edge.upstream.health import Member
 from edge.upstream.ports import Call
@@ -31,7 +33,7 @@ _THINK_ANYWAY = frozenset({Surface.MESSAGES, Surface.RESPONSES})
 _BROKEN = (500, 502, 504)  # not 501, 503 or 529, which say that it is well
 
 
-class Failover:
+class Failover(SlotTaker, AttemptOwner):
     """See the module.
 
     Args:
@@ -213,8 +215,8 @@ class Failover:
 
     # --- turn.SlotTaker -----------------------------------------------------------------------------------------------
 
+    @override
     def admitted(self, member: Member) -> None:
-        """See ``slot_wait.SlotTaker``."""
         try:
             self._proceed(member)
         except EdgeError as error:
@@ -222,8 +224,8 @@ class Failover:
         except Exception as bug:  # noqa: BLE001 - as in begin
             self._generation.fail(bug)
 
+    @override
     def refused(self, refusal: Refusal) -> None:
-        """See ``slot_wait.SlotTaker``."""
         generation = self._generation
         try:
             if refusal.why is RefusalReason.CLOSED:  # other settings are in force: there may be another in its place
@@ -239,8 +241,9 @@ class Failover:
 
     # --- another one, and the end ---------------------------------------------------------------------------------
 
+    @override
     def attempt_ended(self, happened: LifecycleEvent, error: EdgeError | None) -> None:
-        """See ``attempt.AttemptOwner``: another attempt follows if nothing has been generated, else this is the end."""
+        """Another attempt follows if nothing has been generated, else this is the end."""
         generation = self._generation
         early = generation.state is State.ASKING and not generation.handed_over
         if error is None or happened is LifecycleEvent.BUG or not early or not self._retry(error):

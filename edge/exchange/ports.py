@@ -133,26 +133,34 @@ class RunningTransfer(Protocol):
 ExchangeRegistry = Registry[RunningExchange, RunningTransfer]
 
 
-class ExchangeObserver(Protocol):
+class ExchangeObserver:
     """Where an exchange tells what it does."""
+
+    __slots__ = ()
 
     def started(self, exchange: RunningExchange) -> None:
         """It was accepted."""
+        raise NotImplementedError
 
     def progressed(self, exchange: RunningExchange) -> None:
         """It has been running for another ``log.progress_s``."""
+        raise NotImplementedError
 
     def failed(self, request_id: str, stream_id: str | None, bug: BaseException) -> None:
         """An exchange, or a reader that came back, ended by a bug of ours."""
+        raise NotImplementedError
 
     def ended(self, record: StreamRecord) -> None:
         """It is over on both sides."""
+        raise NotImplementedError
 
     def returned(self, record: ReturnRecord) -> None:
         """A reader that came back to a stream has gone."""
+        raise NotImplementedError
 
     def transferred(self, record: TransferRecord) -> None:
         """A request that changes an upstream's models is over."""
+        raise NotImplementedError
 
 
 @dataclass(slots=True)

@@ -5,17 +5,20 @@ In: what begins and ends. Out: how many there are; the exchange of a stream id; 
 
 import asyncio
 from collections.abc import Iterator
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 ExchangeT = TypeVar("ExchangeT")
 TransferT = TypeVar("TransferT")
 
 
-class Owned(Protocol):
+class Owned:
     """An exchange or another reader, as the registry sees it."""
+
+    __slots__ = ()
 
     def shut_down(self) -> None:
         """End it with the truth: the process is leaving."""
+        raise NotImplementedError
 
 
 class Registry(Generic[ExchangeT, TransferT]):

@@ -5,18 +5,19 @@ anything, or decide who is next: that is ``policy.queue.admission``.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+
+from typing_extensions import override
 
 from edge.errors import InternalError
 from edge.policy.queue.admission import Admission
 from edge.policy.queue.lanes import Claim
-from edge.policy.queue.queue import Queue, Waiting
+from edge.policy.queue.queue import Queue, Waiter, Waiting
 from edge.policy.queue.refusal import Place, Refusal
-from edge.stream.ticker import Ticker
+from edge.stream.ticker import Ticked, Ticker
 from edge.upstream.health import Member
 
 
-class AdmissionTimer:
+class AdmissionTimer(Ticked):
     """The admission of a process, and its clock, which runs while anybody waits; see ``ticker.Ticked``."""
 
     def __init__(self, admission: Admission, ticker: Ticker, clock: Callable[[], float]) -> None:
@@ -27,8 +28,8 @@ class AdmissionTimer:
     def __repr__(self) -> str:
         return f"<AdmissionTimer {self.admission!r}>"
 
+    @override
     def tick(self, now: float) -> None:
-        """See ``ticker.Ticked``."""
         self.admission.tick(now)
         self.follow()
 
@@ -40,17 +41,21 @@ class AdmissionTimer:
             self._ticker.discard(self)
 
 
-class SlotTaker(Protocol):
+class SlotTaker:
     """Whose turn it is. While it waits exactly one of these is called, once; neither may raise."""
+
+    __slots__ = ()
 
     def admitted(self, member: Member) -> None:
         """It has a slot of this one."""
+        raise NotImplementedError
 
     def refused(self, refusal: Refusal) -> None:
         """It will have none."""
+        raise NotImplementedError
 
 
-class SlotWait:
+class SlotWait(Waiter):
     """See the module; the turn of one exchange, taken anew for each upstream.
 
     Args:
@@ -126,16 +131,16 @@ class SlotWait:
         else:
             waiting.slot.release(now, draining=cut_off, served=sent)
 
+    @override
     def granted(self, waiting: Waiting) -> None:
-        """See ``queue.Waiter``."""
         self._admitting.follow()
         queues, self._queues = self._queues, None
         if queues is None or waiting.queue is None:
             raise InternalError("a slot was granted that nobody waits for")
         self._taker.admitted(queues[waiting.queue])
 
+    @override
     def refused(self, refusal: Refusal) -> None:
-        """See ``queue.Waiter``."""
         self._waiting = None
         self._admitting.follow()
         self._taker.refused(refusal)

@@ -14,6 +14,7 @@ from contextlib import suppress
 
 import orjson
 from aiohttp import web
+from typing_extensions import override
 
 from edge.errors import (
     EdgeError,
@@ -25,13 +26,16 @@ from edge.errors import (
     UpstreamUnreachable,
 )
 from edge.exchange.ports import ExchangeServices, TransferRequest
+from edge.exchange.registry import Owned
 from edge.policy.lifecycle import Outcome
 from edge.protocol.ollama.ndjson import encode_line
+from edge.stream.ticker import Ticked
 from edge.stream.writer import Writer
 from edge.telemetry.record import TransferRecord
 from edge.upstream.fleet import Member
 from edge.upstream.pool import Pool
 from edge.upstream.ports import Upload
+from edge.upstream.relay.asker import Asker
 from edge.upstream.relay.bodies import broke_off
 from edge.upstream.relay.connection import Connection, Head
 from edge.upstream.relay.relay import LAST_CHUNK, chunk, reason
@@ -42,7 +46,7 @@ _AHEAD_BYTES = 64 * 1024  # of the answer, before the upstream is no longer read
 _TAIL_BYTES = 4096  # of the answer: more than any line that tells of an error
 
 
-class Transfer:
+class Transfer(Owned, Ticked, Asker):
     """See the module; a ``connection.Asker``, ``registry.Owned`` and ``ticker.Ticked``."""
 
     def __init__(self, services: ExchangeServices, asked: TransferRequest, member: Member, pool: Pool) -> None:
@@ -113,16 +117,17 @@ class Transfer:
 
     # --- ends from this side --------------------------------------------------------------------------------------
 
+    @override
     def shut_down(self) -> None:
-        """See ``registry.Owned``."""
         self._end(Outcome.SHUTDOWN, ShuttingDown("Edge is shutting down; send the request again"))
 
     def stop(self) -> None:
         """Somebody stopped it."""
         self._end(Outcome.STOPPED, Stopped("the request was stopped"))
 
+    @override
     def tick(self, now: float) -> None:
-        """See ``ticker.Ticked``: connecting, a client that takes nothing, and one that has gone unnoticed."""
+        """Connecting, a client that takes nothing, and one that has gone unnoticed."""
         writer, settings = self._writer, self._settings
         if writer is None:
             return
@@ -207,8 +212,8 @@ class Transfer:
 
     # --- connection.Asker -----------------------------------------------------------------------------------------
 
+    @override
     def headed(self, head: Head) -> Callable[[bytes], None]:
-        """See ``connection.Asker``."""
         self._head = head
         self._news.set()
         if self.asked.method == "HEAD":  # whatever length it tells, nothing follows
@@ -221,15 +226,15 @@ class Transfer:
             self._connection.pause()
         self._news.set()
 
+    @override
     def whole(self) -> None:
-        """See ``connection.Asker``."""
         if self.asked.method != "HEAD":
             self._connection = None  # it may be somebody else's already
         refused = self._head is not None and self._head.status >= 400
         self._end(Outcome.UPSTREAM_ERROR if refused else Outcome.COMPLETE)
 
-    def broke(self, fault: Exception, *, heard: bool) -> None:  # noqa: ARG002 - it is told the same
-        """See ``connection.Asker``."""
+    @override
+    def broke(self, fault: Exception, *, heard: bool) -> None:
         self._connection = None
         name, head = self.member.name, self._head
         if head is not None and head.status >= 400 and not head.headers.keys() & _FRAMED:

@@ -10,10 +10,11 @@ from enum import Enum
 from typing import Any, Protocol
 
 import orjson
+from typing_extensions import override
 
 from edge.errors import UpstreamSaid
 from edge.protocol.batch import Batch, Measured, Usage
-from edge.protocol.dialect import BadStream, Collector, Said, TooLarge
+from edge.protocol.dialect import BadStream, Codec, Collector, Said, TooLarge
 from edge.protocol.json_text import loads_strictly
 from edge.protocol.sse import Event, EventTooLarge, SseSplitter, events
 from edge.protocol.surface_format import Opened, Progress
@@ -92,13 +93,32 @@ class Splitter(Protocol):
         """What is left at the end."""
 
 
-class SseCodec:
+class SseCodec(Codec):
     """Base of the surfaces' codecs; a subclass observes events, and says what in them is text.
 
     Args:
         text: See ``EventTemplate``.
         splitter: Another than that of server-sent events, with ``parse`` for its runs.
     """
+
+    __slots__ = (
+        "_collector",
+        "_count",
+        "_halves",
+        "_held",
+        "_holding",
+        "_instead",
+        "_latest",
+        "_most",
+        "_parse",
+        "_said",
+        "_splitter",
+        "_template",
+        "measured",
+        "note",
+        "unknown_finish",
+        "usage",
+    )
 
     def __init__(
         self,
@@ -124,12 +144,13 @@ class SseCodec:
         self._instead = b""  # to be relayed in place of the event at hand
         self._said: Said = ""  # what the text of the template belongs to
 
+    @override
     def plain(self, data: bytes) -> int:
-        """See ``dialect.Codec.plain``: what proves that the events are plain also proves that there is none to cut."""
+        """What proves that the events are plain also proves that there is none to cut."""
         return 0 if self._held or len(data) > self._most else self._count(data)
 
+    @override
     def text(self, data: bytes) -> tuple[Said, bytes, int]:
-        """See ``dialect.Codec.text``."""
         said = self._said
         if not said or self._held or len(data) > self._most:
             return "", b"", 0
@@ -139,8 +160,8 @@ class SseCodec:
         count = template.count(data)
         return (said, template.text(data), count) if count else ("", b"", 0)
 
+    @override
     def feed(self, data: bytes) -> Batch:
-        """See ``dialect.Codec.feed``."""
         try:
             whole = self._splitter.feed(data)
         except EventTooLarge as error:
@@ -223,8 +244,8 @@ class SseCodec:
             self._collect_run(whole[at:end])
         return end
 
+    @override
     def collect(self, collector: Collector) -> None:
-        """See ``dialect.Codec.collect``."""
         self._collector = collector
         count = self._count
 
@@ -236,15 +257,17 @@ class SseCodec:
 
         self._count = counted
 
+    @override
     def answer(self) -> dict[str, object]:
-        """See ``dialect.Codec.answer``."""
         return {} if self._collector is None else self._collector.answer()
 
+    @override
     def begun(self, opened: Opened) -> None:
-        """See ``dialect.Codec.begun``; most surfaces have no such event."""
+        """Most surfaces have no such event."""
 
+    @override
     def progress(self) -> Progress:
-        """See ``dialect.Codec.progress``; on most surfaces nothing depends on it."""
+        """On most surfaces nothing depends on it."""
         return Progress()
 
     def _collect_run(self, run: bytes) -> None:
@@ -267,8 +290,8 @@ class SseCodec:
         """Up to where from ``at`` on an event from the template is like its twins whatever its text is."""
         return len(whole)
 
+    @override
     def finished(self, *, clean_eof: bool) -> bool:
-        """See ``dialect.Codec.finished``."""
         raise NotImplementedError
 
     def _decoded(self, event: Event) -> Any:

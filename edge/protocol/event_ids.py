@@ -8,7 +8,8 @@ block without data for an event as soon as it has seen one. For the same reason 
 
 import re
 from itertools import islice, pairwise
-from typing import Protocol
+
+from typing_extensions import override
 
 from edge.protocol.sse import BOUNDARY, SSE_TYPE
 
@@ -27,25 +28,31 @@ def is_stream(text: str) -> bool:
     return _STREAM_ID.fullmatch(text) is not None
 
 
-class Numbering(Protocol):
+class Numbering:
     """How the events of one stream are numbered for one reader."""
+
+    __slots__ = ()
 
     def number(self, run: bytes) -> bytes:
         """A run of whole events as this reader gets it."""
+        raise NotImplementedError
 
     def safe(self, heartbeat: bytes) -> bytes:
         """A heartbeat as this reader gets it."""
+        raise NotImplementedError
 
     @staticmethod
     def aside(event: bytes) -> bytes:
         """An event that is none of the stream's, as this reader gets it: without a number, or not at all."""
+        raise NotImplementedError
 
     @staticmethod
     def cut(run: bytes, count: int) -> int:
         """Where the first ``count`` events of a run end."""
+        raise NotImplementedError
 
 
-class EventIds:
+class EventIds(Numbering):
     """Server-sent events, which get ids.
 
     Args:
@@ -58,8 +65,8 @@ class EventIds:
         self._head = b"id: %b:" % stream_id.encode()
         self._last = last
 
+    @override
     def number(self, run: bytes) -> bytes:
-        """See ``Numbering``."""
         if b"\r" in run:
             ends = [match.end() for match in BOUNDARY.finditer(run)]
             return b"".join([self._block(run[start:end]) for start, end in pairwise([0, *ends])])
@@ -67,18 +74,20 @@ class EventIds:
             return self._block(run)
         return b"".join([self._block(block) + b"\n\n" for block in run[:-2].split(b"\n\n")])
 
+    @override
     def safe(self, heartbeat: bytes) -> bytes:
-        """See ``Numbering``: a comment without a blank line after it."""
+        """A comment without a blank line after it."""
         return heartbeat.removesuffix(b"\n") if heartbeat.startswith(b":") else heartbeat
 
     @staticmethod
+    @override
     def aside(event: bytes) -> bytes:
-        """See ``Numbering``: the reader's last id stays what it was."""
+        """The reader's last id stays what it was."""
         return event
 
     @staticmethod
+    @override
     def cut(run: bytes, count: int) -> int:
-        """See ``Numbering``."""
         ends = islice(BOUNDARY.finditer(run), count)
         return max((match.end() for match in ends), default=0)
 
@@ -87,25 +96,26 @@ class EventIds:
         return b"%b%d\n%b" % (self._head, self._last, block)
 
 
-class LineCount:
+class LineCount(Numbering):
     """Lines of JSON, which the reader counts; so that it can, heartbeats are marked."""
 
+    @override
     def number(self, run: bytes) -> bytes:
-        """See ``Numbering``."""
         return run
 
+    @override
     def safe(self, heartbeat: bytes) -> bytes:
-        """See ``Numbering``."""
         return heartbeat[: heartbeat.rindex(b"}")] + b',"heartbeat":true}\n' if heartbeat else heartbeat
 
     @staticmethod
-    def aside(event: bytes) -> bytes:  # noqa: ARG004 - whoever counts lines would count it
-        """See ``Numbering``: the cut alone has to say it."""
+    @override
+    def aside(event: bytes) -> bytes:
+        """The cut alone has to say it."""
         return b""
 
     @staticmethod
+    @override
     def cut(run: bytes, count: int) -> int:
-        """See ``Numbering``."""
         end = 0
         for _ in range(count):
             end = run.find(b"\n", end) + 1 or len(run)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import orjson
+from typing_extensions import override
 
 from edge.errors import BadRequest, UpstreamBroken
 from edge.protocol import embeddings
@@ -173,12 +174,27 @@ def transcoder(source: Codec, spoken: Surface, answering: Answering) -> "Transco
     return Transcoder(source, _DECODERS[spoken](), _ENCODERS[surface](answering), one=surface not in _CHOICES)
 
 
-class Transcoder:
+class Transcoder(Codec):
     """A codec over another one: decoder of one dialect, encoder of another; see ``dialect.Codec``.
 
     Args:
         one: The client's surface has one choice. It gets the first that comes; others, which nobody asked for, go.
     """
+
+    __slots__ = (
+        "_begun",
+        "_choice",
+        "_chose",
+        "_collector",
+        "_decoder",
+        "_encoder",
+        "_ended",
+        "_one",
+        "_several",
+        "_source",
+        "_texts",
+        "_whole_usage",
+    )
 
     def __init__(self, source: Codec, decoder: Decoder, encoder: Encoder, *, one: bool) -> None:
         self._source = source
@@ -211,8 +227,8 @@ class Transcoder:
         return self._source.unknown_finish
 
     @property
+    @override
     def note(self) -> str | None:
-        """See ``dialect.Codec.note``."""
         return self._source.note
 
     def plain(self, data: bytes) -> int:  # noqa: ARG002 - the bytes are not the client's
@@ -223,8 +239,8 @@ class Transcoder:
         """Never."""
         return "", b"", 0
 
+    @override
     def feed(self, data: bytes) -> Batch:
-        """See ``dialect.Codec.feed``."""
         told, count = self.turned(data)
         return Batch(told, 1 if told else 0, count) if count else self.walk(data)
 
@@ -258,31 +274,34 @@ class Transcoder:
             raise
         return self._turned(batch)
 
+    @override
     def eof(self) -> Batch:
-        """See ``dialect.Codec.eof``; an answer that is finished gets its end here if it had no terminator."""
+        """An answer that is finished gets its end here if it had no terminator."""
         batch = self._source.eof()
         finished = batch.error is None and not batch.terminated and self._source.finished(clean_eof=True)
         return self._turned(batch, finished=finished)
 
-    def finished(self, *, clean_eof: bool) -> bool:  # noqa: ARG002 - the end has been written or it has not
-        """See ``dialect.Codec.finished``."""
+    @override
+    def finished(self, *, clean_eof: bool) -> bool:
         return self._ended
 
+    @override
     def collect(self, collector: Collector) -> None:
-        """See ``dialect.Codec.collect``; of the client's surface."""
+        """Of the client's surface."""
         self._collector = collector
         self._texts = collector if isinstance(collector, TextCollector) else None
 
+    @override
     def answer(self) -> dict[str, object]:
-        """See ``dialect.Codec.answer``."""
         return {} if self._collector is None else self._collector.answer()
 
+    @override
     def begun(self, opened: Opened) -> None:
-        """See ``dialect.Codec.begun``."""
         self._encoder.begun(opened)
 
+    @override
     def progress(self) -> Progress:
-        """See ``dialect.Codec.progress``; the terminator is part of the last batch."""
+        """The terminator is part of the last batch."""
         return replace(self._encoder.progress(), ended=True)
 
     def reshaped(self, answer: dict[str, object]) -> dict[str, object]:

@@ -6,7 +6,9 @@ In: nothing. Out: the two interfaces, and what is passed through them. Must not:
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
+
+from typing_extensions import override
 
 from edge.protocol.batch import Usage
 from edge.protocol.dialect import Collector, Said
@@ -17,7 +19,7 @@ from edge.protocol.surface_format import Opened, Progress, SurfaceFormat
 Piece = tuple[str | None, dict[str, object]]  # one event of a surface: its name, if the surface names them, and payload
 
 
-class Decoder(Collector, Protocol):
+class Decoder(Collector):
     """Makes canonical events of an upstream's payloads. Odd payloads are skipped, never raised on."""
 
     events: list[Event]  # what ``add`` has found; whoever reads it empties it
@@ -25,10 +27,13 @@ class Decoder(Collector, Protocol):
 
     def whole(self, answer: dict[str, object]) -> Usage | None:
         """Make events of a whole non-stream answer; returns what it reports as usage."""
+        raise NotImplementedError
 
 
-class Encoder(Protocol):
+class Encoder:
     """Writes canonical events in a client's surface."""
+
+    __slots__ = ()
 
     format: type[SurfaceFormat]  # whose terminator comes after the last event of a finished answer
 
@@ -38,41 +43,49 @@ class Encoder(Protocol):
         Raises:
             BadStream: what the model has written cannot be said in the surface.
         """
+        raise NotImplementedError
 
     def plain(self, said: Said, escaped: bytes) -> bytes | None:
         """The surface's event for a piece of text or thought, which is escaped: as ``add`` and ``frame`` would make it.
 
         Empty if the surface does not tell such pieces; None if this one needs ``add``, as where something begins.
         """
+        raise NotImplementedError
 
     def end(self, usage: Usage | None) -> list[Piece]:
         """What closes a finished answer."""
+        raise NotImplementedError
 
     def frame(self, piece: Piece) -> bytes:
         """A piece as it goes over the wire: whole events, one line of JSON each."""
+        raise NotImplementedError
 
     def begun(self, opened: Opened) -> None:
-        """See ``dialect.Codec.begun``."""
+        """The client already has an event that begins the answer: the one made here is merged into that."""
+        raise NotImplementedError
 
     def progress(self) -> Progress:
-        """See ``dialect.Codec.progress``."""
+        """How far the answer has got, for what Edge itself says."""
+        raise NotImplementedError
 
 
 MARK = "0c3f1f3e"  # stands for a text in an event to be split there; nothing behind it can hold it
 
 
-class BaseEncoder:
+class BaseEncoder(Encoder):
     """What most encoders have in common."""
 
     def plain(self, said: Said, escaped: bytes) -> bytes | None:  # noqa: ARG002
         """Each piece needs ``add``."""
         return None
 
+    @override
     def begun(self, opened: Opened) -> None:
-        """See ``dialect.Codec.begun``; most surfaces have no such event."""
+        """Most surfaces have no such event."""
 
+    @override
     def progress(self) -> Progress:
-        """See ``dialect.Codec.progress``; on most surfaces nothing depends on it."""
+        """On most surfaces nothing depends on it."""
         return Progress()
 
 

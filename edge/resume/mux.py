@@ -9,20 +9,22 @@ import asyncio
 import contextlib
 from collections import deque
 
+from typing_extensions import override
+
 from edge.errors import EdgeError, InternalError
 from edge.policy.lifecycle import Outcome
 from edge.protocol.mux_events import HEARTBEAT, RETRY, Tagged, Tags
 from edge.resume.lookup import StartPoint
 from edge.resume.replay import Replay, gone
 from edge.settings import Stream as StreamSettings
-from edge.stream.channel import Channel
+from edge.stream.channel import Channel, Reader
 from edge.stream.journal import Expired
 
 # Taken of one stream before it is another's turn.
 _SLICE_BYTES = 16 * 1024
 
 
-class Source:
+class Source(Reader):
     """One of the streams: a reader of its journal.
 
     Attributes:
@@ -48,20 +50,21 @@ class Source:
     def __repr__(self) -> str:
         return f"<Source {self.channel.id} at {self.position}>"
 
-    def take(self, data: bytes) -> bool:  # noqa: ARG002 - it takes all from the journal, where it is kept anyway
-        """See ``channel.Reader``."""
+    @override
+    def take(self, data: bytes) -> bool:
         return False
 
+    @override
     def push(self) -> None:
-        """See ``channel.Reader``."""
         self._mux.pushed(self)
 
+    @override
     def ended(self) -> None:
-        """See ``channel.Reader``."""
         self._mux.wake()
 
+    @override
     def cut_off(self) -> None:
-        """See ``channel.Reader``: it lags because the merged reader does."""
+        """It lags because the merged reader does."""
         self._mux.cut_off()
 
 
@@ -139,22 +142,24 @@ class Mux(Channel):
 
     # --- as an channel -------------------------------------------------------------------------------------------
 
-    def heartbeat(self, *, lively: bool) -> bytes:  # noqa: ARG002 - a comment fits anywhere
-        """See ``Channel``."""
+    @override
+    def heartbeat(self, *, lively: bool) -> bytes:
         return HEARTBEAT
 
+    @override
     def fail(self, bug: BaseException) -> None:
-        """See ``Channel``."""
         error = InternalError("Edge failed while merging streams")
         error.__cause__ = bug
         self._end(Outcome.INTERNAL_ERROR, error)
 
+    @override
     def break_off(self, error: EdgeError) -> None:
-        """See ``Channel``: this reader is told, the streams go on."""
+        """This reader is told, the streams go on."""
         self._end(Outcome.REJECTED, error)
 
+    @override
     def left(self, *, stalled: bool) -> None:
-        """See ``Channel``: for the streams, a reader has gone."""
+        """For the streams, a reader has gone."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
@@ -163,11 +168,13 @@ class Mux(Channel):
             source = self._sources.popleft()
             source.channel.detach(source, stalled=stalled)
 
+    @override
     def hold_on(self) -> None:
-        """See ``Channel``: nothing is taken while it is paused."""
+        """Nothing is taken while it is paused."""
 
+    @override
     def go_on(self) -> None:
-        """See ``Channel``; soon, since the reader is in the middle of its reading."""
+        """Soon, since the reader is in the middle of its reading."""
         self.wake()
 
     # --- its work -------------------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ import asyncio
 import contextlib
 from dataclasses import replace
 
+from typing_extensions import override
+
 from edge.errors import BadRequest, EdgeError, Gone, InternalError
 from edge.policy.lifecycle import Outcome
 from edge.protocol.event_ids import Numbering
@@ -68,30 +70,31 @@ class Replay(Channel):
         end = f" {self.outcome}" if self.outcome else " paused" * self._paused
         return f"<Replay {self.id}{end} at {self._last} {self.journal!r}>"
 
+    @override
     def heartbeat(self, *, lively: bool) -> bytes:
-        """See ``Channel``."""
         return b"" if self._format is None else self._format.heartbeat(lively=lively)
 
+    @override
     def fail(self, bug: BaseException) -> None:
-        """See ``Channel``."""
         error = InternalError("Edge failed while replaying the stream")
         error.__cause__ = bug
         self._part(Outcome.INTERNAL_ERROR, error)
 
+    @override
     def break_off(self, error: EdgeError) -> None:
-        """See ``Channel``: this reader is told, the stream itself goes on."""
+        """This reader is told, the stream itself goes on."""
         self._part(Outcome.REJECTED, error)
 
-    def left(self, *, stalled: bool) -> None:  # noqa: ARG002 - the stream itself goes on either way
-        """See ``Channel``."""
+    @override
+    def left(self, *, stalled: bool) -> None:
         self._task.cancel()
 
+    @override
     def hold_on(self) -> None:
-        """See ``Channel``."""
         self._room.clear()
 
+    @override
     def go_on(self) -> None:
-        """See ``Channel``."""
         self._room.set()
 
     async def closed(self) -> None:

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
+from typing_extensions import override
 
 from edge.errors import BadRequest, EdgeError, Gone, NotFound, ShuttingDown
 from edge.exchange.ports import STREAM_HEADERS, ExchangeServices
@@ -66,8 +67,9 @@ class Merging(ResumedReader):
     async def _close(self) -> None:
         await self._mux.closed()
 
+    @override
     def shut_down(self) -> None:
-        """See ``registry.Owned``; streams that are generated here are ended by their exchanges, and are told so."""
+        """Streams that are generated here are ended by their exchanges, and are told so."""
         self._mux.leave(ShuttingDown("Edge is shutting down; ask for the rest again"))
 
     def _begin(self) -> None:

@@ -7,6 +7,8 @@ anybody else.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from edge.errors import BadRequest, ShuttingDown
 from edge.exchange.ports import STREAM_HEADERS, ExchangeServices
 from edge.policy.after_error import ALWAYS_RESETS, AfterError
@@ -69,8 +71,9 @@ class Resume(ResumedReader):
         if isinstance(self._channel, Replay):
             await self._channel.closed()
 
+    @override
     def shut_down(self) -> None:
-        """See ``registry.Owned``; a stream that is generated here is ended by its exchange."""
+        """A stream that is generated here is ended by its exchange."""
         if isinstance(self._channel, Replay):
             self._channel.break_off(ShuttingDown("Edge is shutting down; ask for the rest again"))
 

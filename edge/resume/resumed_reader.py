@@ -4,14 +4,19 @@ In: what it reads, from a subclass. Out: a response. Must not: generate anything
 """
 
 from aiohttp import web
+from typing_extensions import override
 
 from edge.exchange.ports import ExchangeServices
+from edge.exchange.registry import Owned
 from edge.stream.subscriber import Subscriber
+from edge.stream.ticker import Ticked
 from edge.stream.writer import Writer
 
 
-class ResumedReader:
+class ResumedReader(Owned, Ticked):
     """See the module."""
+
+    __slots__ = ("_reader", "_recorded", "services")
 
     def __init__(self, services: ExchangeServices) -> None:
         self.services = services
@@ -55,12 +60,12 @@ class ResumedReader:
             self._changed()
             await self._close()
 
+    @override
     def shut_down(self) -> None:
-        """See ``registry.Owned``."""
         raise NotImplementedError
 
+    @override
     def tick(self, now: float) -> None:
-        """See ``ticker.Ticked``."""
         if self._reader is not None:
             self._reader.tick(now)
 

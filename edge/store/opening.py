@@ -7,7 +7,7 @@ and Redis more.
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from edge.policy.limits.counters import Account, Used
 from edge.settings import Settings
@@ -16,7 +16,16 @@ from edge.store.memory.counters import MemoryCounters
 from edge.store.memory.keys import MemoryKeys
 from edge.store.memory.sessions import MemorySessions
 from edge.store.patient_sessions import PatientSessions
-from edge.store.ports import CounterStore, Durable, KeyStore, StoreListener, StoreStatistics, StreamStore, Unusable
+from edge.store.ports import (
+    CounterStore,
+    Durable,
+    DurableStreams,
+    KeyStore,
+    StoreListener,
+    StoreStatistics,
+    StreamStore,
+    Unusable,
+)
 from edge.store.sqlite.counters import SqliteCounters
 from edge.store.sqlite.keys import SqliteKeys
 
@@ -25,13 +34,6 @@ if TYPE_CHECKING:  # it brings SQLite
 
 MEMORY = "memory:"
 SQLITE = "sqlite:"
-
-
-class DurableStreams(StreamStore, Protocol):
-    """A stream store that can be down."""
-
-    def statistics(self) -> StoreStatistics:
-        """How it is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from typing_extensions import override
+
 from edge.settings import Sessions as SessionSettings
 from edge.settings import Settings
 from edge.store.ports import Conversation, Durable, StoreDown, Turn, within
@@ -18,7 +20,7 @@ Key = tuple[str, str]  # principal and session
 Pair = tuple[Turn, Turn]
 
 
-class PatientSessions:
+class PatientSessions(Durable):
     """A ``ports.SessionStore`` around another.
 
     Args:
@@ -55,8 +57,8 @@ class PatientSessions:
         if self._opened is not None:
             self._opened.apply_settings(settings)
 
+    @override
     async def read(self, principal: str, session: str) -> Conversation | None:
-        """See ``ports.SessionStore``."""
         key = (principal, session)
         await self._catch_up(key)
         found = await self._store.read(principal, session)
@@ -67,8 +69,9 @@ class PatientSessions:
         turns = within((*before.turns, *(turn for pair in pairs for turn in pair)), self._bounds, self._clock())
         return Conversation(turns, before.created, pairs[-1][1].at) if turns else None
 
+    @override
     async def append(self, principal: str, session: str, question: Turn, answer: Turn) -> None:
-        """See ``ports.SessionStore``; never raises ``StoreDown``."""
+        """Never raises ``StoreDown``."""
         key = (principal, session)
         await self._catch_up(key)
         if key not in self._waiting:
@@ -84,21 +87,21 @@ class PatientSessions:
             self._drop_oldest()
         self._try_later()
 
+    @override
     async def delete(self, principal: str, session: str) -> bool:
-        """See ``ports.SessionStore``."""
         there = await self._store.delete(principal, session)
         return bool(self._forget((principal, session))) or there
 
+    @override
     async def claim(self, principal: str, session: str) -> bool:
-        """See ``ports.SessionStore``."""
         return await self._store.claim(principal, session)
 
+    @override
     async def yield_up(self, principal: str, session: str) -> None:
-        """See ``ports.SessionStore``."""
         await self._store.yield_up(principal, session)
 
+    @override
     async def close(self) -> None:
-        """See ``ports.SessionStore``."""
         self._closed = True
         if self._later is not None:
             self._later.cancel()

@@ -8,7 +8,8 @@ run here: connecting, until the first content, and between two; ``deadlines`` ha
 """
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+
+from typing_extensions import override
 
 from edge.errors import EdgeError
 from edge.policy.lifecycle import AttemptState, LifecycleEvent, attempt_step
@@ -18,17 +19,20 @@ from edge.stream.deadlines import Manner, Waited, overdue
 from edge.stream.endings import broken_off
 from edge.stream.generation import Generation
 from edge.stream.prelude import Prelude
-from edge.upstream.ports import JSON_TYPE, Call, Source, Upstream
+from edge.upstream.ports import JSON_TYPE, Call, Sink, Source, Upstream
 
 
-class AttemptOwner(Protocol):
+class AttemptOwner:
     """Who decides what follows an attempt: ``exchange.failover``."""
+
+    __slots__ = ()
 
     def attempt_ended(self, happened: LifecycleEvent, error: EdgeError | None) -> None:
         """Open another one, or finish the generation."""
+        raise NotImplementedError
 
 
-class Attempt:
+class Attempt(Sink):
     """See the module.
 
     Args:
@@ -82,24 +86,26 @@ class Attempt:
 
     # --- upstream.ports.Sink --------------------------------------------------------------------------------------
 
+    @override
     def connected(self) -> None:
-        """See ``upstream.ports.Sink``."""
         self.sent = True
         self._move(LifecycleEvent.CONNECTED)
         self._generation.changed()
 
+    @override
     def uploading(self, *, clients_turn: bool) -> None:
-        """See ``upstream.ports.Sink``: whose silence a silence is changes with it, and begins anew."""
+        """Whose silence a silence is changes with it, and begins anew."""
         self._since = self._clock()
         self.clients_turn = clients_turn
         self._generation.changed()
 
+    @override
     def answered(self, headers: Mapping[str, str]) -> None:
-        """See ``upstream.ports.Sink``."""
         self._generation.headers = headers
 
+    @override
     def tokens(self, data: bytes, count: int) -> None:
-        """See ``upstream.ports.Sink``. The hot path: once per network read, no timer, task, log or lock."""
+        """The hot path: once per network read, no timer, task, log or lock."""
         if self.state is not AttemptState.STREAMING or self.held:
             self.feed(Batch(data, count, count))
             return
@@ -116,8 +122,8 @@ class Attempt:
         except Exception as bug:  # noqa: BLE001 - a sink never raises; what went wrong is ours, not the upstream's
             generation.fail(bug)
 
+    @override
     def feed(self, batch: Batch) -> None:
-        """See ``upstream.ports.Sink``."""
         try:
             self._take(batch)
         except Exception as bug:  # noqa: BLE001 - as in tokens
@@ -152,12 +158,13 @@ class Attempt:
         else:
             generation.hand_over(batch.data, batch.events)
 
+    @override
     def body(self, data: bytes, content_type: str = JSON_TYPE) -> None:
-        """See ``upstream.ports.Sink``."""
         self._generation.take_body(data, content_type)
 
+    @override
     def end(self, happened: LifecycleEvent, error: EdgeError | None) -> None:
-        """See ``upstream.ports.Sink``: it is over, and with it the generation unless failover opens another one."""
+        """It is over, and with it the generation unless failover opens another one."""
         self._source = None
         if self.state is AttemptState.ENDED:
             return

@@ -7,7 +7,6 @@ socket.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from edge.errors import EdgeError
 from edge.policy.lifecycle import Outcome
@@ -15,8 +14,10 @@ from edge.settings import Stream as StreamSettings
 from edge.stream.journal import Journal
 
 
-class Reader(Protocol):
+class Reader:
     """One who reads a journal."""
+
+    __slots__ = ()
 
     position: int
     wants_events: bool  # and not just the answer in one piece
@@ -24,18 +25,23 @@ class Reader(Protocol):
     @property
     def committed(self) -> bool:
         """The status has gone out."""
+        raise NotImplementedError
 
     def take(self, data: bytes) -> bool:
         """Take what comes next, past the journal; False, and nothing taken, if the reader is not up to it."""
+        raise NotImplementedError
 
     def push(self) -> None:
         """There is more in the journal."""
+        raise NotImplementedError
 
     def ended(self) -> None:
         """Nothing more will come."""
+        raise NotImplementedError
 
     def cut_off(self) -> None:
         """It is too slow, and others want what it holds up."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
 
+from typing_extensions import override
+
 from edge.errors import EdgeError, InternalError
 from edge.policy.lifecycle import AttemptState, LifecycleEvent, Outcome, State, step
 from edge.protocol.dialect import Codec
@@ -195,15 +197,16 @@ class Generation(Channel):
 
     # --- readers --------------------------------------------------------------------------------------------------
 
+    @override
     def heartbeat(self, *, lively: bool) -> bytes:
-        """See ``Channel``. What a codec has read and nobody has got yet is no matter for a heartbeat."""
+        """What a codec has read and nobody has got yet is no matter for a heartbeat."""
         if lively and self._begin_early(committing=False):
             return b""  # which was one
         beat = self._format.heartbeat(self._progress(), lively=lively)
         return self._owner.waiting_beat(beat) if self.state is State.ROUTING else beat
 
+    @override
     def committed(self) -> None:
-        """See ``Channel``."""
         self._begin_early(committing=True)
 
     def _begin_early(self, *, committing: bool) -> bool:
@@ -221,8 +224,9 @@ class Generation(Channel):
         self.present(event)
         return True
 
+    @override
     def left(self, *, stalled: bool) -> None:
-        """See ``Channel``: it ends, or waits for a reader to come back, or is to be drained."""
+        """It ends, or waits for a reader to come back, or is to be drained."""
         policy = unread(self._settings, self.state, kept=self.kept)
         if policy == "cancel":
             self.stop(LifecycleEvent.READER_STALLED if stalled else LifecycleEvent.READER_GONE)
@@ -240,14 +244,14 @@ class Generation(Channel):
         self.reconnections += 1
         self._left_at = None
 
+    @override
     def hold_on(self) -> None:
-        """See ``Channel``."""
         self._paused_at, self._holding_up = self._clock(), tuple(self._readers)
         if self._attempt is not None:
             self._attempt.pause()
 
+    @override
     def go_on(self) -> None:
-        """See ``Channel``."""
         self._holding_up = ()
         if self._attempt is not None:
             self._attempt.resume()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 import orjson
 from aiohttp import web
+from typing_extensions import override
 
 from edge.errors import AnswerTooLarge, EdgeError, InternalError, UpstreamBroken
 from edge.policy.lifecycle import Outcome
@@ -26,6 +27,8 @@ class Collected(BaseReader):
     Args:
         headers: Called at the commit for the response headers.
     """
+
+    __slots__ = ("_generation", "_headers")
 
     wants_events = False
 
@@ -58,8 +61,9 @@ class Collected(BaseReader):
         finally:
             self.leave()
 
+    @override
     def push(self) -> None:
-        """See ``channel.Reader``; only for what came while another reader was attached."""
+        """Only for what came while another reader was attached."""
         generation = self._generation
         data = generation.journal.read(self.position, generation.journal.end)
         if data:

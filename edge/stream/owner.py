@@ -4,29 +4,36 @@ In: what happened to it. Out: when its end may be told. Must not: do anything.
 """
 
 from collections.abc import Callable
-from typing import Protocol
 
 from edge.policy.lifecycle import Outcome
 
 
-class Owner(Protocol):
+class Owner:
     """Who runs the exchange that the generation belongs to."""
+
+    __slots__ = ()
 
     @property
     def keeps_answer(self) -> bool:
         """Whether ``settle`` keeps what was said, which is to be done before a reader sees the end."""
+        raise NotImplementedError
 
     def wanted(self) -> bool:
         """Somebody waits for the slot that the attempt has."""
+        raise NotImplementedError
 
     def changed(self) -> None:
         """The state changed: time is to be booked on another phase."""
+        raise NotImplementedError
 
     def settle(self, outcome: Outcome, tell: Callable[[], None]) -> None:
         """Nothing more will be generated. Call ``tell``, now or soon, to have the readers told how it ended."""
+        raise NotImplementedError
 
     def waiting_beat(self, beat: bytes) -> bytes:
         """This heartbeat, which also tells for what no attempt has been opened yet, if something is waited for."""
+        raise NotImplementedError
 
     def forsaken(self) -> None:
         """The last reader has left, and it goes on for one that may come back."""
+        raise NotImplementedError

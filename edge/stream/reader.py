@@ -8,21 +8,43 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from aiohttp import web
+from typing_extensions import override
 
 from edge.errors import EdgeError
 from edge.policy.lifecycle import ReaderEvent, ReaderState, reader_step
 from edge.settings import Stream as StreamSettings
-from edge.stream.channel import Channel
+from edge.stream.channel import Channel, Reader
 from edge.stream.writer import Writer
 
 
-class BaseReader:
+class BaseReader(Reader):
     """A reader's state; see ``policy.lifecycle.READER``.
 
     Args:
         changed: Called when the reader becomes blocked, is so no longer, or has ended.
         position: Where in the journal it begins.
     """
+
+    __slots__ = (
+        "_awake",
+        "_changed",
+        "_channel",
+        "_clock",
+        "_progress_at",
+        "_settings",
+        "_taken",
+        "_waiter",
+        "_writer",
+        "blocked",
+        "error",
+        "gone",
+        "heartbeats",
+        "peak_pending",
+        "position",
+        "stalled",
+        "state",
+        "status",
+    )
 
     wants_events = True
 
@@ -61,8 +83,8 @@ class BaseReader:
         return f"<{type(self).__name__} {self.state} at {self.position}{flags}>"
 
     @property
+    @override
     def committed(self) -> bool:
-        """See ``channel.Reader``."""
         return self.state is not ReaderState.HELD
 
     @property
@@ -90,16 +112,16 @@ class BaseReader:
         """Body bytes handed to the connection."""
         return self._writer.bytes_out
 
+    @override
     def take(self, data: bytes) -> bool:
-        """See ``channel.Reader``."""
         raise NotImplementedError
 
+    @override
     def push(self) -> None:
-        """See ``channel.Reader``."""
         raise NotImplementedError
 
+    @override
     def ended(self) -> None:
-        """See ``channel.Reader``."""
         self._rouse()
 
     def tick(self, now: float) -> None:
@@ -118,8 +140,9 @@ class BaseReader:
         elif now - self._progress_at > self._settings.client_stall_s:
             self.cut_off()
 
+    @override
     def cut_off(self) -> None:
-        """See ``channel.Reader``; harmless where no body is under way."""
+        """Harmless where no body is under way."""
         if self.state not in (ReaderState.OPEN, ReaderState.ENDING):
             return
         self.stalled = True

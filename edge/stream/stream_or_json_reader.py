@@ -22,6 +22,8 @@ class Either(Subscriber):
         whole_headers: Called at the commit of an answer in one piece.
     """
 
+    __slots__ = ("_generation", "_whole_headers")
+
     def __init__(
         self,
         generation: Generation,

@@ -35,6 +35,19 @@ class Subscriber(BaseReader):
         closes: The body may end cleanly after an error event; see ``policy.after_error``.
     """
 
+    __slots__ = (
+        "_accepted_at",
+        "_closes",
+        "_commit_due",
+        "_flowing",
+        "_headers",
+        "_lively_at",
+        "_numbering",
+        "_ready",
+        "_written_at",
+        "_wrote",
+    )
+
     def __init__(
         self,
         channel: Channel,

@@ -6,7 +6,6 @@ per token; an exchange costs a handful of comparisons per sweep.
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
 
 from edge.settings import Settings
 from edge.settings import Stream as StreamSettings
@@ -15,11 +14,14 @@ _SLOWEST_S = 0.25  # how late a deadline may be noticed
 _FASTEST_S = 0.02
 
 
-class Ticked(Protocol):
+class Ticked:
     """Something with clocks."""
+
+    __slots__ = ()
 
     def tick(self, now: float) -> None:
         """Compare every clock with ``now`` and act on those that ran out; never raises."""
+        raise NotImplementedError
 
 
 def interval_for(settings: StreamSettings) -> float:

@@ -48,6 +48,18 @@ class Writer:
     happens upstream.
     """
 
+    __slots__ = (
+        "_chunked",
+        "_payload",
+        "_protocol",
+        "_request",
+        "_resets",
+        "_response",
+        "_transport",
+        "_wide",
+        "bytes_out",
+    )
+
     def __init__(self, request: web.BaseRequest) -> None:
         self._request = request
         self._protocol = request.protocol

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from typing_extensions import override
 
 from edge.policy.queue.lanes import Lane
 from edge.policy.queue.queue import Statistics, Totals
@@ -29,8 +30,8 @@ class QueueCollector(Collector):
         """The series' names, for the registry to see that nobody else has them."""
         return iter((*_now(()), *_ever({})))
 
+    @override
     def collect(self) -> Iterator[Metric]:
-        """See ``Collector``."""
         known, totals = self._queues()
         return iter((*_now(known), *_ever(totals)))
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from typing_extensions import override
 
 from edge.store.ports import StoreStatistics
 
@@ -21,8 +22,8 @@ class StoreCollector(Collector):
         """The series' names, for the registry to see that nobody else has them."""
         return self._told(StoreStatistics(up=False, backlog_bytes=0, lag_s=0.0, failures=0))
 
+    @override
     def collect(self) -> Iterator[Metric]:
-        """See ``Collector``."""
         known = self._store()
         return iter(()) if known is None else self._told(known)
 

@@ -8,7 +8,10 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from edge.upstream.pool import Pool
+from edge.upstream.relay.asker import Asker
 from edge.upstream.relay.connection import Connection, Ended, Head
 from edge.upstream.relay.content_encoding import READABLE, inflated
 
@@ -80,7 +83,7 @@ class _Swallowed(Exception):
         self.fault = fault
 
 
-class _Asked:
+class _Asked(Asker):
     """The ``connection.Asker`` of one fetch."""
 
     def __init__(self, connection: Connection, most_bytes: int) -> None:
@@ -91,8 +94,8 @@ class _Asked:
         self._head: Head | None = None
         self._body = bytearray()
 
+    @override
     def headed(self, head: Head) -> Callable[[bytes], None]:
-        """See ``connection.Asker``."""
         self._head = head
         return self._take
 
@@ -102,8 +105,8 @@ class _Asked:
             self._connection.abort()
             self._settle(b"", too_large=True)
 
+    @override
     def whole(self) -> None:
-        """See ``connection.Asker``."""
         body: bytes | None = bytes(self._body)
         if body and self._head is not None and self._head.headers.get("content-encoding", "").lower() in READABLE:
             body = inflated(body, self._most)
@@ -114,8 +117,8 @@ class _Asked:
         if self._head is not None and not self.answer.done():
             self.answer.set_result(Answer(self._head, body, too_large))
 
+    @override
     def broke(self, fault: Exception, *, heard: bool) -> None:
-        """See ``connection.Asker``."""
         self.over = True
         if not self.answer.done():
             self.answer.set_exception(fault if heard else _Swallowed(fault))

@@ -13,12 +13,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiohappyeyeballs import start_connection
+from typing_extensions import override
 from yarl import URL
 
 from edge import __version__
 from edge.policy.hops import Hop
 from edge.settings import Upstream as UpstreamSettings
 from edge.upstream.headers import credential, merged
+from edge.upstream.relay.asker import Home
 from edge.upstream.relay.connection import Connection
 
 # The kernel doubles it, and it bounds how much one read can bring, so how long a fast stream keeps the others waiting:
@@ -38,7 +40,7 @@ _NONE: Mapping[str, str] = {}
 _AddrInfo = tuple[Any, ...]  # as ``getaddrinfo`` gives it
 
 
-class Pool:
+class Pool(Home):
     """See the module. Made with the loop running.
 
     Args:
@@ -134,15 +136,15 @@ class Pool:
 
     # --- connection.Home ------------------------------------------------------------------------------------------
 
+    @override
     def idle(self, connection: Connection) -> None:
-        """See ``connection.Home``."""
         connection.idle_since = time.monotonic()
         self._idle.append(connection)
         if self._sweeper is None:
             self._sweep_after(POOL_KEEPALIVE_S)
 
+    @override
     def gone(self, connection: Connection) -> None:
-        """See ``connection.Home``."""
         self._all.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)

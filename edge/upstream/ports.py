@@ -7,7 +7,7 @@ retries, deadlines and outcomes belong to the exchange.
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from edge.errors import EdgeError
 from edge.policy.lifecycle import LifecycleEvent
@@ -19,7 +19,7 @@ from edge.protocol.surface import Surface
 JSON_TYPE = "application/json"
 
 
-class Upload(Protocol):
+class Upload:
     """A request body that is passed on as the client brings it.
 
     Attributes:
@@ -27,6 +27,8 @@ class Upload(Protocol):
         length: In bytes; None if the client has not said.
         touched: Some of it has been read, hence may be on its way: no other upstream can be asked.
     """
+
+    __slots__ = ()
 
     content_type: str
     length: int | None
@@ -39,6 +41,7 @@ class Upload(Protocol):
             EdgeError: the client is too slow, or what it sends is of no use.
             ConnectionError: it left.
         """
+        raise NotImplementedError
 
 
 Apart = Callable[..., Awaitable[Any]]  # does ``work(body, *arguments)`` in another process
@@ -81,51 +84,69 @@ class Call:
     apart: Apart | None = None
 
 
-class Sink(Protocol):
+class Sink:
     """Where an attempt pushes to. All methods are synchronous and never raise."""
+
+    __slots__ = ()
 
     def connected(self) -> None:
         """The connection stands and the request is on its way."""
+        raise NotImplementedError
 
     def uploading(self, *, clients_turn: bool) -> None:
         """A streamed request body has moved on: now the client is to bring more of it, or the upstream to go on."""
+        raise NotImplementedError
 
     def answered(self, headers: Mapping[str, str]) -> None:
         """The upstream accepted the request (2xx); allowlisted response headers to pass on."""
+        raise NotImplementedError
 
     def tokens(self, data: bytes, count: int) -> None:
         """A batch that is nothing but ``count`` events of generated content: most are, and this spares the object."""
+        raise NotImplementedError
 
     def feed(self, batch: Batch) -> None:
         """The whole events of one network read."""
+        raise NotImplementedError
 
     def body(self, data: bytes, content_type: str = JSON_TYPE) -> None:
         """The answer came as one body: expected without a codec, else the server's own choice."""
+        raise NotImplementedError
 
     def end(self, happened: LifecycleEvent, error: EdgeError | None) -> None:
         """The attempt is over: DONE, CUT or ERROR (both with the error to tell)."""
+        raise NotImplementedError
 
 
-class Source(Protocol):
+class Source:
     """The handle on a running attempt."""
+
+    __slots__ = ()
 
     def pause(self) -> None:
         """Stop reading from the upstream; idempotent."""
+        raise NotImplementedError
 
     def resume(self) -> None:
         """Read again; idempotent."""
+        raise NotImplementedError
 
     def abort(self) -> None:
         """Close the connection now, so that the model stops; idempotent, and nothing is pushed after it."""
+        raise NotImplementedError
 
 
-class Upstream(Protocol):
+class Upstream:
     """A model server, or a cloud."""
+
+    __slots__ = ()
 
     name: str
 
     def open(self, call: Call, sink: Sink) -> Source:
         """Begin a call; returns at once."""
+        raise NotImplementedError
 
     async def close(self) -> None:
         """Release every connection."""
+        raise NotImplementedError

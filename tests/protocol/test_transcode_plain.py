@@ -57,7 +57,7 @@ def crossing(surface: Surface, through: Surface, model: str = "m") -> Transcoder
     return transcoder(source, through, Answering(prepared, "ab" * 16, 1, translated.echo))
 
 
-def unread(_data: bytes) -> NoReturn:
+def unread(_codec: object, _data: bytes) -> NoReturn:
     raise AssertionError("this read was decoded")
 
 
@@ -98,7 +98,7 @@ def test_a_token_of_text_or_thought_is_not_decoded(
     codec = crossing(surface, through)
     begin, say = SPOKEN[through]
     codec.feed(begin + say(kind, "a") if begin else say(kind, "a"))
-    monkeypatch.setattr(codec, "walk", unread)
+    monkeypatch.setattr(type(codec), "walk", unread)
     for text in ("b", "\n", '"', "é", "\u2028"):
         assert codec.feed(say(kind, text)).tokens == 1
 

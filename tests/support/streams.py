@@ -97,7 +97,7 @@ def codec_for(surface: Surface, repairs: frozenset[str] = frozenset(), **body: A
 def slow(codec: SseCodec) -> SseCodec:
     """The same codec, looking at every event."""
     kind = type(codec)
-    codec.__class__ = type(f"Slow{kind.__name__}", (kind,), {"_is_text": lambda _self, _token: False})
+    codec.__class__ = type(f"Slow{kind.__name__}", (kind,), {"__slots__": (), "_is_text": lambda _self, _token: False})
     return codec
 
 

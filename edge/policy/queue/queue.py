@@ -8,12 +8,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+
+from typing_extensions import override
 
 from edge.policy.queue.fair_share import Fair
 from edge.policy.queue.lanes import Claim, Lane, Rules
 from edge.policy.queue.refusal import Place, Refusal, RefusalReason
-from edge.policy.queue.slots import Slot, Slots
+from edge.policy.queue.slots import Owner, Slot, Slots
 
 BATCH_EVERY = 4
 MOST_COST = 8.0
@@ -21,14 +22,18 @@ _UNMEASURED = 1.0  # the cost of a request as long as none has ended: only relat
 _POSITIONS_S = 1.0  # for so long they are not counted anew: that takes a walk through the whole lane
 
 
-class Waiter(Protocol):
+class Waiter:
     """Who waits. Exactly one of these is called, once, unless it leaves before; neither may raise."""
+
+    __slots__ = ()
 
     def granted(self, waiting: "Waiting") -> None:
         """It has a ``slot``."""
+        raise NotImplementedError
 
     def refused(self, refusal: Refusal) -> None:
         """It waits no more."""
+        raise NotImplementedError
 
 
 class Waits(StrEnum):
@@ -168,7 +173,7 @@ class Totals:
         return Totals(self.grants + other.grants, self.refusals + other.refusals, self.zombie_s + other.zombie_s)
 
 
-class Queue:
+class Queue(Owner):
     """See the module. Made by ``Admission.queue``.
 
     Attributes:
@@ -330,12 +335,12 @@ class Queue:
             return batch.next()
         return interactive.next()
 
+    @override
     def drains(self) -> None:
-        """See ``slots.Owner``."""
         self._drains(self)
 
+    @override
     def freed(self, slot: Slot, now: float) -> None:
-        """See ``slots.Owner``."""
         charged = self._charged.pop(slot, None)
         if charged is not None:
             claim, cost = charged

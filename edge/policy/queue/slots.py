@@ -9,7 +9,6 @@ may still be at work on what nobody wants (it looks only between two batches of 
 """
 
 from enum import StrEnum
-from typing import Protocol
 
 # The newest holding time counts a tenth: a burst of embeddings between long answers does not turn the estimate over.
 _NEWEST = 0.1
@@ -23,14 +22,18 @@ class SlotState(StrEnum):
     FREE = "free"
 
 
-class Owner(Protocol):
+class Owner:
     """Whose slots they are."""
+
+    __slots__ = ()
 
     def freed(self, slot: "Slot", now: float) -> None:
         """``slot`` is free from now on."""
+        raise NotImplementedError
 
     def drains(self) -> None:
         """Some slot has begun to drain."""
+        raise NotImplementedError
 
 
 class Slot:

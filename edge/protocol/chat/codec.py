@@ -8,6 +8,8 @@ Format: https://platform.openai.com/docs/api-reference/chat/streaming, and what 
 import re
 from typing import Any
 
+from typing_extensions import override
+
 from edge.errors import UpstreamSaid
 from edge.protocol.batch import Batch
 from edge.protocol.chat.collect import ChatCollector, CompletionsCollector
@@ -15,7 +17,7 @@ from edge.protocol.chat.format import ChatFormat
 from edge.protocol.chat.repairs import MENDED, SPLIT_LONG, Mended, Mender
 from edge.protocol.chat.split_long import LONG_LINE, long_line
 from edge.protocol.codec import Kept, Seen, SeenError, SseCodec
-from edge.protocol.dialect import BadStream, Collector
+from edge.protocol.dialect import BadStream, Collector, Dialect
 from edge.protocol.finish_reasons import broke, broke_message, known
 from edge.protocol.json_text import dumps
 from edge.protocol.openai_usage import read_usage
@@ -40,6 +42,19 @@ _OF_A_CALL = frozenset({"index", "id", "type", "function"})
 
 class ChatCodec(SseCodec):
     """Reads a chat completions or a completions stream."""
+
+    __slots__ = (
+        "_choices",
+        "_closed",
+        "_drop_null",
+        "_final",
+        "_final_fields",
+        "_mended",
+        "_mender",
+        "_open",
+        "_split_long",
+        "_strip_usage",
+    )
 
     def __init__(self, prepared: Prepared, max_event_bytes: int, repairs: frozenset[str]) -> None:
         super().__init__(max_event_bytes, _TEXT)
@@ -131,8 +146,9 @@ class ChatCodec(SseCodec):
         known = self._final_fields | {"usage"}
         return {name: value for name, value in chunk.items() if name not in known and value is not None}
 
+    @override
     def eof(self) -> Batch:
-        """See ``dialect.Codec.eof``; nothing is held any more."""
+        """Nothing is held any more."""
         batch = super().eof()
         if not self._holding:
             return batch
@@ -213,7 +229,7 @@ def _adds_to_call(call: object) -> bool:
     return bool(call.get("id") or said.get("name") or said.get("arguments"))
 
 
-class ChatDialect:
+class ChatDialect(Dialect):
     """``/v1/chat/completions`` and ``/v1/completions``."""
 
     stream_type = SSE_TYPE
@@ -222,11 +238,12 @@ class ChatDialect:
     def __init__(self, surface: Surface) -> None:
         self.surface = surface
 
+    @override
     def codec(self, prepared: Prepared, max_event_bytes: int, repairs: frozenset[str]) -> ChatCodec:
-        """See ``dialect.Dialect``; only chat completions are mended, text completions have none of those faults."""
+        """Only chat completions are mended, text completions have none of those faults."""
         known = repairs if self.surface is Surface.CHAT else repairs - MENDED
         return ChatCodec(prepared, max_event_bytes, known)
 
-    def collector(self, prepared: Prepared) -> Collector:  # noqa: ARG002 - the stream tells all
-        """See ``dialect.Dialect``."""
+    @override
+    def collector(self, prepared: Prepared) -> Collector:
         return ChatCollector() if self.surface is Surface.CHAT else CompletionsCollector()

@@ -6,6 +6,9 @@ Must not: raise on any JSON.
 
 from typing import Any
 
+from typing_extensions import override
+
+from edge.protocol.dialect import Collector
 from edge.protocol.fold_deltas import fold, item_index, whole
 from edge.protocol.message_content import read_content
 from edge.protocol.tool_calls import CallNumbers, no_arguments
@@ -16,7 +19,7 @@ _CHUNK_ONLY = frozenset({"choices", "object", "obfuscation"})
 _MEASURED = ("usage", "timings")
 
 
-class ChoicesCollector:
+class ChoicesCollector(Collector):
     """Folds OpenAI-shaped chunks into the fields of the answer."""
 
     def __init__(self) -> None:
@@ -26,6 +29,7 @@ class ChoicesCollector:
         self._totals: dict[int, dict[str, object]] = {}
         self._shares: dict[int, dict[str, object]] = {}
 
+    @override
     def add(self, event: dict[str, object]) -> None:
         """Take one chunk; what is not a chunk is ignored (llama.cpp really sends ``data: null``)."""
         if not isinstance(event, dict):
@@ -88,6 +92,7 @@ class ChatCollector(ChoicesCollector):
             delta = {**delta, "tool_calls": numbered}
         return {**choice, "delta": delta}
 
+    @override
     def answer(self) -> dict[str, object]:
         """The answer; each choice's deltas have become its message."""
         head = self.head()
@@ -104,6 +109,7 @@ class ChatCollector(ChoicesCollector):
 class CompletionsCollector(ChoicesCollector):
     """The collector of ``/v1/completions``."""
 
+    @override
     def answer(self) -> dict[str, object]:
         """The answer; text is joined, logprobs (lists, in OpenAI's or in llama.cpp's shape) are extended."""
         choices = [{"text": "", **choice} for choice in self.choices()]

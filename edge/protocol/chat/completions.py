@@ -8,6 +8,8 @@ Format: https://platform.openai.com/docs/api-reference/completions
 from itertools import zip_longest
 from typing import Any
 
+from typing_extensions import override
+
 from edge.protocol import finish_reasons
 from edge.protocol.batch import Usage
 from edge.protocol.canonical import Ask, Rendering, Target
@@ -18,7 +20,7 @@ from edge.protocol.events import Event, Finish, Logprobs, Reason, Refusal, Start
 from edge.protocol.fields import Fields
 from edge.protocol.openai_usage import read_usage
 from edge.protocol.sampling import read_sampling
-from edge.protocol.transcode_ports import Answering, Piece
+from edge.protocol.transcode_ports import Answering, Decoder, Piece
 
 _SAMPLING = ("temperature", "top_p", "seed", "stop", "presence_penalty", "frequency_penalty", "user")
 _REASONS: dict[object, Reason] = {"length": "length", "content_filter": "content_filter"}
@@ -85,7 +87,7 @@ def render(ask: Ask, to: Target) -> Rendering:
     return out
 
 
-class CompletionsDecoder:
+class CompletionsDecoder(Decoder):
     """A ``transcode_ports.Decoder`` of chunks."""
 
     def __init__(self) -> None:
@@ -93,8 +95,8 @@ class CompletionsDecoder:
         self.unreadable = ""
         self._started = False
 
+    @override
     def add(self, event: dict[str, object]) -> None:
-        """See ``transcode_ports.Decoder``."""
         if not isinstance(event, dict):
             return
         if not self._started:
@@ -110,8 +112,9 @@ class CompletionsDecoder:
         """Nothing: it is the encoder's collector that has the answer."""
         return {}
 
+    @override
     def whole(self, answer: dict[str, object]) -> Usage | None:
-        """See ``transcode_ports.Decoder``: a whole answer is like one chunk."""
+        """A whole answer is like one chunk."""
         choices = answer.get("choices")
         if not isinstance(choices, list) or not choices:
             return None
@@ -162,8 +165,9 @@ class CompletionsEncoder(ChunkEncoder):
     def __init__(self, answering: Answering) -> None:
         super().__init__(answering, "cmpl", "text_completion")
 
+    @override
     def add(self, event: Event) -> list[Piece]:
-        """See ``transcode_ports.Encoder``; what is neither text nor an end has no place here."""
+        """What is neither text nor an end has no place here."""
         match event:
             case Text(text, index) | Refusal(text, index):
                 return [self._choice(text, index, None)]

@@ -5,6 +5,8 @@ In: decoded chunks. Out: canonical events. Must not: raise on any JSON that an u
 
 from typing import Any
 
+from typing_extensions import override
+
 from edge.protocol import finish_reasons
 from edge.protocol.batch import Usage
 from edge.protocol.events import (
@@ -23,9 +25,10 @@ from edge.protocol.json_text import dumps
 from edge.protocol.message_content import read_content
 from edge.protocol.openai_usage import read_usage
 from edge.protocol.tool_calls import Arguments, CallNumbers
+from edge.protocol.transcode_ports import Decoder
 
 
-class ChatDecoder:
+class ChatDecoder(Decoder):
     """A ``transcode_ports.Decoder`` of chunks."""
 
     def __init__(self) -> None:
@@ -34,8 +37,8 @@ class ChatDecoder:
         self.unreadable = ""
         self._calls: dict[int, _Calls] = {}  # of each choice
 
+    @override
     def add(self, event: dict[str, object]) -> None:
-        """See ``transcode_ports.Decoder``."""
         if not isinstance(event, dict):
             return
         choices = event.get("choices")
@@ -49,8 +52,8 @@ class ChatDecoder:
         """Nothing: it is the encoder's collector that has the answer."""
         return {}
 
+    @override
     def whole(self, answer: dict[str, object]) -> Usage | None:
-        """See ``transcode_ports.Decoder``."""
         choices = answer.get("choices")
         if not isinstance(choices, list) or not choices:
             return None

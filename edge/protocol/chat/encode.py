@@ -5,6 +5,8 @@ In: canonical events. Out: chunks, as text. Must not: know the upstream's surfac
 
 from typing import Any
 
+from typing_extensions import override
+
 from edge.protocol.batch import Usage
 from edge.protocol.chat.format import ChatFormat
 from edge.protocol.dialect import Said
@@ -46,14 +48,14 @@ class ChunkEncoder(BaseEncoder):
         }
         self._usage_wanted = not prepared.strip_usage
 
+    @override
     def end(self, usage: Usage | None) -> list[Piece]:
-        """See ``transcode_ports.Encoder``."""
         if usage is None or not self._usage_wanted:
             return []
         return [(None, {**self._head, "choices": [], "usage": usage_object(usage)})]
 
+    @override
     def frame(self, piece: Piece) -> bytes:
-        """See ``transcode_ports.Encoder``."""
         return encode(piece[1])
 
 
@@ -67,8 +69,8 @@ class ChatEncoder(ChunkEncoder):
         self._called: set[int] = set()  # choices with tool calls
         self._logprobs: dict[int, list[dict[str, Any]]] = {}  # of each choice: those of the text that comes next
 
+    @override
     def add(self, event: Event) -> list[Piece]:  # noqa: PLR0911 - one case per kind of event
-        """See ``transcode_ports.Encoder``."""
         match event:
             case Text(text, index):
                 return [self._delta(index, {"content": text}, self._logprobs.pop(index, None))]
@@ -98,8 +100,8 @@ class ChatEncoder(ChunkEncoder):
                 said = "tool_calls" if reason == "stop" and index in self._called else reason
                 return [self._choice({"index": index, "delta": {}, "finish_reason": said})]
 
+    @override
     def plain(self, said: Said, escaped: bytes) -> bytes | None:
-        """See ``transcode_ports.Encoder``."""
         around = self._around.get(said)
         if around is None:
             event = self.add(Text(MARK) if said == "text" else Reasoning(MARK))

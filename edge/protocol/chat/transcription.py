@@ -6,6 +6,8 @@ Format: https://platform.openai.com/docs/api-reference/audio/transcript-text-del
 
 from typing import Any
 
+from typing_extensions import override
+
 from edge.protocol.chat.codec import ChatCodec, ChatDialect
 from edge.protocol.codec import Seen
 from edge.protocol.openai_usage import read_usage
@@ -17,6 +19,8 @@ _LAST = "transcript.text.done"
 
 class TranscriptCodec(ChatCodec):
     """Reads either kind of stream: OpenAI's ends with its last event, the other as a chat does."""
+
+    __slots__ = ()
 
     def _chunk(self, chunk: dict[str, Any]) -> Seen:
         kind = chunk.get("type")
@@ -34,6 +38,6 @@ class TranscriptCodec(ChatCodec):
 class TranscriptDialect(ChatDialect):
     """``/v1/audio/transcriptions`` and ``/v1/audio/translations``."""
 
+    @override
     def codec(self, prepared: Prepared, max_event_bytes: int, repairs: frozenset[str]) -> TranscriptCodec:
-        """See ``dialect.Dialect``."""
         return TranscriptCodec(prepared, max_event_bytes, repairs)

@@ -9,9 +9,11 @@ import re
 import secrets
 from typing import Any
 
+from typing_extensions import override
+
 from edge.protocol.batch import Usage, count_in
 from edge.protocol.codec import Kept, Seen, SeenError, SseCodec
-from edge.protocol.dialect import Collector
+from edge.protocol.dialect import Collector, Dialect
 from edge.protocol.messages.collect import MessagesCollector
 from edge.protocol.messages.format import MessagesFormat, empty_message, opened_block, unstopped
 from edge.protocol.request import Prepared
@@ -41,6 +43,8 @@ class MessagesCodec(SseCodec):
         repairs: With ``message-start``, what a stream lacks at its beginning is made up.
     """
 
+    __slots__ = ("_beginning", "_begun", "_open", "_stop_reason")
+
     def __init__(self, model: str | None, max_event_bytes: int, repairs: frozenset[str]) -> None:
         super().__init__(max_event_bytes, _TEXT)
         self._stop_reason = False
@@ -52,14 +56,14 @@ class MessagesCodec(SseCodec):
         """A stop reason has come."""
         return self._stop_reason
 
-    def begun(self, opened: Opened) -> None:  # noqa: ARG002 - what follows message_start names no id
-        """See ``dialect.Codec.begun``."""
+    @override
+    def begun(self, opened: Opened) -> None:
         self._begun = True
         if self._beginning is not None:
             self._beginning.started = True
 
+    @override
     def progress(self) -> Progress:
-        """See ``dialect.Codec.progress``."""
         return Progress(block=self._open, usage=self.usage)
 
     def _observe(self, event: Event) -> Seen:
@@ -184,7 +188,7 @@ def read_usage(usage: dict[str, Any]) -> Usage:
     )
 
 
-class MessagesDialect:
+class MessagesDialect(Dialect):
     """``/v1/messages`` and ``/v1/messages/count_tokens``."""
 
     stream_type = SSE_TYPE
@@ -193,10 +197,10 @@ class MessagesDialect:
     def __init__(self, surface: Surface) -> None:
         self.surface = surface
 
+    @override
     def codec(self, prepared: Prepared, max_event_bytes: int, repairs: frozenset[str]) -> MessagesCodec:
-        """See ``dialect.Dialect``."""
         return MessagesCodec(prepared.model, max_event_bytes, repairs)
 
-    def collector(self, prepared: Prepared) -> Collector:  # noqa: ARG002 - the stream tells all
-        """See ``dialect.Dialect``."""
+    @override
+    def collector(self, prepared: Prepared) -> Collector:
         return MessagesCollector()

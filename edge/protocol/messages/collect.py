@@ -7,12 +7,14 @@ Must not: raise on any JSON.
 from typing import Any
 
 import orjson
+from typing_extensions import override
 
+from edge.protocol.dialect import Collector
 from edge.protocol.fold_deltas import fold, item_index, whole
 from edge.protocol.json_text import loads
 
 
-class MessagesCollector:
+class MessagesCollector(Collector):
     """The collector of ``/v1/messages``."""
 
     def __init__(self) -> None:
@@ -20,6 +22,7 @@ class MessagesCollector:
         self._blocks: dict[int, object] = {}
         self._inputs: dict[int, list[str]] = {}
 
+    @override
     def add(self, event: dict[str, object]) -> None:
         """Take one event; pings, ends, unknown types and odd shapes are ignored."""
         if not isinstance(event, dict):
@@ -34,6 +37,7 @@ class MessagesCollector:
             case "message_delta":
                 self._finish(event)
 
+    @override
     def answer(self) -> dict[str, object]:
         """The message, with its content blocks in order."""
         return {**self._message, "content": [self._block(index) for index in sorted(self._blocks)]}

@@ -8,6 +8,8 @@ other surface has a place for them.
 
 from typing import Any
 
+from typing_extensions import override
+
 from edge.protocol.batch import Usage
 from edge.protocol.events import (
     Annotation,
@@ -24,6 +26,7 @@ from edge.protocol.fold_deltas import item_index
 from edge.protocol.json_text import dumps
 from edge.protocol.messages.codec import read_usage
 from edge.protocol.tool_calls import Arguments
+from edge.protocol.transcode_ports import Decoder
 
 _REASONS: dict[object, Reason] = {
     "end_turn": "stop",
@@ -44,7 +47,7 @@ _DELTAS = {
 }
 
 
-class MessagesDecoder:
+class MessagesDecoder(Decoder):
     """A ``transcode_ports.Decoder`` of Messages events."""
 
     def __init__(self) -> None:
@@ -53,8 +56,8 @@ class MessagesDecoder:
         self._calls: dict[int | None, int] = {}  # by the index of a block that is a tool call
         self._arguments: dict[int | None, Arguments] = {}  # of those that are open
 
+    @override
     def add(self, event: dict[str, object]) -> None:
-        """See ``transcode_ports.Decoder``."""
         if not isinstance(event, dict):
             return
         delta = event.get("delta")
@@ -75,8 +78,8 @@ class MessagesDecoder:
         """Nothing: it is the encoder's collector that has the answer."""
         return {}
 
+    @override
     def whole(self, answer: dict[str, object]) -> Usage | None:
-        """See ``transcode_ports.Decoder``."""
         content = answer.get("content")
         if not isinstance(content, list):
             return None

@@ -9,6 +9,8 @@ How many tokens the prompt had is only known at the end: ``message_start`` says 
 import re
 from collections import deque
 
+from typing_extensions import override
+
 from edge.bounds import TOOL_ARGUMENTS_CHARS
 from edge.protocol.batch import Usage
 from edge.protocol.dialect import BadStream, Said
@@ -100,8 +102,9 @@ class MessagesEncoder(BaseEncoder):
         self._finish = Finish("stop")
         self._around: list[bytes] | None = None  # what stands around a text in the open block
 
+    @override
     def add(self, event: Event) -> list[Piece]:  # noqa: PLR0911 - one case per kind of event
-        """See ``transcode_ports.Encoder``. There is one choice: the surface's clients cannot ask for more."""
+        """There is one choice: the surface's clients cannot ask for more."""
         match event:
             case Text(text, 0):
                 return self._text({"type": "text_delta", "text": text})
@@ -125,8 +128,8 @@ class MessagesEncoder(BaseEncoder):
                 return self._closed()
         return []
 
+    @override
     def plain(self, said: Said, escaped: bytes) -> bytes | None:
-        """See ``transcode_ports.Encoder``."""
         block = self._open
         if block is None or block.sealed or block.kind != _KINDS[said]:
             return None
@@ -135,8 +138,8 @@ class MessagesEncoder(BaseEncoder):
             self._around = self.frame(event).rsplit(MARK.encode(), 1)
         return escaped.join(self._around)
 
+    @override
     def end(self, usage: Usage | None) -> list[Piece]:
-        """See ``transcode_ports.Encoder``."""
         finish = self._finish
         reason, sequence = _STOPS[finish.reason], None
         if finish.reason == "stop":
@@ -151,16 +154,16 @@ class MessagesEncoder(BaseEncoder):
         told: dict[str, object] = {"type": "message_delta", "delta": delta, "usage": usage_object(usage or Usage())}
         return [*self._closed(), ("message_delta", told)]
 
+    @override
     def frame(self, piece: Piece) -> bytes:
-        """See ``transcode_ports.Encoder``."""
         return encode(piece[1], piece[0])
 
-    def begun(self, opened: Opened) -> None:  # noqa: ARG002 - what follows message_start names no id
-        """See ``transcode_ports.Encoder``."""
+    @override
+    def begun(self, opened: Opened) -> None:
         self._has_start = True
 
+    @override
     def progress(self) -> Progress:
-        """See ``dialect.Codec.progress``."""
         return Progress(block=None if self._open is None else (self._index, self._open.kind))
 
     # --- blocks ---------------------------------------------------------------------------------------------------

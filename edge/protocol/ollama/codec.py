@@ -8,9 +8,11 @@ import re
 from collections import deque
 from typing import Any
 
+from typing_extensions import override
+
 from edge.protocol.batch import Batch, Measured
 from edge.protocol.codec import Seen, SeenError, SseCodec
-from edge.protocol.dialect import Collector, Said
+from edge.protocol.dialect import Collector, Dialect, Said
 from edge.protocol.ollama.collect import OllamaCollector
 from edge.protocol.ollama.decode import read_usage
 from edge.protocol.ollama.format import GenerateFormat, OllamaFormat, empty_line
@@ -37,6 +39,8 @@ _TIME = re.compile(rb'"created_at":"[^"]*"')
 class OllamaCodec(SseCodec):
     """Reads a stream of ``/api/chat`` or ``/api/generate``."""
 
+    __slots__ = ("_done", "_model", "_noted", "_recent", "_surface")
+
     def __init__(self, prepared: Prepared, max_event_bytes: int) -> None:
         super().__init__(max_event_bytes, _NO_TEXT, LineSplitter(max_event_bytes), lines)
         self._surface = prepared.surface
@@ -52,12 +56,10 @@ class OllamaCodec(SseCodec):
         """The line that says ``done`` has come."""
         return self._done
 
+    @override
     def eof(self) -> Batch:
-        """See ``dialect.Codec.eof``.
-
-        An Ollama stops a model that says one thing over and over, and then ends cleanly without a last line. The text
-        is good as far as it goes, as if a limit had cut it.
-        """
+        # An Ollama stops a model that says one thing over and over, and then ends cleanly without a last line. The text
+        # is good as far as it goes, as if a limit had cut it.
         batch = super().eof()
         if self._done or batch.error is not None or not self._repeats():
             return batch
@@ -67,13 +69,14 @@ class OllamaCodec(SseCodec):
             self._collector.add(last)
         return Batch(batch.data + encode_line(last), batch.events + 1, batch.tokens, terminated=True)
 
+    @override
     def collect(self, collector: Collector) -> None:
-        """See ``dialect.Codec.collect``; each line is then decoded."""
+        """Each line is then decoded."""
         self._collector = collector
         self._count = _none
 
+    @override
     def text(self, data: bytes) -> tuple[Said, bytes, int]:
-        """See ``dialect.Codec.text``."""
         match = None if self._held or len(data) > self._most else _TEXT_LINE.fullmatch(data)
         if match is None:
             return "", b"", 0
@@ -82,8 +85,8 @@ class OllamaCodec(SseCodec):
         text = match[1]
         return ("text", text, 1) if text else ("thought", match[2], 1)
 
+    @override
     def feed(self, data: bytes) -> Batch:
-        """See ``dialect.Codec.feed``."""
         if data is self._noted:  # by ``text``, and nobody took it; it is noted below
             self._recent.pop()
         self._noted = b""
@@ -153,7 +156,7 @@ def _seconds(nanoseconds: object) -> float | None:
     return nanoseconds / _NS if isinstance(nanoseconds, int) else None
 
 
-class OllamaDialect:
+class OllamaDialect(Dialect):
     """``/api/chat``, ``/api/generate`` and ``/api/embed``."""
 
     stream_type = "application/x-ndjson"
@@ -162,10 +165,11 @@ class OllamaDialect:
         self.surface = surface
         self.format: type[SurfaceFormat] = GenerateFormat if surface is Surface.OLLAMA_GENERATE else OllamaFormat
 
-    def codec(self, prepared: Prepared, max_event_bytes: int, repairs: frozenset[str]) -> OllamaCodec:  # noqa: ARG002
-        """See ``dialect.Dialect``; no repair changes how the lines are read."""
+    @override
+    def codec(self, prepared: Prepared, max_event_bytes: int, repairs: frozenset[str]) -> OllamaCodec:
+        """No repair changes how the lines are read."""
         return OllamaCodec(prepared, max_event_bytes)
 
-    def collector(self, prepared: Prepared) -> Collector:  # noqa: ARG002 - the stream tells all
-        """See ``dialect.Dialect``."""
+    @override
+    def collector(self, prepared: Prepared) -> Collector:
         return OllamaCollector()

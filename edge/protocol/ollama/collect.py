@@ -6,10 +6,14 @@ JSON.
 
 from typing import Any
 
+from typing_extensions import override
+
+from edge.protocol.dialect import Collector
+
 _JOINED = ("content", "response", "thinking")
 
 
-class OllamaCollector:
+class OllamaCollector(Collector):
     """The collector of ``/api/chat`` and ``/api/generate``."""
 
     def __init__(self) -> None:
@@ -19,6 +23,7 @@ class OllamaCollector:
         self._logprobs: list[object] = []
         self._message: dict[str, Any] | None = None
 
+    @override
     def add(self, event: dict[str, object]) -> None:
         """Take one line."""
         if not isinstance(event, dict):
@@ -39,6 +44,7 @@ class OllamaCollector:
         if isinstance(calls, list):
             self._calls += calls
 
+    @override
     def answer(self) -> dict[str, object]:
         """The answer."""
         told: dict[str, object] = {name: "".join(pieces) for name, pieces in self._texts.items()}

@@ -5,13 +5,16 @@ In: decoded lines. Out: canonical events. Must not: raise on any JSON of an upst
 
 from typing import Any
 
+from typing_extensions import override
+
 from edge.protocol.batch import Usage, count_in
 from edge.protocol.events import Event, Finish, Logprobs, Reasoning, Start, Text, ToolCallArguments, ToolCallStart
 from edge.protocol.json_text import dumps
 from edge.protocol.tool_calls import no_arguments
+from edge.protocol.transcode_ports import Decoder
 
 
-class OllamaDecoder:
+class OllamaDecoder(Decoder):
     """A ``transcode_ports.Decoder`` of the lines of ``/api/chat`` and ``/api/generate``."""
 
     def __init__(self) -> None:
@@ -20,8 +23,8 @@ class OllamaDecoder:
         self._started = False
         self._calls = 0
 
+    @override
     def add(self, event: dict[str, object]) -> None:
-        """See ``transcode_ports.Decoder``."""
         if not isinstance(event, dict):
             return
         if not self._started:
@@ -38,8 +41,9 @@ class OllamaDecoder:
         """Nothing: it is the encoder's collector that has the answer."""
         return {}
 
+    @override
     def whole(self, answer: dict[str, object]) -> Usage | None:
-        """See ``transcode_ports.Decoder``: a whole answer is one line."""
+        """A whole answer is one line."""
         if "message" not in answer and "response" not in answer:
             return None
         # Ollama stops a model that repeats itself, and says neither done nor why.

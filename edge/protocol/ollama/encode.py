@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
+from typing_extensions import override
 
 from edge.bounds import TOOL_ARGUMENTS_CHARS
 from edge.protocol.batch import Usage
@@ -57,8 +58,9 @@ class OllamaEncoder(BaseEncoder):
         self._around: dict[Said, tuple[bytes, bytes, bytes]] = {}  # what stands around a time and a text
         self._logprobs: list[dict[str, Any]] = []  # of the next line
 
+    @override
     def add(self, event: Event) -> list[Piece]:  # noqa: PLR0911 - one case per kind of event
-        """See ``transcode_ports.Encoder``. There is one choice: Ollama's clients cannot ask for more."""
+        """There is one choice: Ollama's clients cannot ask for more."""
         if self._first is None and not isinstance(event, Start | Finish):
             self._first = self._clock()
         match event:
@@ -86,8 +88,8 @@ class OllamaEncoder(BaseEncoder):
             case Annotation():
                 return []
 
+    @override
     def plain(self, said: Said, escaped: bytes) -> bytes | None:
-        """See ``transcode_ports.Encoder``."""
         if self._first is None:
             return None
         around = self._around.get(said)
@@ -100,8 +102,8 @@ class OllamaEncoder(BaseEncoder):
         before, middle, after = around
         return b"%b%b%b%b%b" % (before, now_text().encode(), middle, escaped, after)
 
+    @override
     def end(self, usage: Usage | None) -> list[Piece]:
-        """See ``transcode_ports.Encoder``."""
         now = self._clock()
         first = now if self._first is None else self._first
         line = self._line({"content": ""})[1]
@@ -118,12 +120,12 @@ class OllamaEncoder(BaseEncoder):
         )
         return [(None, line)]
 
+    @override
     def frame(self, piece: Piece) -> bytes:
-        """See ``transcode_ports.Encoder``."""
         return encode_line(piece[1])
 
+    @override
     def progress(self) -> Progress:
-        """See ``dialect.Codec.progress``."""
         return Progress(model=self._model)
 
     def _line(self, told: dict[str, Any]) -> Piece:

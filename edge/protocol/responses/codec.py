@@ -9,8 +9,10 @@ followed by ``response.failed``, since Codex reads only that.
 import re
 from typing import Any
 
+from typing_extensions import override
+
 from edge.protocol.codec import Seen, SeenError, SseCodec
-from edge.protocol.dialect import Collector
+from edge.protocol.dialect import Collector, Dialect
 from edge.protocol.openai_usage import read_usage
 from edge.protocol.request import Prepared
 from edge.protocol.responses.collect import ResponsesCollector
@@ -31,6 +33,8 @@ _FINAL = frozenset({"response.completed", "response.incomplete", "response.faile
 class ResponsesCodec(SseCodec):
     """Reads a Responses stream."""
 
+    __slots__ = ("_done", "_merges", "_opened", "_sequence", "_shift")
+
     def __init__(self, max_event_bytes: int) -> None:
         super().__init__(max_event_bytes, _TEXT)
         self._count = self._deltas
@@ -44,13 +48,13 @@ class ResponsesCodec(SseCodec):
         """One of the three final events has come."""
         return self._done
 
+    @override
     def begun(self, opened: Opened) -> None:
-        """See ``dialect.Codec.begun``."""
         self._opened, self._merges = opened, True
         self._sequence = b"%d" % opened.number
 
+    @override
     def progress(self) -> Progress:
-        """See ``dialect.Codec.progress``."""
         return Progress(sequence=number(self._sequence), opened=self._opened)
 
     def _deltas(self, whole: bytes) -> int:
@@ -144,17 +148,18 @@ def _deltas(whole: bytes) -> int:
     return joints + 1 if alike and not any(empty in whole for empty in _EMPTY) else 0
 
 
-class ResponsesDialect:
+class ResponsesDialect(Dialect):
     """``/v1/responses``."""
 
     surface = Surface.RESPONSES
     stream_type = SSE_TYPE
     format: type[SurfaceFormat] = ResponsesFormat
 
-    def codec(self, prepared: Prepared, max_event_bytes: int, repairs: frozenset[str]) -> ResponsesCodec:  # noqa: ARG002
-        """See ``dialect.Dialect``; neither the request nor a repair changes how Responses streams are read."""
+    @override
+    def codec(self, prepared: Prepared, max_event_bytes: int, repairs: frozenset[str]) -> ResponsesCodec:
+        """Neither the request nor a repair changes how Responses streams are read."""
         return ResponsesCodec(max_event_bytes)
 
-    def collector(self, prepared: Prepared) -> Collector:  # noqa: ARG002 - the stream tells all
-        """See ``dialect.Dialect``."""
+    @override
+    def collector(self, prepared: Prepared) -> Collector:
         return ResponsesCollector()

@@ -6,6 +6,8 @@ Format: https://platform.openai.com/docs/api-reference/responses-streaming
 Thoughts are told as ``reasoning_text``, for that is what they are; no summary is made up of them.
 """
 
+from typing_extensions import override
+
 from edge.protocol.batch import Usage
 from edge.protocol.dialect import Said
 from edge.protocol.events import (
@@ -36,13 +38,13 @@ from edge.protocol.responses.format import ResponsesFormat
 from edge.protocol.responses.tools import Spelling
 from edge.protocol.sse import encode
 from edge.protocol.surface_format import Opened, Progress, SurfaceFormat
-from edge.protocol.transcode_ports import Answering, Piece
+from edge.protocol.transcode_ports import Answering, Encoder, Piece
 
 _PART_OF: dict[Said, str] = {"text": "output_text", "thought": "reasoning_text"}
 _INCOMPLETE: dict[Reason, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
-class ResponsesEncoder:
+class ResponsesEncoder(Encoder):
     """A ``transcode_ports.Encoder`` of Responses events.
 
     Calls stay open until the end, since pieces of parallel ones may be interleaved; a message or a thought ends where
@@ -66,8 +68,8 @@ class ResponsesEncoder:
         self._call_ids: set[str] = set()
         self._reason: Reason = "stop"
 
+    @override
     def add(self, event: Event) -> list[Piece]:
-        """See ``transcode_ports.Encoder``."""
         match event:
             case Text(text):
                 self._message().add("output_text", text)
@@ -90,8 +92,9 @@ class ResponsesEncoder:
                 self._reason = reason
         return self._taken()
 
+    @override
     def plain(self, said: Said, escaped: bytes) -> bytes | None:
-        """See ``transcode_ports.Encoder``: each piece has a number, and is kept for the end."""
+        """Each piece has a number, and is kept for the end."""
         around = None if self._spoken is None else self._spoken.plain(_PART_OF[said], escaped)
         if around is None:
             return None
@@ -99,8 +102,8 @@ class ResponsesEncoder:
         self._number += 1
         return b"%b%d%b%b%b" % (head, self._number - 1, before, escaped, after)
 
+    @override
     def end(self, usage: Usage | None) -> list[Piece]:
-        """See ``transcode_ports.Encoder``."""
         why = _INCOMPLETE.get(self._reason)
         status: Status = "completed" if why is None else "incomplete"
         if not self._count:
@@ -118,17 +121,18 @@ class ResponsesEncoder:
         self._tell(f"response.{status}", {"response": final})
         return self._taken()
 
+    @override
     def frame(self, piece: Piece) -> bytes:
-        """See ``transcode_ports.Encoder``."""
         return encode(piece[1], piece[0])
 
+    @override
     def begun(self, opened: Opened) -> None:
-        """See ``dialect.Codec.begun``."""
         self._begun, self._number = True, opened.number + 1
         self._head |= {"id": opened.id, "created_at": opened.created_at}
 
+    @override
     def progress(self) -> Progress:
-        """See ``dialect.Codec.progress``: with the items that were whole."""
+        """With the items that were whole."""
         so_far = {**self._head, "output": [self._output[index] for index in sorted(self._output)]}
         return Progress(sequence=self._number - 1, response=so_far)
 

@@ -5,9 +5,10 @@ Must not: know what else is in the response.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import orjson
+from typing_extensions import override
 
 from edge.protocol.json_text import loads
 from edge.protocol.responses.reasoning import seal
@@ -28,16 +29,19 @@ _PARTS: dict[str, tuple[str, str, Json]] = {
 _ANNOTATIONS = ("url_citation", "file_citation", "container_file_citation", "file_path")
 
 
-class Item(Protocol):
+class Item:
     """An item that has been added and is not done."""
+
+    __slots__ = ()
 
     index: int  # in the output
 
     def close(self, status: Status) -> Json:
         """Tell the rest of it; the item as it stays."""
+        raise NotImplementedError
 
 
-class Spoken:
+class Spoken(Item):
     """A message, or what is like it: an item of content parts, one at a time."""
 
     def __init__(self, tell: Tell, index: int, item: Json) -> None:
@@ -94,8 +98,8 @@ class Spoken:
             "response.output_text.annotation.added", {**self._at, "annotation_index": number, "annotation": shown}
         )
 
+    @override
     def close(self, status: Status) -> Json:
-        """See ``Item``."""
         self._close_part()
         whole = {**self._item, "status": status, "content": self._parts}
         self._tell("response.output_item.done", {"output_index": self.index, "item": whole})
@@ -138,8 +142,8 @@ class Thought(Spoken):
         self.signature = ""
         self._sealed = sealed
 
+    @override
     def close(self, status: Status) -> Json:
-        """See ``Item``."""
         self._close_part()
         if self._sealed:
             text = "".join(part["text"] for part in self._parts)
@@ -147,7 +151,7 @@ class Thought(Spoken):
         return super().close(status)
 
 
-class Called:
+class Called(Item):
     """A function call."""
 
     def __init__(self, tell: Tell, index: int, item: Json) -> None:
@@ -163,8 +167,8 @@ class Called:
         self._pieces.append(piece)
         self._tell("response.function_call_arguments.delta", {**self._at, "delta": piece})
 
+    @override
     def close(self, status: Status) -> Json:
-        """See ``Item``."""
         arguments = "".join(self._pieces)
         whole = {**self._item, "status": status, "arguments": arguments}
         done = {**self._at, "name": whole["name"], "arguments": arguments}
@@ -173,7 +177,7 @@ class Called:
         return whole
 
 
-class CalledWithText:
+class CalledWithText(Item):
     """A call of a custom tool, which was offered as a function: its text is told once the arguments are whole."""
 
     def __init__(self, tell: Tell, index: int, item: Json) -> None:
@@ -187,8 +191,8 @@ class CalledWithText:
         """A piece of the function's arguments."""
         self._pieces.append(piece)
 
+    @override
     def close(self, status: Status) -> Json:
-        """See ``Item``."""
         text = _typed("".join(self._pieces))
         at = {"item_id": self._item["id"], "output_index": self.index}
         whole = {**self._item, "status": status, "input": text}

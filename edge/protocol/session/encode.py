@@ -5,9 +5,10 @@ events, as every stream of this surface can be resumed, and its readers do that.
 """
 
 import orjson
+from typing_extensions import override
 
 from edge.protocol.batch import Usage
-from edge.protocol.dialect import Codec, Said
+from edge.protocol.dialect import Codec, Dialect, Said, TextCollector
 from edge.protocol.events import Event, Finish, Reasoning, Refusal, Text
 from edge.protocol.json_text import loads
 from edge.protocol.openai_usage import usage_object
@@ -52,8 +53,9 @@ class SessionEncoder(BaseEncoder):
         self._first_at: float | None = None
         self._reason: str | None = None
 
+    @override
     def add(self, event: Event) -> list[Piece]:
-        """See ``transcode_ports.Encoder``; what the model thinks is not part of what it says."""
+        """What the model thinks is not part of what it says."""
         match event:
             case Text(text=text) | Refusal(text=text):
                 self._generated()
@@ -66,8 +68,8 @@ class SessionEncoder(BaseEncoder):
                 self._reason = reason
         return []
 
+    @override
     def plain(self, said: Said, escaped: bytes) -> bytes | None:
-        """See ``transcode_ports.Encoder``."""
         if self._first_at is None:
             return None
         if said == "thought":
@@ -76,8 +78,8 @@ class SessionEncoder(BaseEncoder):
         self._chunks += 1
         return b'event: message\ndata: {"delta":"%b","done":false,"chunk_index":%d}\n\n' % (escaped, self._chunks)
 
+    @override
     def end(self, usage: Usage | None) -> list[Piece]:
-        """See ``transcode_ports.Encoder``."""
         told = None if usage is None else usage_object(usage)
         session_id, chunks = self._wanted.session_id, self._chunks
         last = {"delta": "", "done": True, "total_chunks": chunks, "usage": told, "session_id": session_id}
@@ -88,12 +90,12 @@ class SessionEncoder(BaseEncoder):
             metadata["ttft_ms"] = round((self._first_at - self._accepted_at) * 1e3, 1)
         return [("metadata", metadata), ("message", last)]
 
+    @override
     def frame(self, piece: Piece) -> bytes:
-        """See ``transcode_ports.Encoder``."""
         return encode(piece[1], piece[0] or "message")
 
+    @override
     def progress(self) -> Progress:
-        """See ``dialect.Codec.progress``."""
         return Progress(partial=self._spoken)
 
     def _generated(self) -> None:
@@ -101,7 +103,7 @@ class SessionEncoder(BaseEncoder):
             self._first_at = self._clock()
 
 
-class SessionCollector:
+class SessionCollector(TextCollector):
     """Keeps the text of an answer, up to a bound."""
 
     def __init__(self, most_bytes: int) -> None:
@@ -121,8 +123,8 @@ class SessionCollector:
         self._room -= len(data)
         self._texts.append(text)
 
+    @override
     def add_text(self, escaped: bytes) -> None:
-        """See ``dialect.TextCollector``."""
         self.add({"delta": orjson.loads(b'"%b"' % escaped)})
 
     def answer(self) -> dict[str, object]:
@@ -130,17 +132,17 @@ class SessionCollector:
         return {"content": "".join(self._texts), "cut": self._cut}
 
 
-class SessionDialect:
+class SessionDialect(Dialect):
     """``/v1/chat/stream``."""
 
     surface = Surface.SESSION
     stream_type = SSE_TYPE
     format: type[SurfaceFormat] = SessionFormat
 
+    @override
     def codec(self, prepared: Prepared, max_event_bytes: int, repairs: frozenset[str]) -> Codec:
-        """See ``dialect.Dialect``."""
         raise NotImplementedError("no upstream speaks the session API")
 
+    @override
     def collector(self, prepared: Prepared) -> SessionCollector:
-        """See ``dialect.Dialect``."""
         return SessionCollector(ours(loads(prepared.body)).keep_bytes)

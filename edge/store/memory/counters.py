@@ -6,11 +6,14 @@ In: demands, and what they cost. Out: whether they fit. Must not: wait.
 import time
 from collections.abc import Callable
 
+from typing_extensions import override
+
 from edge.policy.limits.counters import Account, Counters, Used
 from edge.policy.limits.rules import Demand, Spent, Taken
+from edge.store.ports import CounterStore
 
 
-class MemoryCounters:
+class MemoryCounters(CounterStore):
     """A ``ports.CounterStore``."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
@@ -20,20 +23,23 @@ class MemoryCounters:
     def __repr__(self) -> str:
         return f"<MemoryCounters {self._counters!r}>"
 
+    @override
     async def open(self) -> None:
-        """See ``ports.CounterStore``."""
+        pass
 
+    @override
     async def take(self, demand: Demand) -> Taken:
-        """See ``ports.CounterStore``."""
         return self._counters.take(demand, self._clock())
 
+    @override
     def end(self, taken: Taken, spent: Spent | None) -> None:
-        """See ``ports.CounterStore``."""
         self._counters.end(taken, spent, self._clock())
 
+    @override
     async def usage(self, first: str) -> dict[Account, Used]:
-        """See ``ports.CounterStore``; not more than ``counters.KEPT_DAYS``."""
+        """Not more than ``counters.KEPT_DAYS``."""
         return {account: used for account, used in self._counters.usage.items() if account.day >= first}
 
+    @override
     async def close(self) -> None:
-        """See ``ports.CounterStore``."""
+        pass

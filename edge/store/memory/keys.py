@@ -3,10 +3,13 @@
 In: records. Out: what ``ports.KeyStore`` promises. Must not: be shared.
 """
 
+from typing_extensions import override
+
 from edge.policy.auth.keys import KeyRecord
+from edge.store.ports import KeyStore
 
 
-class MemoryKeys:
+class MemoryKeys(KeyStore):
     """A ``ports.KeyStore``."""
 
     place = "memory"
@@ -19,32 +22,32 @@ class MemoryKeys:
     def __repr__(self) -> str:
         return f"<MemoryKeys {len(self._records)}>"
 
+    @override
     async def keys(self) -> list[KeyRecord]:
-        """See ``ports.KeyStore``."""
         return sorted(self._records.values(), key=lambda record: (record.created, record.id))
 
+    @override
     async def find(self, key_id: str) -> KeyRecord | None:
-        """See ``ports.KeyStore``."""
         return self._records.get(key_id)
 
+    @override
     async def put(self, record: KeyRecord) -> None:
-        """See ``ports.KeyStore``."""
         self._changes += 1
         self._records[record.id] = record
 
+    @override
     async def forget(self, key_id: str) -> bool:
-        """See ``ports.KeyStore``."""
         self._changes += 1
         return self._records.pop(key_id, None) is not None
 
+    @override
     async def mark(self) -> object:
-        """See ``ports.KeyStore``."""
         return self._changes
 
+    @override
     async def secret(self, name: str, proposed: bytes) -> bytes:
-        """See ``ports.KeyStore``."""
         return self._secrets.setdefault(name, proposed)
 
+    @override
     async def close(self) -> None:
-        """See ``ports.KeyStore``."""
         self._records.clear()

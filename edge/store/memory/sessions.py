@@ -8,15 +8,17 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
+from typing_extensions import override
+
 from edge.settings import Sessions as SessionSettings
 from edge.settings import Settings
 from edge.settings import Store as StoreSettings
-from edge.store.ports import Conversation, Turn, within
+from edge.store.ports import Conversation, Durable, Turn, within
 
 Key = tuple[str, str]  # principal and session
 
 
-class MemorySessions:
+class MemorySessions(Durable):
     """A ``ports.SessionStore``.
 
     Args:
@@ -45,12 +47,12 @@ class MemorySessions:
         self._bounds = settings.sessions
         self._most_bytes = settings.store.memory_bytes
 
+    @override
     async def read(self, principal: str, session: str) -> Conversation | None:
-        """See ``ports.SessionStore``."""
         return self._found((principal, session))
 
+    @override
     async def append(self, principal: str, session: str, question: Turn, answer: Turn) -> None:
-        """See ``ports.SessionStore``."""
         key = (principal, session)
         before = self._found(key) or Conversation((), question.at, question.at)
         turns = within((*before.turns, question, answer), self._bounds, self._clock())
@@ -60,21 +62,23 @@ class MemorySessions:
         while len(self._kept) > self._bounds.max_sessions or self._bytes > self._most_bytes:
             self._drop(next(iter(self._kept)))
 
+    @override
     async def delete(self, principal: str, session: str) -> bool:
-        """See ``ports.SessionStore``."""
         found = self._found((principal, session)) is not None
         self._drop((principal, session))
         return found
 
-    async def claim(self, principal: str, session: str) -> bool:  # noqa: ARG002 - the port's
-        """See ``ports.SessionStore``; no other process shares this."""
+    @override
+    async def claim(self, principal: str, session: str) -> bool:
+        """No other process shares this."""
         return True
 
+    @override
     async def yield_up(self, principal: str, session: str) -> None:
-        """See ``ports.SessionStore``."""
+        pass
 
+    @override
     async def close(self) -> None:
-        """See ``ports.SessionStore``."""
         self._kept.clear()
         self._bytes = 0
 

@@ -11,9 +11,11 @@ from bisect import bisect_right
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 
+from typing_extensions import override
+
 from edge.settings import Settings
 from edge.settings import Store as StoreSettings
-from edge.store.ports import Dropped, Ending, Sizes, StreamMeta, StreamState, Stretch
+from edge.store.ports import Dropped, Ending, Sizes, StreamLog, StreamMeta, StreamState, StreamStore, Stretch
 
 # What a stretch takes beside its bytes: the object, a number, and their places in lists.
 _STRETCH_BYTES = 120
@@ -88,7 +90,7 @@ class _Kept:
                 waiting.set_result(None)
 
 
-class _Log:
+class _Log(StreamLog):
     """A ``ports.StreamLog``."""
 
     __slots__ = ("_kept", "_store")
@@ -97,8 +99,8 @@ class _Log:
         self._store = store
         self._kept = kept
 
+    @override
     def append(self, data: bytes, count: int) -> None:
-        """See ``ports.StreamLog``."""
         kept = self._kept
         kept.parts.append(data)
         kept.lasts.append(kept.lasts[-1] + count)
@@ -107,15 +109,15 @@ class _Log:
         if kept.waiting:
             kept.wake()
 
+    @override
     def end(self, ending: Ending, upstream: str | None, reconnections: int, settled: Callable[[bool], None]) -> None:
-        """See ``ports.StreamLog``."""
         self._kept.upstream = upstream
         self._kept.reconnections += reconnections
         self._store.ended(self._kept, ending)
         settled(True)
 
 
-class MemoryStreams:
+class MemoryStreams(StreamStore):
     """A ``ports.StreamStore``."""
 
     def __init__(self, bounds: StoreSettings, clock: Callable[[], float] = time.time) -> None:
@@ -131,13 +133,14 @@ class MemoryStreams:
     def __repr__(self) -> str:
         return f"<MemoryStreams {len(self._live)} live, {len(self._ended)} ended, {self._bytes} B>"
 
+    @override
     def apply_settings(self, settings: Settings) -> None:
-        """See ``ports.StreamStore``."""
         self._bounds = settings.store
         self._shrink(*self._of)
 
+    @override
     def begin(self, meta: StreamMeta, before: int = 0) -> _Log:
-        """See ``ports.StreamStore``; ``before``: the event before the first, where a stream comes from elsewhere."""
+        """``before``: the event before the first, where a stream comes from elsewhere."""
         kept = self._live[meta.id] = _Kept(meta, before)
         self._count(kept, _STREAM_BYTES)
         return _Log(self, kept)
@@ -164,18 +167,18 @@ class MemoryStreams:
         kept.wake()
         self._shrink(kept.meta.principal)
 
+    @override
     async def find(self, stream_id: str) -> StreamState | None:
-        """See ``ports.StreamStore``."""
         kept = self._found(stream_id)
         return self._gone.get(stream_id) if kept is None else kept.state()
 
+    @override
     async def find_all(self, principal: str, stream_ids: Sequence[str]) -> dict[str, StreamState]:
-        """See ``ports.StreamStore``."""
         states = [await self.find(stream_id) for stream_id in stream_ids]
         return {state.meta.id: state for state in states if state is not None and state.meta.principal == principal}
 
+    @override
     async def read(self, stream_id: str, after: int, most: int) -> list[Stretch]:
-        """See ``ports.StreamStore``."""
         kept = self._found(stream_id)
         if kept is None or after < kept.lasts[0]:
             raise Dropped(f"what follows event {after} of {stream_id} is not kept any more")
@@ -188,8 +191,8 @@ class MemoryStreams:
             at += 1
         return taken
 
+    @override
     async def changed(self, stream_id: str, last: int, within_s: float) -> None:
-        """See ``ports.StreamStore``."""
         kept = self._live.get(stream_id)
         if kept is None or kept.lasts[-1] > last:
             return
@@ -202,32 +205,33 @@ class MemoryStreams:
         finally:
             kept.waiting.discard(waiting)
 
+    @override
     async def streams(self, principal: str | None, most: int) -> list[StreamState]:
-        """See ``ports.StreamStore``."""
         self._expire()
         every = [*self._ended.values(), *self._live.values()]
         mine = [kept for kept in every if principal is None or kept.meta.principal == principal]
         mine.sort(key=lambda kept: kept.meta.created, reverse=True)
         return [kept.state() for kept in mine[:most]]
 
+    @override
     async def stop(self, stream_id: str) -> None:
-        """See ``ports.StreamStore``; whoever could be asked is this process itself, which knows its streams."""
+        """Whoever could be asked is this process itself, which knows its streams."""
 
+    @override
     async def came_back(self, stream_id: str) -> int:
-        """See ``ports.StreamStore``."""
         kept = self._found(stream_id)
         if kept is None:
             return 0
         kept.reconnections += 1
         return kept.reconnections
 
+    @override
     async def came_back_all(self, stream_ids: Sequence[str]) -> dict[str, int]:
-        """See ``ports.StreamStore``."""
         counts = {stream_id: await self.came_back(stream_id) for stream_id in stream_ids}
         return {stream_id: count for stream_id, count in counts.items() if count}
 
+    @override
     async def forget(self, stream_id: str) -> bool:
-        """See ``ports.StreamStore``."""
         return self.discard(stream_id)
 
     def discard(self, stream_id: str) -> bool:
@@ -236,19 +240,19 @@ class MemoryStreams:
             self._bytes -= _GONE_BYTES
         return self._let_go(stream_id) is not None
 
+    @override
     async def purge(self, before: float) -> int:
-        """See ``ports.StreamStore``."""
         old = [stream_id for stream_id, kept in self._ended.items() if kept.ending and kept.ending.at < before]
         return sum(map(self._make_room, old))
 
+    @override
     async def sizes(self) -> Sizes:
-        """See ``ports.StreamStore``."""
         self._expire()
         every = [*self._live.values(), *self._ended.values()]
         return Sizes(len(every), len(self._live), sum(kept.size for kept in every), 0, self._bytes)
 
+    @override
     async def close(self) -> None:
-        """See ``ports.StreamStore``."""
         self._live.clear()
         self._ended.clear()
         self._ended_of.clear()

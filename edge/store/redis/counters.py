@@ -14,18 +14,20 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 
+from typing_extensions import override
+
 from edge.policy.limits.counters import Account, Changed, Counters, Used, day_of, period_ends, period_of, periods_of
 from edge.policy.limits.rules import BUDGETS, Bound, Demand, Kind, Spent, Standing, Taken
 from edge.policy.limits.windows import counts
-from edge.store.ports import StoreDown
+from edge.store.ports import CounterStore, StoreDown
 from edge.store.redis.counter_scripts import ADD, RUN, TAKE, USED
-from edge.store.redis.link import Argument, RedisLink
+from edge.store.redis.link import Argument, Part, RedisLink
 
 _MOST_SLOTS = 4096  # of minutes that are to be added when Redis is back; beyond, those that have passed are left out
 _MOST_DAYS = 400
 
 
-class RedisCounters:
+class RedisCounters(CounterStore, Part):
     """A ``ports.CounterStore``, on a link that other stores may use as well."""
 
     def __init__(self, link: RedisLink, clock: Callable[[], float] = time.time) -> None:
@@ -45,11 +47,12 @@ class RedisCounters:
     def __repr__(self) -> str:
         return f"<RedisCounters {self._local!r} {self._link!r}>"
 
+    @override
     async def open(self) -> None:
-        """See ``ports.CounterStore``."""
+        pass
 
+    @override
     async def take(self, demand: Demand) -> Taken:
-        """See ``ports.CounterStore``."""
         if not demand.bounds or self._is_down():
             return self._take_here(demand)
         asking = asyncio.get_running_loop().create_task(self._take_there(demand))
@@ -61,13 +64,14 @@ class RedisCounters:
             asking.add_done_callback(self._unwanted)
             raise
 
+    @override
     def end(self, taken: Taken, spent: Spent | None) -> None:
-        """See ``ports.CounterStore``."""
         self._local.end(taken, spent, self._now())
         self._changed()
 
+    @override
     async def usage(self, first: str) -> dict[Account, Used]:
-        """See ``ports.CounterStore``; not more than ``_MOST_DAYS``."""
+        """Not more than ``_MOST_DAYS``."""
         await self._added()
         last = date.fromisoformat(day_of(self._now())) + timedelta(days=1)
         count = min(_MOST_DAYS, (last - date.fromisoformat(first)).days)
@@ -75,8 +79,8 @@ class RedisCounters:
         found = await self._link.ask(USED, *days)
         return dict(_read(days, found))
 
+    @override
     async def close(self) -> None:
-        """See ``ports.CounterStore``."""
         if self._closed:
             return
         self._closed = True
@@ -89,8 +93,9 @@ class RedisCounters:
         finally:
             await self._link.leave(self)
 
+    @override
     async def renew(self) -> None:
-        """See ``link.Part``: tell which requests are running here, and add what could not be added before."""
+        """Tell which requests are running here, and add what could not be added before."""
         running = self._local.running_in()
         for demand in self._pending.values():
             for bound in demand.bounds:
@@ -107,11 +112,13 @@ class RedisCounters:
             await self._link.tend(ADD, self._link.owner, self._number, *self._batch)
             self._batch = []
 
+    @override
     def went_down(self, error: StoreDown | None) -> None:
-        """See ``link.Part``; whoever asked is answered by this node, nobody else waits."""
+        """Whoever asked is answered by this node, nobody else waits."""
 
+    @override
     def stop_asked(self, stream_id: str) -> None:
-        """See ``link.Part``; there are no streams here."""
+        """There are no streams here."""
 
     # --- taking ---------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,9 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 
-from edge.store.ports import StoreDown
+from typing_extensions import override
+
+from edge.store.ports import StoreDown, StreamStore
 from edge.store.redis.link import RedisLink
 from edge.store.redis.scripts import LOOK
 
@@ -27,7 +29,7 @@ class _Followed:
         self.idle = 0.0  # since when
 
 
-class Followers:
+class Followers(StreamStore):
     """All streams that are followed from this process. ``written`` returns when what is done here is in Redis."""
 
     def __init__(self, link: RedisLink, written: Callable[[], Awaitable[None]]) -> None:
@@ -39,8 +41,8 @@ class Followers:
     def __len__(self) -> int:
         return len(self._of)
 
+    @override
     async def changed(self, stream_id: str, last: int, within_s: float) -> None:
-        """See ``ports.StreamStore``."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self._changed(stream_id, last)

@@ -5,10 +5,11 @@ nobody has made a key.
 """
 
 import msgspec
+from typing_extensions import override
 
 from edge.policy.auth.keys import KeyRecord, merged
-from edge.store.ports import StoreDown
-from edge.store.redis.link import RedisLink
+from edge.store.ports import KeyStore, StoreDown
+from edge.store.redis.link import Part, RedisLink
 from edge.store.redis.scripts import PREFIX, Script
 
 _KEYS, _MARK, _SECRET = f"{PREFIX}keys", f"{PREFIX}keys:mark", f"{PREFIX}secret:"
@@ -34,7 +35,7 @@ return redis.call('HDEL', 'edge:keys', ARGV[1])
 """)
 
 
-class RedisKeys:
+class RedisKeys(KeyStore, Part):
     """A ``ports.KeyStore``."""
 
     def __init__(self, link: RedisLink) -> None:
@@ -46,56 +47,59 @@ class RedisKeys:
     def __repr__(self) -> str:
         return f"<RedisKeys {self._link!r}>"
 
+    @override
     async def keys(self) -> list[KeyRecord]:
-        """See ``ports.KeyStore``."""
         mark, every = await self._link.ask(_EVERY, even_full=True)
         self._see(int(mark))
         records = [self._record(data) for data in every]
         return sorted(records, key=lambda record: (record.created, record.id))
 
+    @override
     async def find(self, key_id: str) -> KeyRecord | None:
-        """See ``ports.KeyStore``."""
         data = await self._link.command("HGET", _KEYS, key_id)
         return None if data is None else self._record(data)
 
+    @override
     async def put(self, record: KeyRecord) -> None:
-        """See ``ports.KeyStore``."""
         data = msgspec.json.encode(record)
         before = await self._link.command("HGET", _KEYS, record.id)
         await self._link.ask(_PUT, record.id, data if before is None else merged(bytes(before), data))
 
+    @override
     async def forget(self, key_id: str) -> bool:
-        """See ``ports.KeyStore``."""
         return bool(await self._link.ask(_FORGET, key_id, even_full=True))
 
+    @override
     async def mark(self) -> object:
-        """See ``ports.KeyStore``."""
         mark = int(await self._link.command("GET", _MARK) or 0)
         self._see(mark)
         return mark
 
+    @override
     async def secret(self, name: str, proposed: bytes) -> bytes:
-        """See ``ports.KeyStore``."""
         await self._link.command("SET", f"{_SECRET}{name}", proposed, "NX")
         kept = await self._link.command("GET", f"{_SECRET}{name}")
         if kept is None:
             raise StoreDown(f"{self.place} keeps nothing that is written there")
         return bytes(kept)
 
+    @override
     async def close(self) -> None:
-        """See ``ports.KeyStore``."""
         await self._link.leave(self)
 
     # --- redis_link.Part ----------------------------------------------------------------------------------------------
 
+    @override
     async def renew(self) -> None:
-        """See ``link.Part``: nothing of this expires."""
+        """Nothing of this expires."""
 
+    @override
     def went_down(self, error: StoreDown | None) -> None:
-        """See ``link.Part``."""
+        pass
 
+    @override
     def stop_asked(self, stream_id: str) -> None:
-        """See ``link.Part``: not of a stream of this."""
+        """Not of a stream of this."""
 
     def _see(self, mark: int) -> None:
         if mark < self._latest:

@@ -10,7 +10,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from edge.store.ports import LEASE_S, RENEW_S, StoreDown, StoreListener, Unusable
 from edge.store.redis.address import Address
@@ -30,17 +30,22 @@ class _Closed(StoreDown):
     """The connection was closed before the answer came. It is being replaced; the server may have done what it read."""
 
 
-class Part(Protocol):
+class Part:
     """What hangs on a link: a store."""
+
+    __slots__ = ()
 
     async def renew(self) -> None:
         """Keep up what expires unless it is kept up. Raises ``StoreDown``."""
+        raise NotImplementedError
 
     def went_down(self, error: StoreDown | None) -> None:
         """Nothing is heard any more until the next subscription. ``error``: the outage; None if there is none."""
+        raise NotImplementedError
 
     def stop_asked(self, stream_id: str) -> None:
         """Somebody wants that; perhaps more than once."""
+        raise NotImplementedError
 
 
 class RedisLink:

@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable
 
 import orjson
+from typing_extensions import override
 
 from edge.settings import Sessions as SessionSettings
 from edge.settings import Settings
-from edge.store.ports import LEASE_S, Conversation, StoreDown, Turn, within
+from edge.store.ports import LEASE_S, Conversation, Durable, StoreDown, Turn, within
 from edge.store.redis.fields import known
-from edge.store.redis.link import RedisLink
+from edge.store.redis.link import Part, RedisLink
 from edge.store.redis.scripts import whose
 from edge.store.redis.session_scripts import CLAIM, HOLD, KEEP, RECALL, UNLEARN, YIELD_UP
 
@@ -21,7 +22,7 @@ _CLAIM_MS = int(6 * LEASE_S * 1000)  # a claim counts while its owner's lease do
 _AT_A_TIME = 500
 
 
-class RedisSessions:
+class RedisSessions(Durable, Part):
     """A ``ports.SessionStore``. ``clock`` is Unix time, for the age of turns."""
 
     def __init__(self, link: RedisLink, bounds: SessionSettings, clock: Callable[[], float] = time.time) -> None:
@@ -40,13 +41,14 @@ class RedisSessions:
         """Other settings are in force; what is over them goes with the next turn that is kept."""
         self._bounds = settings.sessions
 
+    @override
     async def read(self, principal: str, session: str) -> Conversation | None:
-        """See ``ports.SessionStore``."""
         _, document = await self._link.ask(RECALL, whose(principal, session))
         return self._current(document)
 
+    @override
     async def append(self, principal: str, session: str, question: Turn, answer: Turn) -> None:
-        """See ``ports.SessionStore``; if another node was faster, its turns come first."""
+        """If another node was faster, its turns come first."""
         name = whose(principal, session)
         kept = 0
         while not kept:
@@ -61,13 +63,14 @@ class RedisSessions:
             most = self._bounds.max_sessions
             kept = await self._link.ask(KEEP, name, version or "", secrets.token_hex(8), after, left, most)
 
+    @override
     async def delete(self, principal: str, session: str) -> bool:
-        """See ``ports.SessionStore``; also when Redis is full."""
+        """Also when Redis is full."""
         document = await self._link.ask(UNLEARN, whose(principal, session), even_full=True)
         return self._current(document) is not None
 
+    @override
     async def claim(self, principal: str, session: str) -> bool:
-        """See ``ports.SessionStore``."""
         name = whose(principal, session)
         if not await self._link.ask(CLAIM, self._link.now, self._link.owner, _CLAIM_MS, name):
             return False
@@ -75,8 +78,9 @@ class RedisSessions:
         self._owed.discard(name)
         return True
 
+    @override
     async def yield_up(self, principal: str, session: str) -> None:
-        """See ``ports.SessionStore``; if Redis is down, it is done when that is back."""
+        """If Redis is down, it is done when that is back."""
         name = whose(principal, session)
         self._claims.discard(name)
         try:
@@ -84,8 +88,8 @@ class RedisSessions:
         except StoreDown:
             self._owed.add(name)
 
+    @override
     async def close(self) -> None:
-        """See ``ports.SessionStore``."""
         if self._closed:
             return
         self._closed = True
@@ -98,8 +102,8 @@ class RedisSessions:
             self._claims.clear()
             await self._link.leave(self)
 
+    @override
     async def renew(self) -> None:
-        """See ``link.Part``."""
         if self._owed:
             await self._link.tend(YIELD_UP, self._link.owner, *self._owed)
             self._owed.clear()
@@ -107,11 +111,13 @@ class RedisSessions:
         for at in range(0, len(names), _AT_A_TIME):
             await self._link.tend(HOLD, self._link.owner, _CLAIM_MS, *names[at : at + _AT_A_TIME])
 
+    @override
     def went_down(self, error: StoreDown | None) -> None:
-        """See ``link.Part``; whoever asked is told, nobody else waits."""
+        """Whoever asked is told, nobody else waits."""
 
+    @override
     def stop_asked(self, stream_id: str) -> None:
-        """See ``link.Part``; not of ours."""
+        """Not of ours."""
 
     def _current(self, document: bytes | None) -> Conversation | None:
         """What of it is not too old."""

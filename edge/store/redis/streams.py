@@ -9,20 +9,32 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import orjson
+from typing_extensions import override
 
 from edge.settings import Settings
 from edge.settings import Store as StoreSettings
-from edge.store.ports import Dropped, Ending, Sizes, StoreDown, StoreStatistics, StreamMeta, StreamState, Stretch, lost
+from edge.store.ports import (
+    Dropped,
+    DurableStreams,
+    Ending,
+    Sizes,
+    StoreDown,
+    StoreStatistics,
+    StreamMeta,
+    StreamState,
+    Stretch,
+    lost,
+)
 from edge.store.redis.fields import known
 from edge.store.redis.follow import Followers
-from edge.store.redis.link import RedisLink
+from edge.store.redis.link import Part, RedisLink
 from edge.store.redis.scripts import CAME_BACK, FIND, FORGET, LEAVE, LIST, PREFIX, READ, SIZES, STOP
 from edge.store.redis.writer import RedisLog, Writer
 
 _AT_A_TIME = 200  # streams of a call, as all of Redis waits for it
 
 
-class RedisStreams:
+class RedisStreams(DurableStreams, Part):
     """A ``ports.StreamStore``. ``clock`` is Unix time, for what is kept how long."""
 
     def __init__(self, link: RedisLink, bounds: StoreSettings, clock: Callable[[], float] = time.time) -> None:
@@ -37,13 +49,14 @@ class RedisStreams:
     def __repr__(self) -> str:
         return f"<RedisStreams {self._link!r} {len(self._writer.live)} live, {self._writer.backlog} B to write>"
 
+    @override
     def apply_settings(self, settings: Settings) -> None:
-        """See ``ports.StreamStore``; what has ended stays as long as it was to."""
+        """What has ended stays as long as it was to."""
         self._bounds = settings.store
         self._writer.keep_s = settings.store.keep_s
 
+    @override
     def statistics(self) -> StoreStatistics:
-        """As it is now."""
         link, writer = self._link, self._writer
         return StoreStatistics(link.up.is_set(), writer.backlog, writer.lag_s, link.failures)
 
@@ -55,18 +68,18 @@ class RedisStreams:
         """
         await self._link.open()
 
+    @override
     def begin(self, meta: StreamMeta) -> RedisLog:
-        """See ``ports.StreamStore``."""
         return self._writer.begin(meta)
 
+    @override
     async def find(self, stream_id: str) -> StreamState | None:
-        """See ``ports.StreamStore``."""
         await self._writer.written()
         found = await self._link.ask(FIND, *self._when, "", stream_id)
         return self._state(found[0]) if found else None
 
+    @override
     async def find_all(self, principal: str, stream_ids: Sequence[str]) -> dict[str, StreamState]:
-        """See ``ports.StreamStore``."""
         await self._writer.written()
         found: list[StreamState | None] = []
         for at in range(0, len(stream_ids), _AT_A_TIME):
@@ -74,20 +87,20 @@ class RedisStreams:
             found += map(self._state, await self._link.ask(FIND, *self._when, principal, *some))
         return {state.meta.id: state for state in found if state is not None}
 
+    @override
     async def read(self, stream_id: str, after: int, most: int) -> list[Stretch]:
-        """See ``ports.StreamStore``."""
         await self._writer.written()
         found = await self._link.ask(READ, self._oldest, stream_id, after, most)
         if found is None:
             raise Dropped(f"what follows event {after} of {stream_id} is not kept any more")
         return list(_stretches(*found))
 
+    @override
     async def changed(self, stream_id: str, last: int, within_s: float) -> None:
-        """See ``ports.StreamStore``."""
         await self._followers.changed(stream_id, last, within_s)
 
+    @override
     async def streams(self, principal: str | None, most: int) -> list[StreamState]:
-        """See ``ports.StreamStore``."""
         await self._writer.written()
         found: list[StreamState] = []
         rank = 0
@@ -98,31 +111,34 @@ class RedisStreams:
             found += [state for state in states if state is not None]
         return found
 
+    @override
     async def stop(self, stream_id: str) -> None:
-        """See ``ports.StreamStore``; if the message does not arrive, the process sees it when it renews."""
+        """If the message does not arrive, the process sees it when it renews."""
         await self._writer.written()
         await self._link.ask(STOP, stream_id)
 
+    @override
     async def came_back(self, stream_id: str) -> int:
-        """See ``ports.StreamStore``."""
         return (await self.came_back_all([stream_id])).get(stream_id, 0)
 
+    @override
     async def came_back_all(self, stream_ids: Sequence[str]) -> dict[str, int]:
-        """See ``ports.StreamStore``."""
         await self._writer.written()
         counts: list[int] = []
         for at in range(0, len(stream_ids), _AT_A_TIME):
             counts += await self._link.ask(CAME_BACK, self._oldest, *stream_ids[at : at + _AT_A_TIME])
         return {stream_id: count for stream_id, count in zip(stream_ids, counts, strict=True) if count}
 
+    @override
     async def forget(self, stream_id: str) -> bool:
-        """See ``ports.StreamStore``; also when Redis is full."""
+        """Also when Redis is full."""
         if self._link.up.is_set():
             await self._writer.written()
         return int(await self._link.ask(FORGET, self._oldest, "", stream_id, even_full=True)) > 0
 
+    @override
     async def purge(self, before: float) -> int:
-        """See ``ports.StreamStore``; also when Redis is full."""
+        """Also when Redis is full."""
         count = 0
         ids = await self._every()
         for at in range(0, len(ids), _AT_A_TIME):
@@ -130,8 +146,9 @@ class RedisStreams:
             count += int(await self._link.ask(FORGET, self._oldest, repr(before), *some, even_full=True))
         return count
 
+    @override
     async def sizes(self) -> Sizes:
-        """See ``ports.StreamStore``; ``bytes`` is what the server uses, whoever for."""
+        """``bytes`` is what the server uses, whoever for."""
         ids = await self._every()
         streams = live = size = 0
         for at in range(0, len(ids), _AT_A_TIME):
@@ -140,8 +157,8 @@ class RedisStreams:
         sessions = int(await self._link.command("ZCARD", f"{PREFIX}sessions"))
         return Sizes(streams, live, size, sessions, _used(await self._link.command("INFO", "memory")))
 
+    @override
     async def close(self) -> None:
-        """See ``ports.StreamStore``."""
         if self._closed:
             return
         self._closed = True
@@ -158,18 +175,18 @@ class RedisStreams:
 
     # --- what the link asks ---
 
+    @override
     async def renew(self) -> None:
-        """See ``link.Part``."""
         await self._writer.renew()
         await self._followers.renew()
 
+    @override
     def went_down(self, error: StoreDown | None) -> None:
-        """See ``link.Part``."""
         self._writer.went_down(error)
         self._followers.went_down(error)
 
+    @override
     def stop_asked(self, stream_id: str) -> None:
-        """See ``link.Part``."""
         self._writer.stop(stream_id)
 
     # --- how ---

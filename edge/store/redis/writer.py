@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 import orjson
+from typing_extensions import override
 
-from edge.store.ports import LEASE_S, Ending, StoreDown, StreamMeta
+from edge.store.ports import LEASE_S, Ending, StoreDown, StreamLog, StreamMeta
 from edge.store.redis.link import Argument, RedisLink
 from edge.store.redis.scripts import TEND, WRITE
 
@@ -59,7 +60,7 @@ class _Operation:
             yield from ("",) * (5 - len(self.facts))
 
 
-class RedisLog:
+class RedisLog(StreamLog):
     """A ``ports.StreamLog``."""
 
     __slots__ = (
@@ -89,14 +90,14 @@ class RedisLog:
         self._writer = writer
         self._last = 0
 
+    @override
     def append(self, data: bytes, count: int) -> None:
-        """See ``ports.StreamLog``."""
         self._last += count
         if not self.broken:
             self._writer.append(self, data, count, self._last)
 
+    @override
     def end(self, ending: Ending, upstream: str | None, reconnections: int, settled: Settled) -> None:
-        """See ``ports.StreamLog``."""
         facts = (self._last, orjson.dumps(ending), upstream or "", repr(ending.at), reconnections)
         self._writer.end(self, facts, settled)
 

@@ -14,10 +14,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from typing_extensions import override
+
 from edge.policy.limits.counters import NOTHING, Account, Counters, Slot, Used
 from edge.policy.limits.rules import Demand, Spent, Taken
 from edge.policy.limits.windows import counts
-from edge.store.ports import StoreDown
+from edge.store.ports import CounterStore, StoreDown
 
 if TYPE_CHECKING:  # it brings SQLite
     from edge.store.sqlite.batcher import SqliteFile
@@ -33,7 +35,7 @@ class Kept:
     slots: Mapping[Slot, int]
 
 
-class SqliteCounters:
+class SqliteCounters(CounterStore):
     """A ``ports.CounterStore``.
 
     Args:
@@ -59,19 +61,19 @@ class SqliteCounters:
         """Learn what is in the file; without it, it is counted from nothing until it can be read."""
         await self._end_of(self._start())
 
+    @override
     async def take(self, demand: Demand) -> Taken:
-        """See ``ports.CounterStore``."""
         taken = self._counters.take(demand, self._clock())
         self._changed()
         return taken
 
+    @override
     def end(self, taken: Taken, spent: Spent | None) -> None:
-        """See ``ports.CounterStore``."""
         self._counters.end(taken, spent, self._clock())
         self._changed()
 
+    @override
     async def usage(self, first: str) -> dict[Account, Used]:
-        """See ``ports.CounterStore``."""
         from edge.store.sqlite.counts import read_usage  # noqa: PLC0415 - see the module
 
         await self._written()
@@ -79,8 +81,8 @@ class SqliteCounters:
             raise StoreDown("the file of the store cannot be written")
         return await self._used().read(lambda connection: read_usage(connection, first), dict[Account, Used]())
 
+    @override
     async def close(self) -> None:
-        """See ``ports.CounterStore``."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()

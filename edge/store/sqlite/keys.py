@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
+from typing_extensions import override
 
 from edge.policy.auth.keys import KeyRecord, merged
-from edge.store.ports import StoreDown
+from edge.store.ports import KeyStore, StoreDown
 
 if TYPE_CHECKING:  # they bring SQLite
     from sqlite3 import Connection
@@ -34,7 +35,7 @@ class _Contents(NamedTuple):
     records: tuple[bytes, ...] = ()
 
 
-class SqliteKeys:
+class SqliteKeys(KeyStore):
     """A ``ports.KeyStore``.
 
     Args:
@@ -54,16 +55,16 @@ class SqliteKeys:
     def __repr__(self) -> str:
         return f"<SqliteKeys {self._path}>"
 
+    @override
     async def keys(self) -> list[KeyRecord]:
-        """See ``ports.KeyStore``."""
         found = await self._read(_contents, _Contents())
         if self._right_in not in {None, found.file_id}:  # since ``mark``: it is to be asked again
             raise StoreDown(f"{self._path} has just been replaced")
         records = [self._record(data) for data in found.records]
         return sorted(records, key=lambda record: (record.created, record.id))
 
+    @override
     async def find(self, key_id: str) -> KeyRecord | None:
-        """See ``ports.KeyStore``."""
 
         def look(db: "Connection") -> tuple[bytes] | None:
             found: tuple[bytes] | None = db.execute("SELECT record FROM keys WHERE id = ?", (key_id,)).fetchone()
@@ -72,8 +73,8 @@ class SqliteKeys:
         row = await self._read(look, None)
         return None if row is None else self._record(row[0])
 
+    @override
     async def put(self, record: KeyRecord) -> None:
-        """See ``ports.KeyStore``."""
         data = msgspec.json.encode(record)
 
         def keep(db: "Connection") -> None:
@@ -84,12 +85,12 @@ class SqliteKeys:
 
         await self._change(keep)
 
+    @override
     async def forget(self, key_id: str) -> bool:
-        """See ``ports.KeyStore``."""
         return await self._change(lambda db: db.execute("DELETE FROM keys WHERE id = ?", (key_id,)).rowcount > 0)
 
+    @override
     async def mark(self) -> object:
-        """See ``ports.KeyStore``."""
         if self._file is not None:
             await self._file.look()
         written = _written(self._path)
@@ -104,8 +105,8 @@ class SqliteKeys:
             self._judged = mark
         return mark
 
+    @override
     async def secret(self, name: str, proposed: bytes) -> bytes:
-        """See ``ports.KeyStore``."""
 
         def keep(db: "Connection") -> bytes:
             db.execute("INSERT OR IGNORE INTO secrets (name, secret) VALUES (?, ?)", (name, proposed))
@@ -113,8 +114,8 @@ class SqliteKeys:
 
         return await self._change(keep)
 
+    @override
     async def close(self) -> None:
-        """See ``ports.KeyStore``."""
         if self._file is not None:
             await self._file.leave(self)
 

@@ -12,11 +12,12 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import orjson
+from typing_extensions import override
 
-from edge.store.ports import Ending, StreamMeta, StreamState, Stretch
+from edge.store.ports import Ending, StreamLog, StreamMeta, StreamState, Stretch
+from edge.store.sqlite.worker import WriteTask
 
 _ROW_BYTES = 65536  # that a batch's events of a stream are joined into
 _MARKS = 16  # of what is kept of a stream, this part goes at once
@@ -71,20 +72,25 @@ class Piece:
     ids: range = range(0)
 
 
-class Owner(Protocol):
+class Owner:
     """Who has the logs."""
+
+    __slots__ = ()
 
     def grown(self, log: "Log", size: int) -> None:
         """So many bytes more are to be written; or less, if negative."""
+        raise NotImplementedError
 
     def dirty(self, log: "Log") -> None:
         """There is something to be written."""
+        raise NotImplementedError
 
     def forsake(self, log: "Log") -> None:
         """It ended, but is not kept."""
+        raise NotImplementedError
 
 
-class Log:
+class Log(StreamLog):
     """A ``ports.StreamLog``."""
 
     def __init__(self, owner: Owner, meta: StreamMeta) -> None:
@@ -110,8 +116,8 @@ class Log:
         self._writing: list[Row] = []
         self._gone = array("Q")
 
+    @override
     def append(self, data: bytes, count: int) -> None:
-        """See ``ports.StreamLog``."""
         self.last += count
         size = len(data)
         self.size += size
@@ -142,8 +148,8 @@ class Log:
             self.wake()
         self._owner.grown(self, size)
 
+    @override
     def end(self, ending: Ending, upstream: str | None, reconnections: int, settled: Callable[[bool], None]) -> None:
-        """See ``ports.StreamLog``."""
         self.ending = ending
         self.upstream = upstream
         self.reconnections = reconnections
@@ -262,7 +268,7 @@ class Log:
             self._owner.grown(self, -size)
 
 
-class Batch:
+class Batch(WriteTask):
     """The pieces of all streams in one round: a ``worker.WriteTask``."""
 
     def __init__(self, owner: str, pieces: Sequence[Piece], told: Callable[["Batch"], None]) -> None:
@@ -272,21 +278,19 @@ class Batch:
         self._owner = owner
         self._told = told
 
+    @override
     def done(self) -> None:
-        """See ``WriteTask``."""
         self.written = True
         self._told(self)
 
+    @override
     def failed(self) -> None:
-        """See ``WriteTask``."""
         self._told(self)
 
+    @override
     def write(self, connection: sqlite3.Connection, _now: float) -> None:
-        """See ``WriteTask``.
-
-        A statement for all rows, as each gives up the interpreter's lock: beside a busy loop it is 5 ms until a thread
-        has it back.
-        """
+        # A statement for all rows, as each gives up the interpreter's lock: beside a busy loop it takes 5 ms until a
+        # thread has it back.
         for piece in self.pieces:
             if piece.number is None:
                 piece.number = self._insert(connection, piece.log.meta)

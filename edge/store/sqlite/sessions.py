@@ -10,11 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
+from typing_extensions import override
 
 from edge.settings import Sessions as SessionSettings
 from edge.settings import Settings
-from edge.store.ports import RENEW_S, Conversation, InDoubt, StoreDown, Turn, within
+from edge.store.ports import RENEW_S, Conversation, Durable, InDoubt, StoreDown, Turn, within
 from edge.store.sqlite.batcher import SqliteFile
+from edge.store.sqlite.worker import Part
 
 _SWEPT = 500  # sessions that one transaction deletes, at most
 
@@ -24,7 +26,7 @@ Key = tuple[str, str]  # principal and session
 Kept = Sequence[Any]  # a turn as it is in the file: role, content, at, partial
 
 
-class SqliteSessions:
+class SqliteSessions(Durable, Part):
     """A ``ports.SessionStore`` in ``file``."""
 
     def __init__(self, file: SqliteFile, bounds: SessionSettings) -> None:
@@ -41,12 +43,12 @@ class SqliteSessions:
         """Other settings are in force; what is over them goes when it is next asked for, or the next turn is kept."""
         self._bounds = settings.sessions
 
+    @override
     async def read(self, principal: str, session: str) -> Conversation | None:
-        """See ``ports.SessionStore``."""
         return await self._file.read(lambda connection: self._found(connection, (principal, session)), None)
 
+    @override
     async def append(self, principal: str, session: str, question: Turn, answer: Turn) -> None:
-        """See ``ports.SessionStore``."""
         key = (principal, session)
         tried = self._in_doubt.pop(key, None) == (question, answer)
 
@@ -63,14 +65,14 @@ class SqliteSessions:
                 self._in_doubt[key] = (question, answer)
             raise
 
+    @override
     async def delete(self, principal: str, session: str) -> bool:
-        """See ``ports.SessionStore``."""
         if await self.read(principal, session) is None:
             return False
         return await self._file.change(lambda connection: self._delete(connection, (principal, session)))
 
+    @override
     async def claim(self, principal: str, session: str) -> bool:
-        """See ``ports.SessionStore``."""
         key = (principal, session)
         self._claimed.add(key)  # before it is there, so that the lease is renewed from then on
         claimed = False
@@ -85,42 +87,45 @@ class SqliteSessions:
         self._file.want(RENEW_S)
         return claimed
 
+    @override
     async def yield_up(self, principal: str, session: str) -> None:
-        """See ``ports.SessionStore``; if the store is down, it is done as soon as it is back."""
+        """If the store is down, it is done as soon as it is back."""
         self._claimed.discard((principal, session))
         self._yield_up((principal, session))
         await self._file.flush()
 
+    @override
     async def close(self) -> None:
-        """See ``ports.SessionStore``."""
         self._claimed.clear()
         await self._file.leave(self)
 
     # --- a part of the file -------------------------------------------------------------------------------------
 
     @property
+    @override
     def interval_s(self) -> float | None:
-        """See ``worker.Part``."""
         return RENEW_S if self._claimed else None
 
+    @override
     def take(self) -> None:
-        """See ``worker.Part``; what is written here is waited for."""
+        """What is written here is waited for."""
 
     @staticmethod
+    @override
     def look(_connection: sqlite3.Connection) -> Callable[[], None]:
-        """See ``worker.Part``; nobody waits for a session of another process."""
+        """Nobody waits for a session of another process."""
         return lambda: None
 
+    @override
     def sweep(self, connection: sqlite3.Connection, now: float, _gone: dict[str, float]) -> bool:
-        """See ``worker.Part``."""
         swept = connection.execute(
             "DELETE FROM sessions WHERE number IN (SELECT number FROM sessions WHERE updated < ? LIMIT ?)",
             (now - self._bounds.max_age_s, _SWEPT),
         )
         return swept.rowcount == _SWEPT
 
+    @override
     def leave(self, connection: sqlite3.Connection, _now: float) -> None:
-        """See ``worker.Part``."""
         connection.execute("DELETE FROM claims WHERE owner = ?", (self._file.lease.owner,))
 
     # --- in the threads -----------------------------------------------------------------------------------------

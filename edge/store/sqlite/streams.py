@@ -10,12 +10,25 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 
+from typing_extensions import override
+
 from edge.settings import Settings
 from edge.settings import Store as StoreSettings
-from edge.store.ports import RENEW_S, Dropped, Sizes, StoreDown, StoreStatistics, StreamMeta, StreamState, Stretch
+from edge.store.ports import (
+    RENEW_S,
+    Dropped,
+    DurableStreams,
+    Sizes,
+    StoreDown,
+    StoreStatistics,
+    StreamMeta,
+    StreamState,
+    Stretch,
+)
 from edge.store.sqlite.batcher import BATCH_S, SqliteFile
-from edge.store.sqlite.log import Batch, Log
+from edge.store.sqlite.log import Batch, Log, Owner
 from edge.store.sqlite.tables import Found, Tables
+from edge.store.sqlite.worker import Part
 
 _BACKLOG_BYTES = 32 * 2**20
 _WAITED_S = 0.05  # between looks at what other processes write, while anybody waits for that
@@ -23,7 +36,7 @@ _SWEEPS = 16  # so many times while ``store.disk_bytes`` are written
 _LIVE_S = 0.1  # while anything is generated here, which others may want stopped
 
 
-class SqliteStreams:
+class SqliteStreams(DurableStreams, Owner, Part):
     """A ``ports.StreamStore`` in ``file``."""
 
     def __init__(self, file: SqliteFile, bounds: StoreSettings) -> None:
@@ -43,20 +56,21 @@ class SqliteStreams:
     def __repr__(self) -> str:
         return f"<SqliteStreams {len(self._logs)} here, {self._backlog} B to write, in {self._file!r}>"
 
+    @override
     def statistics(self) -> StoreStatistics:
-        """See ``ports.StoreStatistics``."""
         lag = 0.0 if self._oldest is None else time.monotonic() - self._oldest
         return StoreStatistics(self._file.up, self._backlog, lag, self._file.failures)
 
+    @override
     def apply_settings(self, settings: Settings) -> None:
-        """See ``ports.StreamStore``; the file stays the same."""
+        """The file stays the same."""
         self._bounds = settings.store
         self._file.sweep_soon()
 
     # --- streams that are generated here ------------------------------------------------------------------------
 
+    @override
     def begin(self, meta: StreamMeta) -> Log:
-        """See ``ports.StreamStore``."""
         log = Log(self, meta)
         if self._closed:
             log.lose()
@@ -65,15 +79,15 @@ class SqliteStreams:
         self.dirty(log)
         return log
 
+    @override
     def dirty(self, log: Log) -> None:
-        """See ``log.Owner``."""
         self._dirty.append(log)
         if self._oldest is None:
             self._oldest = time.monotonic()
         self._file.want(BATCH_S)
 
+    @override
     def grown(self, log: Log, size: int) -> None:
-        """See ``log.Owner``."""
         self._backlog += size
         if size > 0:
             self._since_sweep += size
@@ -83,8 +97,8 @@ class SqliteStreams:
             if self._backlog > _BACKLOG_BYTES:
                 self._lose(log)
 
+    @override
     def forsake(self, log: Log) -> None:
-        """See ``log.Owner``."""
         self._logs.pop(log.meta.id, None)
         log.settle(kept=False)
 
@@ -113,16 +127,16 @@ class SqliteStreams:
     # --- a part of the file -------------------------------------------------------------------------------------
 
     @property
+    @override
     def interval_s(self) -> float | None:
-        """See ``worker.Part``."""
         if self._dirty:
             return BATCH_S
         if self._waiting:
             return _WAITED_S
         return _LIVE_S if self._logs else None
 
+    @override
     def take(self) -> Batch | None:
-        """See ``worker.Part``."""
         dirty, self._dirty = self._dirty, []
         self._taken_at = time.monotonic()
         pieces = [log.take() for log in dirty if not log.lost]
@@ -131,24 +145,24 @@ class SqliteStreams:
             return None
         return Batch(self._file.lease.owner, pieces, self._told)
 
+    @override
     def look(self, connection: sqlite3.Connection) -> Callable[[], None]:
-        """See ``worker.Part``."""
         waiting = self._waiting.copy()
         states = self._tables.lasts(connection, {stream_id for stream_id, _ in waiting.values()}) if waiting else {}
         gone_on = [one for one, (stream_id, last) in waiting.items() if states.get(stream_id, last + 1) > last]
         stops = self._tables.asked_to_stop(connection)
         return lambda: self._seen(gone_on, stops)
 
+    @override
     def sweep(self, connection: sqlite3.Connection, now: float, gone: dict[str, float]) -> bool:
-        """See ``worker.Part``."""
         bounds = self._bounds
         self._tables.end_lost(connection, gone)
         _, more = self._tables.delete_ended(connection, now - bounds.keep_s)
         more = self._tables.forget_gone(connection, bounds.keep_s) or more
         return self._tables.shrink(connection, bounds.disk_bytes) or more
 
+    @override
     def leave(self, connection: sqlite3.Connection, now: float) -> None:
-        """See ``worker.Part``."""
         self._tables.end_lost(connection, {self._file.lease.owner: now})
 
     def _seen(self, gone_on: list[asyncio.Future[None]], stops: list[str]) -> None:
@@ -165,8 +179,8 @@ class SqliteStreams:
 
     # --- streams of whoever -------------------------------------------------------------------------------------
 
+    @override
     async def find(self, stream_id: str) -> StreamState | None:
-        """See ``ports.StreamStore``."""
         log = self._logs.get(stream_id)
         keep_s = self._bounds.keep_s
         try:
@@ -177,8 +191,8 @@ class SqliteStreams:
             found = None
         return self._state(log, found)
 
+    @override
     async def find_all(self, principal: str, stream_ids: Sequence[str]) -> dict[str, StreamState]:
-        """See ``ports.StreamStore``."""
         logs = {stream_id: self._logs.get(stream_id) for stream_id in stream_ids}
         mine = {
             stream_id: log for stream_id, log in logs.items() if log is not None and log.meta.principal == principal
@@ -195,8 +209,8 @@ class SqliteStreams:
         states = {stream_id: self._state(mine.get(stream_id), found.get(stream_id)) for stream_id in stream_ids}
         return {stream_id: state for stream_id, state in states.items() if state is not None}
 
+    @override
     async def read(self, stream_id: str, after: int, most: int) -> list[Stretch]:
-        """See ``ports.StreamStore``."""
         log = self._logs.get(stream_id)
         if log is not None:
             if after + 1 < log.first:
@@ -212,8 +226,8 @@ class SqliteStreams:
             raise Dropped(f"there is no stream {stream_id}")
         return found
 
+    @override
     async def changed(self, stream_id: str, last: int, within_s: float) -> None:
-        """See ``ports.StreamStore``."""
         log = self._logs.get(stream_id)
         if log is None:
             await self._changed_elsewhere(stream_id, last, within_s)
@@ -241,8 +255,8 @@ class SqliteStreams:
         finally:
             del self._waiting[waiting]
 
+    @override
     async def streams(self, principal: str | None, most: int) -> list[StreamState]:
-        """See ``ports.StreamStore``."""
         logs = dict(self._logs)
         keep_s = self._bounds.keep_s
         rows = await self._file.read(
@@ -256,28 +270,28 @@ class SqliteStreams:
         there.sort(key=lambda state: state.meta.created, reverse=True)
         return there[:most]
 
+    @override
     async def stop(self, stream_id: str) -> None:
-        """See ``ports.StreamStore``."""
         log = self._logs.get(stream_id)
         if log is not None:
             self._ask_to_stop(log)
         elif await self.find(stream_id) is not None:
             await self._file.change(lambda connection: self._tables.ask_to_stop(connection, stream_id))
 
+    @override
     async def came_back(self, stream_id: str) -> int:
-        """See ``ports.StreamStore``."""
         return (await self.came_back_all([stream_id])).get(stream_id, 0)
 
+    @override
     async def came_back_all(self, stream_ids: Sequence[str]) -> dict[str, int]:
-        """See ``ports.StreamStore``."""
         if not await self._file.read(lambda _: True, nothing=bool(self._logs)):
             return {}  # not to make a file for that
         await self._written(*stream_ids)
         keep_s = self._bounds.keep_s
         return await self._file.change(lambda connection: self._tables.came_back(connection, stream_ids, keep_s))
 
+    @override
     async def forget(self, stream_id: str) -> bool:
-        """See ``ports.StreamStore``."""
         state = await self.find(stream_id)
         if state is None or state.ending is None:
             return False
@@ -285,8 +299,8 @@ class SqliteStreams:
         keep_s = self._bounds.keep_s
         return await self._file.change(lambda connection: self._tables.forget(connection, stream_id, keep_s))
 
+    @override
     async def purge(self, before: float) -> int:
-        """See ``ports.StreamStore``."""
         purged, more = 0, await self._file.read(lambda _: True, nothing=False)
         while more:
             count, more = await self._file.change(lambda connection: self._purge(connection, before))
@@ -300,8 +314,8 @@ class SqliteStreams:
         self._tables.end_lost(connection, lease.gone(connection, lease.now()))
         return self._tables.delete_ended(connection, before)
 
+    @override
     async def sizes(self) -> Sizes:
-        """See ``ports.StreamStore``."""
         if self._logs:
             with contextlib.suppress(StoreDown):
                 await self._file.flush()
@@ -311,8 +325,8 @@ class SqliteStreams:
         )
         return Sizes(streams, live, size, sessions, total)
 
+    @override
     async def close(self) -> None:
-        """See ``ports.StreamStore``."""
         if self._closed:
             return
         self._closed = True

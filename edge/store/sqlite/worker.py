@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from edge.store.sqlite.file import Found, look_at, open_to_read
 from edge.store.sqlite.lease import Lease
@@ -25,40 +25,52 @@ _VACUUM_PAGES = 500  # given back to the file system at once
 _TRIES = 5  # to write what must not go into a file that somebody takes away
 
 
-class WriteTask(Protocol):
+class WriteTask:
     """Something to be written in the next round."""
+
+    __slots__ = ()
 
     def write(self, connection: sqlite3.Connection, now: float) -> None:
         """In the writer's thread, in a transaction."""
+        raise NotImplementedError
 
     def done(self) -> None:
         """On the loop: it is written."""
+        raise NotImplementedError
 
     def failed(self) -> None:
         """On the loop: it is not."""
+        raise NotImplementedError
 
 
-class Part(Protocol):
+class Part:
     """A store that is in the file."""
+
+    __slots__ = ()
 
     @property
     def interval_s(self) -> float | None:
         """How soon it wants the next round, whatever is to be written; None: it has nothing of its own in the file."""
+        raise NotImplementedError
 
     def take(self) -> WriteTask | None:
         """On the loop: what is to be written now."""
+        raise NotImplementedError
 
     def look(self, connection: sqlite3.Connection) -> Callable[[], None]:
         """In the writer's thread: another process has written. What it returns is called on the loop."""
+        raise NotImplementedError
 
     def sweep(self, connection: sqlite3.Connection, now: float, gone: dict[str, float]) -> bool:
         """In the writer's thread, in a transaction: let go of some of what is over the bounds; whether more is.
 
         ``gone`` are the owners that are, and since when.
         """
+        raise NotImplementedError
 
     def leave(self, connection: sqlite3.Connection, now: float) -> None:
         """In the writer's thread, in a transaction, at the end: what this process had is nobody's."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from typing import Any
 
 import aiohttp
 import httpx2
+from typing_extensions import override
 
 from edge.bounds import ERROR_BYTES
 from edge.errors import EdgeError, UpstreamBroken, UpstreamCut, UpstreamUnreachable
@@ -26,7 +27,7 @@ from edge.protocol.surface import UPSTREAM_PATHS
 from edge.settings import Upstream as UpstreamSettings
 from edge.upstream.headers import CREDENTIALS, credential
 from edge.upstream.pool import POOL_KEEPALIVE_S
-from edge.upstream.ports import Call, Sink
+from edge.upstream.ports import Call, Sink, Source, Upstream
 from edge.upstream.relay.bodies import broken_by
 from edge.upstream.relay.body import Body, Receiver, Work
 from edge.upstream.relay.body_choice import body_for
@@ -124,7 +125,7 @@ async def _note_reuse(*_: object) -> None:
     _reuses.get([]).append(True)
 
 
-class Cloud:
+class Cloud(Upstream):
     """An upstream over an SDK's client."""
 
     def __init__(self, name: str, client: Client) -> None:
@@ -132,15 +133,15 @@ class Cloud:
         self.client = client
         self._sources: set[CloudSource] = set()
 
+    @override
     def open(self, call: Call, sink: Sink) -> "CloudSource":
-        """See ``ports.Upstream``."""
         source = CloudSource(self, call, sink)
         self._sources.add(source)
         source.task.add_done_callback(lambda _: self._sources.discard(source))
         return source
 
+    @override
     async def close(self) -> None:
-        """See ``ports.Upstream``."""
         sources = tuple(self._sources)
         for source in sources:
             source.abort()
@@ -152,7 +153,7 @@ class Cloud:
             await self.client.close()
 
 
-class CloudSource:
+class CloudSource(Source):
     """One call in progress."""
 
     __slots__ = ("_body", "_cloud", "_connected", "_done", "_flowing", "_over", "_sink", "_work", "task")
@@ -173,16 +174,18 @@ class CloudSource:
         state = "over" if self._over else "flowing" if self._flowing.is_set() else "paused"
         return f"<CloudSource {self._cloud.name} {state}>"
 
+    @override
     def pause(self) -> None:
-        """See ``ports.Source``: unread, aiohttp's buffer fills, then the kernel's, then the server feels it."""
+        """Unread, aiohttp's buffer fills, then the kernel's, then the server feels it."""
         self._flowing.clear()
 
+    @override
     def resume(self) -> None:
-        """See ``ports.Source``."""
         self._flowing.set()
 
+    @override
     def abort(self) -> None:
-        """See ``ports.Source``; it may be called from within a push."""
+        """It may be called from within a push."""
         if not self._over:
             self._over = True
             self.task.cancel()

@@ -7,6 +7,7 @@ Must not: know connections, or go on after ``end``: whoever made it sees to that
 from collections.abc import Mapping
 
 import orjson
+from typing_extensions import override
 
 from edge.bounds import ERROR_BYTES
 from edge.errors import AnswerTooLarge, EdgeError, InternalError, TooLong, UpstreamBroken, UpstreamCut, UpstreamSaid
@@ -21,7 +22,7 @@ from edge.protocol.surface import EMBEDS
 from edge.protocol.transcode import Transcoder
 from edge.protocol.whole_answer import flaw
 from edge.upstream.ports import Apart, Call, Sink
-from edge.upstream.relay.body import End, Work
+from edge.upstream.relay.body import Body, End, Work
 from edge.upstream.relay.connection import Head
 
 # Response headers a client gets to see. Prefixes end with a dash.
@@ -36,7 +37,7 @@ _LARGE_BYTES = 2**20
 _ENDS_BYTES = 4096
 
 
-class Events:
+class Events(Body):
     """An event stream of the call's surface."""
 
     __slots__ = ("_codec", "_end", "_name", "_plain", "_sink", "_tokens", "_walk")
@@ -50,8 +51,9 @@ class Events:
         self._tokens = sink.tokens
         self._end = end
 
+    @override
     def take(self, data: bytes) -> None:
-        """See ``Body``. The hot path: most reads are plain tokens, told by two calls without an object between them."""
+        """The hot path: most reads are plain tokens, told by two calls without an object between them."""
         try:
             count = self._plain(data)
             if count:
@@ -61,12 +63,12 @@ class Events:
         except Exception as bug:  # noqa: BLE001 - a bug of ours must reach the client as one, not as a cut
             self._end(LifecycleEvent.BUG, broken_by(bug))
 
+    @override
     def whole(self) -> None:
-        """See ``Body``."""
         self._push(b"")
 
+    @override
     def broke(self, why: str) -> None:
-        """See ``Body``."""
         self._end(LifecycleEvent.CUT, broke_off(self._name, why))
 
     def _push(self, data: bytes) -> None:
@@ -114,7 +116,7 @@ class Turned(Events):
             self._end(LifecycleEvent.BUG, broken_by(bug))
 
 
-class Answer:
+class Answer(Body):
     """One JSON object: expected, or the server's own choice."""
 
     __slots__ = (
@@ -134,16 +136,16 @@ class Answer:
         self._parts: list[bytes] = []
         self._size = 0
 
+    @override
     def take(self, data: bytes) -> None:
-        """See ``Body``."""
         self._size += len(data)
         self._parts.append(data)
         if self._size > self._most:
             message = f"upstream {self._name} sent an answer of over {self._most} bytes (stream.max_answer_bytes)"
             self._end(LifecycleEvent.ERROR, AnswerTooLarge(message))
 
+    @override
     def whole(self) -> None:
-        """See ``Body``."""
         data = b"".join(self._parts)
         self._parts.clear()
         if self._need_not_be_read(data):
@@ -203,8 +205,8 @@ class Answer:
         self._sink.body(data)
         self._end(LifecycleEvent.DONE, None)
 
+    @override
     def broke(self, why: str) -> None:
-        """See ``Body``."""
         self._end(LifecycleEvent.CUT, broke_off(self._name, why))
 
 
@@ -217,13 +219,13 @@ class Text(Answer):
         super().__init__(name, sink, end, call, Work())
         self._type = content_type
 
+    @override
     def whole(self) -> None:
-        """See ``Body``."""
         self._sink.body(b"".join(self._parts), self._type)
         self._end(LifecycleEvent.DONE, None)
 
 
-class Refusal:
+class Refusal(Body):
     """A 4xx or 5xx, whose body says why, as far as it comes."""
 
     __slots__ = ("_context", "_data", "_end", "_head", "_name")
@@ -235,15 +237,16 @@ class Refusal:
         self._end = end
         self._data = bytearray()
 
+    @override
     def take(self, data: bytes) -> None:
-        """See ``Body``; what is too long for an error is not waited for."""
+        """What is too long for an error is not waited for."""
         self._data += data
         if len(self._data) > ERROR_BYTES:
             self._data.clear()
             self.whole()
 
+    @override
     def whole(self) -> None:
-        """See ``Body``."""
         head, headers = self._head, passed_on(self._head.headers)
         try:
             decoded = loads(bytes(self._data))
@@ -258,8 +261,9 @@ class Refusal:
         message = f"upstream {self._name} answered with status {head.status} {head.reason}".rstrip()
         self._end(LifecycleEvent.ERROR, UpstreamSaid(message, status=head.status, headers=headers))
 
-    def broke(self, why: str) -> None:  # noqa: ARG002 - the status says more than how its body ended
-        """See ``Body``; what came may be all there was, if a reset took the place of the end."""
+    @override
+    def broke(self, why: str) -> None:
+        """What came may be all there was, if a reset took the place of the end."""
         self.whole()
 
 

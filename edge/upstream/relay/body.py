@@ -6,7 +6,7 @@ In: nothing. Out: the interface of all bodies. Must not: know any of them.
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from edge.errors import EdgeError
 from edge.policy.lifecycle import LifecycleEvent
@@ -15,17 +15,22 @@ from edge.upstream.ports import Call, Sink
 End = Callable[[LifecycleEvent, EdgeError | None], None]
 
 
-class Body(Protocol):
+class Body:
     """Takes one body. ``whole`` and ``broke`` exclude each other."""
+
+    __slots__ = ()
 
     def take(self, data: bytes) -> None:
         """What one network read brought; never raises."""
+        raise NotImplementedError
 
     def whole(self) -> None:
         """It ended as its framing says."""
+        raise NotImplementedError
 
     def broke(self, why: str) -> None:
         """It ended otherwise."""
+        raise NotImplementedError
 
 
 class Work:

@@ -10,6 +10,7 @@ error as the only JSON object of a ``text/event-stream``. No official SDK looks 
 from dataclasses import replace
 
 import orjson
+from typing_extensions import override
 
 from edge.bounds import EVENT_BYTES
 from edge.errors import EdgeError, UpstreamBroken, UpstreamSaid
@@ -78,7 +79,7 @@ def _passes_unread(call: Call, kind: str) -> bool:
     return call.codec is None and (vectors or call.surface in RELAYED)
 
 
-class FirstBytes:
+class FirstBytes(Body):
     """Holds the first bytes of a body until they show what it is; then another one takes them and all that follows."""
 
     __slots__ = ("_held", "_kind", "_over", "_to")
@@ -89,8 +90,8 @@ class FirstBytes:
         self._held = b""
         self._over = False
 
+    @override
     def take(self, data: bytes) -> None:
-        """See ``Body``."""
         self._held += data
         body = self._chosen(ended=False)
         if body is not None:
@@ -98,8 +99,8 @@ class FirstBytes:
             self._to.use(body)
             body.take(held)
 
+    @override
     def whole(self) -> None:
-        """See ``Body``."""
         body = self._chosen(ended=True)
         if body is None:
             return
@@ -108,8 +109,8 @@ class FirstBytes:
         if not self._over:
             body.whole()
 
+    @override
     def broke(self, why: str) -> None:
-        """See ``Body``."""
         self._to.end(LifecycleEvent.CUT, broke_off(self._to.name, why))
 
     def _chosen(self, *, ended: bool) -> Body | None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+from typing_extensions import override
 
 from edge.upstream.relay.asker import Asker, Home
 from edge.upstream.relay.early_answer import TURNS, answer_waits, unread
@@ -211,12 +212,13 @@ class Connection(asyncio.Protocol):
 
     # --- what the transport calls ---------------------------------------------------------------------------------
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See ``asyncio.Protocol``."""
         self._transport = transport  # type: ignore[assignment]  # uvloop's is an asyncio.Transport in all but name
 
+    @override
     def data_received(self, data: bytes) -> None:
-        """See ``asyncio.Protocol``. The hot path: one call of the asker for each read, whatever its framing."""
+        """The hot path: one call of the asker for each read, whatever its framing."""
         parser, parts = self._parser, self._parts
         if parser is None:
             self._early.append(data)
@@ -244,15 +246,16 @@ class Connection(asyncio.Protocol):
         if self._complete:
             self._finish()
 
+    @override
     def eof_received(self) -> bool:
-        """See ``asyncio.Protocol``: the transport closes itself, but only after what it still has to write."""
+        """The transport closes itself, but only after what it still has to write."""
         if self._headed and self._until_eof and not self._complete:
             self._end(None)
             self._finish()
         return False
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
-        """See ``asyncio.Protocol``."""
         self._lost = True
         if exc is not None and self._asker is not None and self._transport is not None and not self._complete:
             left = unread(self._transport)
@@ -268,12 +271,12 @@ class Connection(asyncio.Protocol):
         self._home.gone(self)
         self._finish()
 
+    @override
     def pause_writing(self) -> None:
-        """See ``asyncio.Protocol``."""
         self._full = True
 
+    @override
     def resume_writing(self) -> None:
-        """See ``asyncio.Protocol``."""
         self._full = False
         self._give_room()
         self._send()

@@ -6,6 +6,8 @@ decompressed, or let a small read grow without bound.
 
 import zlib
 
+from typing_extensions import override
+
 from edge.errors import AnswerTooLarge, EdgeError, UpstreamBroken
 from edge.policy.lifecycle import LifecycleEvent
 from edge.upstream.relay.body import Body, End
@@ -17,7 +19,7 @@ _GZIP_MAGIC = b"\x1f"
 _NO_HEADER = -zlib.MAX_WBITS  # what some servers call deflate
 
 
-class Inflating:
+class Inflating(Body):
     """Takes one compressed body.
 
     Args:
@@ -49,8 +51,8 @@ class Inflating:
         self._over = True
         self._end(happened, error)
 
+    @override
     def take(self, data: bytes) -> None:
-        """See ``Body``."""
         size = 0
         while data and not self._over and self.body is not None:
             try:
@@ -65,8 +67,8 @@ class Inflating:
             elif plain:
                 self.body.take(plain)
 
+    @override
     def whole(self) -> None:
-        """See ``Body``."""
         if self.body is None or self._over:
             return
         if self._inflater.eof or not self._raw:
@@ -74,8 +76,8 @@ class Inflating:
         else:
             self.body.broke("its compression ended too early")
 
+    @override
     def broke(self, why: str) -> None:
-        """See ``Body``."""
         if self.body is not None and not self._over:
             self.body.broke(why)
 

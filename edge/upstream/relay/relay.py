@@ -11,11 +11,14 @@ import socket
 import ssl
 from collections.abc import Callable
 
+from typing_extensions import override
+
 from edge.errors import EdgeError, UpstreamBroken, UpstreamCut, UpstreamUnreachable
 from edge.policy.lifecycle import LifecycleEvent
 from edge.protocol.surface import UPSTREAM_PATHS
 from edge.upstream.pool import Pool
-from edge.upstream.ports import JSON_TYPE, Call, Sink, Upload
+from edge.upstream.ports import JSON_TYPE, Call, Sink, Source, Upload, Upstream
+from edge.upstream.relay.asker import Asker
 from edge.upstream.relay.bodies import broken_by
 from edge.upstream.relay.body import Body, Receiver, Work
 from edge.upstream.relay.body_choice import body_for
@@ -25,7 +28,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 _POOL_TRIES = 8  # dead pooled connections to go through before a fresh one is made
 
 
-class Relay:
+class Relay(Upstream):
     """An ``openai-compatible`` upstream, over a pool of whoever closes it."""
 
     def __init__(self, pool: Pool, name: str) -> None:
@@ -33,8 +36,8 @@ class Relay:
         self.pool = pool
         self._sources: set[RelaySource] = set()
 
+    @override
     def open(self, call: Call, sink: Sink) -> "RelaySource":
-        """See ``ports.Upstream``."""
         source = RelaySource(self, call, sink)
         self._sources.add(source)
         return source
@@ -43,8 +46,8 @@ class Relay:
         """Told by each source at its end."""
         self._sources.discard(source)
 
+    @override
     async def close(self) -> None:
-        """See ``ports.Upstream``."""
         connecting = [source.connecting for source in self._sources if source.connecting is not None]
         for source in tuple(self._sources):
             source.abort()
@@ -52,7 +55,7 @@ class Relay:
             await asyncio.wait(connecting)
 
 
-class RelaySource:
+class RelaySource(Source, Asker):
     """One call in progress; a ``connection.Asker``.
 
     Attributes:
@@ -95,20 +98,22 @@ class RelaySource:
         state = "over" if self._over else "paused" if self._paused else "flowing"
         return f"<RelaySource {self._relay.name} {state}>"
 
+    @override
     def pause(self) -> None:
-        """See ``ports.Source``: unread, the kernel's buffer fills, then the server feels it."""
+        """Unread, the kernel's buffer fills, then the server feels it."""
         self._paused = True
         if self._connection is not None and self._answer is not None:
             self._connection.pause()
 
+    @override
     def resume(self) -> None:
-        """See ``ports.Source``."""
         self._paused = False
         if self._connection is not None:
             self._connection.resume()
 
+    @override
     def abort(self) -> None:
-        """See ``ports.Source``; it may be called from within a push."""
+        """It may be called from within a push."""
         self._leave()
 
     # --- connecting -----------------------------------------------------------------------------------------------
@@ -197,8 +202,8 @@ class RelaySource:
 
     # --- connection.Asker -----------------------------------------------------------------------------------------
 
+    @override
     def headed(self, head: Head) -> Callable[[bytes], None]:
-        """See ``connection.Asker``."""
         self._tell_connected()
         if self._over:  # aborted from within the push
             return ignore
@@ -220,8 +225,8 @@ class RelaySource:
         if self._connection is not None:
             self._connection.hand_to(body.take)
 
+    @override
     def whole(self) -> None:
-        """See ``connection.Asker``."""
         self._connection = None  # it may be somebody else's already
         if self._answer is None:
             return
@@ -230,8 +235,8 @@ class RelaySource:
         except Exception as bug:  # noqa: BLE001 - as above
             self._fail(bug)
 
+    @override
     def broke(self, fault: Exception, *, heard: bool) -> None:
-        """See ``connection.Asker``."""
         self._connection = None
         self._tell_connected()
         name = self._relay.name

@@ -9,11 +9,13 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
+from typing_extensions import override
+
 from edge.errors import EdgeError
 from edge.policy.lifecycle import LifecycleEvent
 from edge.settings import Upstream as UpstreamSettings
 from edge.upstream.discovery.servers import Found, Kind
-from edge.upstream.ports import Call, Sink
+from edge.upstream.ports import Call, Sink, Source, Upstream
 from edge.upstream.relay.bodies import broken_by
 from edge.upstream.relay.body import Body, Receiver, Work
 from edge.upstream.relay.body_choice import body_for
@@ -27,7 +29,7 @@ def found(settings: UpstreamSettings) -> Found:
     return Found(Kind.SIMULATOR, up=True, cards=tuple({"id": name} for name in names))
 
 
-class Simulator:
+class Simulator(Upstream):
     """An upstream of kind ``simulator``.
 
     Raises:
@@ -41,8 +43,8 @@ class Simulator:
         self.script = Path(settings.script).read_bytes().decode("utf-8-sig") if settings.script else None
         self._sources: set[SimulatorSource] = set()
 
+    @override
     def open(self, call: Call, sink: Sink) -> "SimulatorSource":
-        """See ``ports.Upstream``."""
         source = SimulatorSource(self, call, sink)
         self._sources.add(source)
         return source
@@ -51,13 +53,13 @@ class Simulator:
         """Told by each source at its end."""
         self._sources.discard(source)
 
+    @override
     async def close(self) -> None:
-        """See ``ports.Upstream``."""
         for source in tuple(self._sources):
             source.abort()
 
 
-class SimulatorSource:
+class SimulatorSource(Source):
     """One call in progress."""
 
     __slots__ = ("_answer", "_ending", "_over", "_paused", "_pieces", "_simulator", "_sink", "_timer", "_work")
@@ -77,19 +79,21 @@ class SimulatorSource:
         state = "over" if self._over else "paused" if self._paused else "flowing"
         return f"<SimulatorSource {self._simulator.name} {state}>"
 
+    @override
     def pause(self) -> None:
-        """See ``ports.Source``: the simulated model waits."""
+        """The simulated model waits."""
         self._paused = True
         if self._answer is not None:
             self._stop_timer()
 
+    @override
     def resume(self) -> None:
-        """See ``ports.Source``."""
         self._paused = False
         self._go_on()
 
+    @override
     def abort(self) -> None:
-        """See ``ports.Source``; it may be called from within a push."""
+        """It may be called from within a push."""
         self._leave()
 
     def _begin(self, call: Call) -> None:
