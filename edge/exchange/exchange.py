@@ -19,8 +19,8 @@ from edge.exchange.registry import Owned
 from edge.policy.lifecycle import LifecycleEvent, Outcome, State
 from edge.policy.limits.rules import Reservation
 from edge.policy.queue.lanes import Claim
+from edge.policy.queue.refusal import Place
 from edge.policy.routing import printable
-from edge.protocol import queue_heartbeat
 from edge.protocol.event_ids import numbering
 from edge.protocol.request import Prepared
 from edge.store.ports import StreamMeta
@@ -182,14 +182,14 @@ class Exchange(Owned, Ticked, Owner):
             self.attempts.free()  # whatever the readers are told and when, no upstream is at work on it any more
             self.asked.settle(self.generation, outcome, tell)
 
+    @property
+    @override
+    def place(self) -> Place | None:
+        return self.attempts.place
+
     @override
     def wanted(self) -> bool:
         return self.attempts.wanted
-
-    @override
-    def waiting_beat(self, beat: bytes) -> bytes:
-        place = self.attempts.place
-        return beat if place is None else queue_heartbeat.heartbeat(beat, place.position, place.estimate_s)
 
     # --- time and the record --------------------------------------------------------------------------------------
 

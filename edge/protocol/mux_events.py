@@ -19,9 +19,10 @@ from edge.errors import EdgeError
 from edge.protocol.json_text import dumps
 from edge.protocol.shapes import openai_body
 from edge.protocol.sse import SSE_TYPE, events, one_line
+from edge.protocol.surface_format import Progress, SurfaceFormat
 
 ENDED = -1  # in the place of a sequence: how the stream ended has been told
-HEARTBEAT = b": ping\n"
+_HEARTBEAT = b": ping\n"
 RETRY = b"retry: 1000\n"  # before the first event of a connection
 
 _MARK = re.compile(r"(st_[0-9a-f]{32}):(0|[1-9][0-9]{0,15}|end)")
@@ -63,18 +64,29 @@ class Tagged:
     used: int
 
 
-class Tags:
-    """Puts names and cursors on the events of these streams, for one reader.
+class MuxFormat(SurfaceFormat):
+    """The events of these streams and what Edge says beside them, each with the cursor of one reader.
 
     Args:
         order: The streams.
         seen: What the reader has seen of them.
     """
 
+    __slots__ = ("_marks", "_places", "_seen")
+
     def __init__(self, order: Sequence[str], seen: Mapping[str, int]) -> None:
+        super().__init__(None, "")
         self._seen = {stream: seen.get(stream, 0) for stream in order}
         self._places = {stream: place for place, stream in enumerate(order)}
         self._marks = [_mark(stream, last) for stream, last in self._seen.items()]
+
+    def beat(self, progress: Progress | None, *, lively: bool) -> bytes:  # noqa: ARG002 - a comment fits anywhere
+        """A comment in one line, so that an event may follow it at once."""
+        return _HEARTBEAT
+
+    def error(self, error: EdgeError, progress: Progress) -> bytes:  # noqa: ARG002 - events need no numbers here
+        """That the connection ends before its streams do."""
+        return self._event("error", {"stream": None, **_failed(error)})
 
     def last(self, stream: str) -> int:
         """The sequence of the event seen last, or ``ENDED``."""
@@ -103,15 +115,11 @@ class Tags:
         self._note(stream, ENDED)
         return self._event("end", {"stream": stream, "outcome": outcome, **_failed(error)})
 
-    def error(self, stream: str, error: EdgeError, *, final: bool) -> bytes:
+    def lost(self, stream: str, error: EdgeError, *, final: bool) -> bytes:
         """That this reader gets no more of a stream; ``final``: nor will it if it comes back."""
         if final:
             self._note(stream, ENDED)
         return self._event("error", {"stream": stream, **_failed(error)})
-
-    def failure(self, error: EdgeError) -> bytes:
-        """That the connection ends before its streams do."""
-        return self._event("error", {"stream": None, **_failed(error)})
 
     def done(self) -> bytes:
         """That all have ended."""

@@ -7,6 +7,7 @@ Each surface has one such class, in ``protocol/<dialect>/format.py``. Generation
 exists, replays use it for streams out of a store, and errors before the stream take their body from it.
 """
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -96,6 +97,14 @@ class SurfaceFormat:
         """
         return COMMENT_HEARTBEAT
 
+    def queued(self, beat: bytes, place: bytes) -> bytes:
+        """The heartbeat of a request that waits for a slot: ``beat``, with the comment ``place`` if there is room.
+
+        A comment gives way to it. Other heartbeats stay as they are: a ping of Messages and a line of Ollama have no
+        place for it, and clients show what they do not know.
+        """
+        return place if beat.startswith(b":") else beat
+
     def error(self, error: EdgeError, progress: Progress) -> bytes:  # noqa: ARG002 - the envelope has no place for it
         """The in-band error: an object under ``error``, since a string would lose its text in the Python SDK."""
         return encode(openai_body(error))
@@ -131,6 +140,17 @@ class SurfaceFormat:
         if progress is None and self.before:
             progress = self.read(self.before)
         return self.beat(progress, lively=lively)
+
+    def queued_heartbeat(self, position: int, estimate_s: float | None, *, lively: bool) -> bytes:
+        """A keep-alive that says where in the queue the request is, in a form that no client takes for the answer.
+
+        Args:
+            position: From 1 on.
+            estimate_s: About how long the request will wait; None = not known.
+            lively: See ``beat``.
+        """
+        about = "" if estimate_s is None else f", about {max(1, math.ceil(estimate_s))} s"
+        return self.queued(self.heartbeat(lively=lively), f": queued {position}{about}\n\n".encode())
 
     def error_event(self, error: EdgeError, progress: Progress | None = None) -> bytes:
         """The in-band error."""

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from edge.errors import EdgeError, InternalError
 from edge.policy.lifecycle import Outcome
-from edge.protocol.mux_events import HEARTBEAT, RETRY, Tagged, Tags
+from edge.protocol.mux_events import RETRY, MuxFormat, Tagged
 from edge.resume.lookup import StartPoint
 from edge.resume.replay import Replay, gone
 from edge.settings import Stream as StreamSettings
@@ -73,15 +73,15 @@ class Mux(Channel):
 
     Args:
         name: For whoever looks at it.
-        tags: Make the events, and know how far the reader is.
+        mux_format: Makes the events, and knows how far the reader is.
     """
 
-    __slots__ = ("_handle", "_incomplete", "_leaving", "_lost", "_replays", "_said", "_sources", "_tags")
+    __slots__ = ("_format", "_handle", "_incomplete", "_leaving", "_lost", "_replays", "_said", "_sources")
 
-    def __init__(self, name: str, settings: StreamSettings, tags: Tags) -> None:
+    def __init__(self, name: str, settings: StreamSettings, mux_format: MuxFormat) -> None:
         super().__init__(name, settings)
         self.begun = True  # whatever follows, the streams are known
-        self._tags = tags
+        self._format = mux_format
         self._sources: deque[Source] = deque()  # whose turn it is comes first
         self._lost: list[tuple[str, EdgeError]] = []  # to be told
         self._replays: list[Replay] = []
@@ -144,7 +144,7 @@ class Mux(Channel):
 
     @override
     def heartbeat(self, *, lively: bool) -> bytes:
-        return HEARTBEAT
+        return self._format.heartbeat(lively=lively)
 
     @override
     def fail(self, bug: BaseException) -> None:
@@ -207,7 +207,7 @@ class Mux(Channel):
             try:
                 self._pass_on(source)
             except Expired:
-                self._tell_lost(stream.id, gone(stream.id, self._tags.last(stream.id)))
+                self._tell_lost(stream.id, gone(stream.id, self._format.last(stream.id)))
                 stream.detach(source)
                 continue
             again |= source.behind
@@ -227,7 +227,7 @@ class Mux(Channel):
         channel = source.channel
         run = channel.journal.read(source.position, _SLICE_BYTES)
         if run:
-            tagged = self._tags.events(channel.id, run, source.stream_type, _SLICE_BYTES)
+            tagged = self._format.events(channel.id, run, source.stream_type, _SLICE_BYTES)
             source.position += tagged.used or len(run)
             source.bytes_out += len(tagged.data)
             self._say(tagged)
@@ -238,10 +238,10 @@ class Mux(Channel):
         if broken is not None:
             self._tell_lost(stream.id, broken)
         else:
-            self._say(Tagged(self._tags.end(stream.id, outcome, stream.error), 1, 0))
+            self._say(Tagged(self._format.end(stream.id, outcome, stream.error), 1, 0))
 
     def _tell_lost(self, stream_id: str, error: EdgeError) -> None:
-        self._say(Tagged(self._tags.error(stream_id, error, final=not error.retryable), 1, 0))
+        self._say(Tagged(self._format.lost(stream_id, error, final=not error.retryable), 1, 0))
         if error.retryable:
             self._incomplete = error
 
@@ -255,14 +255,14 @@ class Mux(Channel):
         if self._incomplete is not None:
             self.break_off(self._incomplete)  # so that the connection is cut, and an ``EventSource`` comes back
             return
-        self._say(Tagged(self._tags.done(), 1, 0))
+        self._say(Tagged(self._format.done(), 1, 0))
         self.clean = True
         self._finish(Outcome.COMPLETE, None)
 
     def _end(self, outcome: Outcome, error: EdgeError) -> None:
         if self.outcome is None:
             with contextlib.suppress(*(Exception,) if outcome is Outcome.INTERNAL_ERROR else ()):  # it may be in there
-                self._say(Tagged(self._tags.failure(error), 1, 0))
+                self._say(Tagged(self._format.error_event(error), 1, 0))
             self._finish(outcome, error)
 
     def _finish(self, outcome: Outcome, error: EdgeError | None) -> None:

@@ -13,7 +13,7 @@ from typing_extensions import override
 from edge.errors import BadRequest, EdgeError, Gone, NotFound, ShuttingDown
 from edge.exchange.ports import STREAM_HEADERS, ExchangeServices
 from edge.protocol.dialects import DIALECTS
-from edge.protocol.mux_events import ENDED, Marks, Tags
+from edge.protocol.mux_events import ENDED, Marks, MuxFormat
 from edge.protocol.sse import SSE_TYPE
 from edge.resume.lookup import Place, StartPoint, begin, check, count, find_all
 from edge.resume.mux import Mux, Source
@@ -53,7 +53,7 @@ class Merging(ResumedReader):
         self._places = dict(places)
         self._lost = dict(lost)
         self._followed: list[tuple[Source, StartPoint]] = []
-        self._mux = Mux(wanted.request_id, services.settings.stream, Tags(wanted.order, wanted.marks.seen))
+        self._mux = Mux(wanted.request_id, services.settings.stream, MuxFormat(wanted.order, wanted.marks.seen))
 
     def __repr__(self) -> str:
         return f"<Merging {self._mux!r}>"

@@ -202,8 +202,10 @@ class Generation(Channel):
         """What a codec has read and nobody has got yet is no matter for a heartbeat."""
         if lively and self._begin_early(committing=False):
             return b""  # which was one
-        beat = self._format.heartbeat(self._progress(), lively=lively)
-        return self._owner.waiting_beat(beat) if self.state is State.ROUTING else beat
+        place = self._owner.place if self.state is State.ROUTING else None
+        if place is not None:
+            return self._format.queued_heartbeat(place.position, place.estimate_s, lively=lively)
+        return self._format.heartbeat(self._progress(), lively=lively)
 
     @override
     def committed(self) -> None:

@@ -6,6 +6,7 @@ In: what happened to it. Out: when its end may be told. Must not: do anything.
 from collections.abc import Callable
 
 from edge.policy.lifecycle import Outcome
+from edge.policy.queue.refusal import Place
 
 
 class Owner:
@@ -18,6 +19,11 @@ class Owner:
         """Whether ``settle`` keeps what was said, which is to be done before a reader sees the end."""
         raise NotImplementedError
 
+    @property
+    def place(self) -> Place | None:
+        """Where in the queue the request waits for a slot; None if it does not."""
+        raise NotImplementedError
+
     def wanted(self) -> bool:
         """Somebody waits for the slot that the attempt has."""
         raise NotImplementedError
@@ -28,10 +34,6 @@ class Owner:
 
     def settle(self, outcome: Outcome, tell: Callable[[], None]) -> None:
         """Nothing more will be generated. Call ``tell``, now or soon, to have the readers told how it ended."""
-        raise NotImplementedError
-
-    def waiting_beat(self, beat: bytes) -> bytes:
-        """This heartbeat, which also tells for what no attempt has been opened yet, if something is waited for."""
         raise NotImplementedError
 
     def forsaken(self) -> None:

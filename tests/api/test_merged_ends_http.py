@@ -10,7 +10,7 @@ from support.raw import CHAT, RawClient, chat_body
 from support.running import Running, Serve
 from support.shapes import assert_told, get
 
-from edge.protocol.mux_events import Tags
+from edge.protocol.mux_events import MuxFormat
 from edge.store.memory.streams import MemoryStreams
 from edge.store.ports import LOST, StoreDown, StreamMeta, Stretch, lost
 
@@ -192,7 +192,7 @@ async def test_a_bug_of_ours_is_told_and_does_no_harm_to_the_streams(
         stream = await begun(client)
         await reader.get(path_of([stream]))
         await reader.until(b"tok")
-        monkeypatch.setattr(Tags, "events", broken)
+        monkeypatch.setattr(MuxFormat, "events", broken)
         fake.open("more")
         assert not (told := await reader.answer()).clean
         assert (await client.answer()).clean

@@ -8,7 +8,7 @@ from support.makers import At, Maker
 
 from edge.errors import Gone, StoreUnavailable
 from edge.policy.lifecycle import Outcome
-from edge.protocol.mux_events import Tags
+from edge.protocol.mux_events import MuxFormat
 from edge.protocol.sse import SSE_TYPE
 from edge.protocol.surface import Surface
 from edge.resume.lookup import Described, StartPoint
@@ -33,7 +33,7 @@ class Two:
     def __init__(self, buffer_bytes: int = 1 << 20) -> None:
         settings = Stream(buffer_bytes=buffer_bytes)
         self.streams = [Maker(stream_id, settings, Retention(1 << 20)) for stream_id in IDS]
-        self.mux = Mux("mux_1", settings, Tags(IDS, {}))
+        self.mux = Mux("mux_1", settings, MuxFormat(IDS, {}))
         self.reader = At(busy=True)
         self.mux.attach(self.reader)
 

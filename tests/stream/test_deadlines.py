@@ -141,6 +141,7 @@ class Running:
         return False
 
     keeps_answer = False
+    place = None
 
     def settle(self, _outcome: Outcome, tell: Callable[[], None]) -> None:
         tell()
@@ -150,9 +151,6 @@ class Running:
 
     def forsaken(self) -> None:
         pass
-
-    def waiting_beat(self) -> bytes | None:
-        return None
 
     def gets(self, data: bytes, after_s: float = 0.0) -> None:
         self.now += after_s

@@ -16,6 +16,7 @@ from edge.protocol.sse import COMMENT_HEARTBEAT, encode, events
 from edge.protocol.surface_format import Opened, Progress, SurfaceFormat
 
 CREATED = "response.created"
+_KEEPALIVE = b"event: keepalive\n"
 SEQUENCE = b'"sequence_number":'
 NUMBER_BYTES = 24  # spaces and 64 bits
 # Of a failed response: those of the surface that Edge's errors have, and those that Codex acts on. Typed clients know
@@ -37,6 +38,10 @@ class ResponsesFormat(SurfaceFormat):
     def beat(self, progress: Progress | None, *, lively: bool) -> bytes:  # noqa: ARG002 - it is an event like any other
         """A ``keepalive`` event; before ``response.created`` only a comment is safe."""
         return COMMENT_HEARTBEAT if progress is None else keepalive(progress.sequence)
+
+    def queued(self, beat: bytes, place: bytes) -> bytes:
+        """A ``keepalive`` has the comment in it."""
+        return beat[:-1] + place if beat.startswith(_KEEPALIVE) else super().queued(beat, place)
 
     def error(self, error: EdgeError, progress: Progress) -> bytes:
         """The surface's error is flat, and has the number after the last one."""
