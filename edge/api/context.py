@@ -5,6 +5,7 @@ In: the raw request. Out: ids, principal, error shape. Must not: read the body.
 
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -14,6 +15,7 @@ from edge.policy.auth.principal import Principal
 from edge.protocol.dialect import Dialect
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.surface import SESSION_PATHS, UPSTREAM_PATHS, Surface
+from edge.upstream.fleet import Fleet
 
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SURFACES = {path: surface for surface, path in UPSTREAM_PATHS.items()}
@@ -57,6 +59,11 @@ def caller(request: web.BaseRequest) -> Principal:
     if principal is None:
         raise InternalError("a request got past the face without a principal")
     return principal
+
+
+def hops_of(request: web.BaseRequest, fleet: Fleet) -> Mapping[str, str]:
+    """The headers to add to each request that Edge sends an upstream because of this one; see ``policy.hops``."""
+    return fleet.hop.onward(request[CONTEXT].passed)
 
 
 def make_context(request: web.BaseRequest, accepted_at: float, client: str | None) -> Context:

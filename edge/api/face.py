@@ -15,8 +15,8 @@ from multidict import CIMultiDict
 from edge import __version__
 from edge.api.callers import WhoCalls
 from edge.api.context import CONTEXT, Context, make_context, surface_path
-from edge.api.wrong_route import explained, refuse_websocket
-from edge.errors import Busy, EdgeError, Forbidden, InternalError, ShuttingDown
+from edge.api.wrong_route import explained
+from edge.errors import Busy, EdgeError, Forbidden, InternalError, ShuttingDown, UpgradeRequired
 from edge.policy.auth.client_address import UNIX, Proxies
 from edge.policy.auth.hosts import Hosts, Origins
 from edge.policy.hops import HEADER, Hop
@@ -90,7 +90,7 @@ class RequestMiddleware:
     ) -> web.StreamResponse:
         try:
             preflight = await self._admit(request, context, over_unix=over_unix)
-            refuse_websocket(request)
+            _refuse_websocket(request)
             return preflight or await handler(request)
         except EdgeError as told:
             return self._answer(request, context, told)
@@ -188,3 +188,20 @@ def _over_unix(request: web.BaseRequest) -> bool:
     # By the socket's family: the peer's name is also missing once a TCP peer has gone.
     sock = None if request.transport is None else request.transport.get_extra_info("socket")
     return sock is not None and sock.family == socket.AF_UNIX
+
+
+def _refuse_websocket(request: web.BaseRequest) -> None:
+    """Refuse the handshake of a WebSocket: Codex then uses HTTP at once. After a 404 or 405 it tries seven times.
+
+    Raises:
+        UpgradeRequired: it is one.
+    """
+    if request.method != "GET" or "Upgrade" not in request.headers:
+        return
+    if "websocket" in _tokens(request, "Upgrade") and "upgrade" in _tokens(request, "Connection"):
+        message = "there are no WebSockets here; send the request over HTTP, as a POST"
+        raise UpgradeRequired(message, headers={"Upgrade": "websocket", "Connection": "Upgrade"})
+
+
+def _tokens(request: web.BaseRequest, header: str) -> list[str]:
+    return [token.strip().lower() for value in request.headers.getall(header, ()) for token in value.split(",")]

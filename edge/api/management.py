@@ -14,9 +14,8 @@ from typing_extensions import override
 from yarl import URL
 
 from edge.api.body import Bodies
-from edge.api.context import CONTEXT, caller
+from edge.api.context import CONTEXT, caller, hops_of
 from edge.api.face import Handler
-from edge.api.hops import hops_of
 from edge.api.surfaces import refuse_if_draining
 from edge.api.upload import read_piece
 from edge.config.listen import is_loopback, parse_listen

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from edge.api.context import CONTEXT, caller
-from edge.api.resuming import last_event_id
+from edge.api.request_options import last_event_id
 from edge.errors import BadRequest
 from edge.exchange.ports import ExchangeServices
 from edge.policy.routing import printable

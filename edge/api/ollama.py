@@ -13,8 +13,7 @@ from aiohttp import web
 
 from edge.api.answer import json_answer
 from edge.api.body import Bodies
-from edge.api.context import caller
-from edge.api.hops import hops_of
+from edge.api.context import caller, hops_of
 from edge.bounds import MODEL_FACTS_BYTES
 from edge.errors import NotFound, UpstreamCut, UpstreamTimeout, UpstreamUnreachable
 from edge.policy.auth.permission import may_use

@@ -5,8 +5,8 @@ In: requests of any surface. Out: the rest of a stream, where one is asked for. 
 
 from aiohttp import web
 
-from edge.api.after_error import after_error
 from edge.api.context import CONTEXT, caller
+from edge.api.request_options import after_error
 from edge.errors import BadRequest
 from edge.exchange.ports import ExchangeServices
 from edge.policy.routing import printable
@@ -14,13 +14,6 @@ from edge.protocol.dialects import DIALECTS
 from edge.protocol.event_ids import parse_cursor
 from edge.protocol.surface import Surface
 from edge.resume.resume_one import ResumeRequest, come_back
-
-_FLAGS = {"1": True, "true": True, "0": False, "false": False}
-
-
-def last_event_id(request: web.Request) -> str | None:
-    """What a reader says that comes back; an ``EventSource`` that has seen no id may send an empty one."""
-    return request.headers.get("Last-Event-ID", "").strip() or None
 
 
 def count_read(request: web.Request, services: ExchangeServices) -> None:
@@ -31,30 +24,6 @@ def count_read(request: web.Request, services: ExchangeServices) -> None:
     """
     principal = caller(request)
     services.limits.read(request[CONTEXT].stream_id, principal.name, principal.limits)
-
-
-def wants_resume(request: web.Request) -> bool:
-    """Whether the client asks for a stream that it can come back to.
-
-    Raises:
-        BadRequest: it is not clear.
-    """
-    asked = flag("x-edge-resume", request.headers.get("x-edge-resume"))
-    if asked is None and request.query_string:
-        asked = flag("resume", request.query.get("resume"))
-    return bool(asked)
-
-
-def flag(name: str, text: str | None) -> bool | None:
-    """What is said by 1 or 0; None if nothing is.
-
-    Raises:
-        BadRequest: it is not clear.
-    """
-    wanted = None if text is None else _FLAGS.get(text.strip().lower())
-    if text is not None and wanted is None:
-        raise BadRequest(f"{name}: must be 1 or 0, not {printable(text)!r}", param=name)
-    return wanted
 
 
 async def resume(

@@ -14,8 +14,8 @@ from edge.api.body import Bodies, Reading
 from edge.api.callers import TICKET
 from edge.api.context import CONTEXT, caller
 from edge.api.face import Handler
-from edge.api.lane import lane_of
-from edge.api.resuming import count_read, last_event_id, resume, wants_resume
+from edge.api.request_options import lane_of, last_event_id, wants_resume
+from edge.api.resuming import count_read, resume
 from edge.api.surfaces import refuse_if_draining
 from edge.errors import Forbidden, NotFound
 from edge.exchange.exchange import Exchange

@@ -11,7 +11,8 @@ from aiohttp import web
 from edge.api.answer import json_answer
 from edge.api.context import caller
 from edge.api.merging import follow, ids
-from edge.api.resuming import count_read, flag, last_event_id, resume, resume_after
+from edge.api.request_options import flag, last_event_id
+from edge.api.resuming import count_read, resume, resume_after
 from edge.errors import BadRequest, Gone, NotFound
 from edge.exchange.ports import ExchangeServices, RunningExchange, RunningTransfer
 from edge.policy.auth.principal import Principal

@@ -9,12 +9,11 @@ from dataclasses import replace
 from aiohttp import web
 
 from edge.api import ollama
-from edge.api.after_error import after_error
 from edge.api.body import Bodies, Reading
 from edge.api.context import CONTEXT, caller
 from edge.api.face import Handler
-from edge.api.lane import lane_of
-from edge.api.resuming import last_event_id, resume, wants_resume
+from edge.api.request_options import after_error, lane_of, last_event_id, wants_resume
+from edge.api.resuming import resume
 from edge.api.upload import FormUpload
 from edge.errors import ShuttingDown
 from edge.exchange.exchange import Exchange

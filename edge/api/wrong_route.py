@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from edge.errors import EdgeError, MethodNotAllowed, NotFound, UpgradeRequired
+from edge.errors import EdgeError, MethodNotAllowed, NotFound
 from edge.protocol.surface import SESSION_PATHS, UPSTREAM_PATHS
 
 _VERSION = "/v1"
@@ -21,19 +21,6 @@ _ONE_OF_MANY = ("/v1/models/", "/v1/streams/", "/v1/sessions/")  # an id follows
 _MOST_PARTS = 12  # of a path that is looked at
 _SHOWN_CHARS = 100
 _HOST = re.compile(r"[A-Za-z0-9.:\[\]_-]{1,100}")
-
-
-def refuse_websocket(request: web.BaseRequest) -> None:
-    """Refuse the handshake of a WebSocket: Codex then uses HTTP at once. After a 404 or 405 it tries seven times.
-
-    Raises:
-        UpgradeRequired: it is one.
-    """
-    if request.method != "GET" or "Upgrade" not in request.headers:
-        return
-    if "websocket" in _tokens(request, "Upgrade") and "upgrade" in _tokens(request, "Connection"):
-        message = "there are no WebSockets here; send the request over HTTP, as a POST"
-        raise UpgradeRequired(message, headers={"Upgrade": "websocket", "Connection": "Upgrade"})
 
 
 def explained(request: web.Request, known: web.HTTPException) -> EdgeError:
@@ -104,10 +91,6 @@ def _base(request: web.Request) -> str:
     forwarded = request.headers.get("X-Forwarded-Proto", "").lower()
     scheme = forwarded if forwarded in ("http", "https") else request.scheme
     return f"{scheme}://{host}" if _HOST.fullmatch(host) else ""
-
-
-def _tokens(request: web.BaseRequest, header: str) -> list[str]:
-    return [token.strip().lower() for value in request.headers.getall(header, ()) for token in value.split(",")]
 
 
 def _short(path: str) -> str:

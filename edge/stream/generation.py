@@ -22,7 +22,7 @@ from edge.stream.deadlines import overlong
 from edge.stream.endings import ended_here, failed, told, unread
 from edge.stream.owner import Owner
 from edge.stream.prelude import Prelude
-from edge.telemetry.gaps import Gaps
+from edge.telemetry.timeline import Gaps
 
 
 class RunningAttempt(Protocol):

@@ -17,7 +17,7 @@ from edge.stream.json_reader import Collected
 from edge.stream.stream_or_json_reader import Either
 from edge.stream.subscriber import Subscriber
 from edge.stream.writer import Writer
-from edge.telemetry.gaps import Gaps
+from edge.telemetry.timeline import Gaps
 from edge.upstream.ports import Sink, Source
 from edge.upstream.relay.bodies import Events
 from edge.upstream.relay.connection import Connection

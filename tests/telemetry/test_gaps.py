@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.telemetry.gaps import FLOOR_S, RELATIVE_ERROR, Gaps
+from edge.telemetry.timeline import FLOOR_S, RELATIVE_ERROR, Gaps
 
 seconds = st.one_of(
     st.just(0.0),
