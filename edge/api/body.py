@@ -157,16 +157,15 @@ class Bodies:
 
     async def _read(self, request: web.BaseRequest, share: Share) -> bytes | bytearray:
         limit = self._settings.max_body_bytes
-        too_large = BodyTooLarge(f"the request body is over {limit} bytes (server.max_body_bytes)")
         if (request.content_length or 0) > limit:
-            raise too_large
+            raise _too_large(limit)
         parts: list[bytes] = []
         large = bytearray()  # grows without a copy, and without one at the end
         size = 0
         while data := await request.content.readany():
             size += len(data)
             if size > limit:
-                raise too_large
+                raise _too_large(limit)
             self._take(share, len(data))
             if size <= _INLINE_BYTES:
                 parts.append(data)
@@ -190,6 +189,10 @@ class Bodies:
         """
         body = prepared.body
         return estimate(body) if len(body) <= _INLINE_BYTES else await self._parser.run(estimate, body)
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the request body is over {limit} bytes (server.max_body_bytes)")
 
 
 def _each(settings: ServerSettings) -> int:

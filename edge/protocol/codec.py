@@ -15,10 +15,9 @@ from typing_extensions import override
 from edge.errors import UpstreamSaid
 from edge.protocol.batch import Batch, Measured, Usage
 from edge.protocol.dialect import BadStream, Codec, Collector, Said, TooLarge
-from edge.protocol.json_text import loads_strictly
+from edge.protocol.json_text import Halves, loads_strictly
 from edge.protocol.sse import Event, EventTooLarge, SseSplitter, events
 from edge.protocol.surface_format import Opened, Progress
-from edge.protocol.surrogates import Halves
 from edge.protocol.template import EventTemplate
 
 EMPTY = Batch(b"")

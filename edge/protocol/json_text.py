@@ -20,7 +20,11 @@ _ESCAPED = re.compile(
 _PAIR_CHARS = 12
 _BYTES = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")
 _UNKNOWN_ESCAPED = rb"\ufffd"
-_UNKNOWN_BYTES = "\N{REPLACEMENT CHARACTER}".encode()
+_UNKNOWN = "\N{REPLACEMENT CHARACTER}"
+_UNKNOWN_BYTES = _UNKNOWN.encode()
+# The escape of half a character; whole ones are two of them, so that finding one proves nothing yet.
+HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+_LONE = re.compile("[\ud800-\udfff]")
 
 # Signs of a number that a double may not hold, once every digit has been made a zero: no 19 digits are over 64 bits,
 # but for a negative number. Turning and searching takes 1 ns a byte; a regular expression took ten.
@@ -134,3 +138,52 @@ def _as_it_came(value: object) -> orjson.Fragment:
     if isinstance(value, ExactNumber):
         return orjson.Fragment(value.text)
     raise TypeError(f"{type(value).__name__} is no JSON")
+
+
+class Halves:
+    """Decodes those events of one stream that a strict parser refuses; holds the first halves that have come so far.
+
+    Servers that cut text by UTF-16 units send an emoji as two escapes, each in an event of its own. Each half is joined
+    with the one that it belongs to; what is left alone is replaced, since nobody could write it as UTF-8.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[object, ...], str] = {}  # by the place of the text that they end
+
+    def loads(self, data: bytes) -> Any:
+        """The event's JSON.
+
+        Raises:
+            ValueError: it is none, for another reason too.
+        """
+        try:
+            if HALF.search(data) is None:
+                value = loads(data)
+                if isinstance(value, float):
+                    raise ValueError("a bare NaN is no event")
+                return value
+            return self._joined(json.loads(data.decode()), ())
+        except RecursionError:
+            raise ValueError("nested too deep") from None
+
+    def _joined(self, value: Any, place: tuple[object, ...]) -> Any:
+        if isinstance(value, str):
+            return self._text(value, place)
+        if isinstance(value, list):
+            return [self._joined(item, place) for item in value]
+        if isinstance(value, dict):
+            inside = (*place, value.get("index") if isinstance(value.get("index"), int) else None)
+            return {self._bare(name): self._joined(item, (*inside, name)) for name, item in value.items()}
+        return value
+
+    def _text(self, text: str, place: tuple[object, ...]) -> str:
+        if not text:
+            return text
+        text = self._held.pop(place, "") + text
+        if "\ud800" <= text[-1] <= "\udbff":
+            self._held[place], text = text[-1], text[:-1]
+        return self._bare(text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass"))
+
+    def _bare(self, text: str) -> str:
+        """What is left as half a character belongs to nothing."""
+        return _LONE.sub(_UNKNOWN, text)

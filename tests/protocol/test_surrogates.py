@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from edge.protocol.surrogates import Halves
+from edge.protocol.json_text import Halves
 
 
 def texts(*events: str) -> list[str]:

@@ -14,8 +14,7 @@ from edge.errors import UpstreamSaid
 from edge.protocol.batch import Batch
 from edge.protocol.chat.collect import ChatCollector, CompletionsCollector
 from edge.protocol.chat.format import ChatFormat
-from edge.protocol.chat.repairs import MENDED, SPLIT_LONG, Mended, Mender
-from edge.protocol.chat.split_long import LONG_LINE, long_line
+from edge.protocol.chat.repairs import LONG_LINE, MENDED, SPLIT_LONG, Mended, Mender, long_line
 from edge.protocol.codec import Kept, Seen, SeenError, SseCodec
 from edge.protocol.dialect import BadStream, Collector, Dialect
 from edge.protocol.finish_reasons import broke, broke_message, known

@@ -28,8 +28,7 @@ from edge.settings import Upstream as UpstreamSettings
 from edge.upstream.headers import CREDENTIALS, credential
 from edge.upstream.pool import POOL_KEEPALIVE_S
 from edge.upstream.ports import Call, Sink, Source, Upstream
-from edge.upstream.relay.bodies import broken_by
-from edge.upstream.relay.body import Body, Receiver, Work
+from edge.upstream.relay.bodies import Body, Receiver, Work, broken_by
 from edge.upstream.relay.body_choice import body_for
 from edge.upstream.relay.connection import Head
 from edge.upstream.relay.early_answer import TURNS

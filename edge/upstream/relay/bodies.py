@@ -4,7 +4,10 @@ In: the body by network reads, then how it ended. Out: pushes into the sink, and
 Must not: know connections, or go on after ``end``: whoever made it sees to that.
 """
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import orjson
 from typing_extensions import override
@@ -22,7 +25,6 @@ from edge.protocol.surface import EMBEDS
 from edge.protocol.transcode import Transcoder
 from edge.protocol.whole_answer import flaw
 from edge.upstream.ports import Apart, Call, Sink
-from edge.upstream.relay.body import Body, End, Work
 from edge.upstream.relay.connection import Head
 
 # Response headers a client gets to see. Prefixes end with a dash.
@@ -35,6 +37,70 @@ _PASSED_ON_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-")
 # numbers stop every stream for a second.
 _LARGE_BYTES = 2**20
 _ENDS_BYTES = 4096
+
+End = Callable[[LifecycleEvent, EdgeError | None], None]
+
+
+class Body:
+    """Takes one body. ``whole`` and ``broke`` exclude each other."""
+
+    __slots__ = ()
+
+    def take(self, data: bytes) -> None:
+        """What one network read brought; never raises."""
+        raise NotImplementedError
+
+    def whole(self) -> None:
+        """It ended as its framing says."""
+        raise NotImplementedError
+
+    def broke(self, why: str) -> None:
+        """It ended otherwise."""
+        raise NotImplementedError
+
+
+class Work:
+    """What is still to be done with a body that has come: one task at most."""
+
+    __slots__ = ("_task",)
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it; it must not raise."""
+        self._task = asyncio.get_running_loop().create_task(work)
+
+    def drop(self) -> None:
+        """Nobody wants it any more, or it is done; it may itself say so."""
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+
+    async def done(self) -> None:
+        """Wait for it, if there is any."""
+        if self._task is not None:
+            await self._task
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """Whom an answer is for.
+
+    Attributes:
+        name: Of the upstream that gives it.
+        call: What was asked.
+        sink: What is pushed into.
+        end: Ends the call.
+        use: Told of another body that takes what comes from the next read on, at most once.
+        work: Dropped when the call ends.
+    """
+
+    name: str
+    call: Call
+    sink: Sink
+    end: End
+    use: Callable[[Body], None]
+    work: Work
 
 
 class Events(Body):

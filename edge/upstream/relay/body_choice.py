@@ -20,8 +20,7 @@ from edge.protocol.dialects import DIALECTS
 from edge.protocol.surface import RELAYED, Surface
 from edge.protocol.transcode import Transcoder
 from edge.upstream.ports import JSON_TYPE, Call
-from edge.upstream.relay.bodies import Answer, Events, Refusal, Text, Turned, broke_off, passed_on
-from edge.upstream.relay.body import Body, Receiver
+from edge.upstream.relay.bodies import Answer, Body, Events, Receiver, Refusal, Text, Turned, broke_off, passed_on
 from edge.upstream.relay.connection import Head
 from edge.upstream.relay.content_encoding import READABLE, Inflating
 

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from edge.errors import AnswerTooLarge, EdgeError, UpstreamBroken
 from edge.policy.lifecycle import LifecycleEvent
-from edge.upstream.relay.body import Body, End
+from edge.upstream.relay.bodies import Body, End
 
 READABLE = frozenset({"gzip", "x-gzip", "deflate"})
 _PIECE_BYTES = 64 * 1024

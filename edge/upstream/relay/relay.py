@@ -19,8 +19,7 @@ from edge.protocol.surface import UPSTREAM_PATHS
 from edge.upstream.pool import Pool
 from edge.upstream.ports import JSON_TYPE, Call, Sink, Source, Upload, Upstream
 from edge.upstream.relay.asker import Asker
-from edge.upstream.relay.bodies import broken_by
-from edge.upstream.relay.body import Body, Receiver, Work
+from edge.upstream.relay.bodies import Body, Receiver, Work, broken_by
 from edge.upstream.relay.body_choice import body_for
 from edge.upstream.relay.connection import Connection, Ended, Head, Malformed, ignore
 

@@ -16,8 +16,7 @@ from edge.policy.lifecycle import LifecycleEvent
 from edge.settings import Upstream as UpstreamSettings
 from edge.upstream.discovery.servers import Found, Kind
 from edge.upstream.ports import Call, Sink, Source, Upstream
-from edge.upstream.relay.bodies import broken_by
-from edge.upstream.relay.body import Body, Receiver, Work
+from edge.upstream.relay.bodies import Body, Receiver, Work, broken_by
 from edge.upstream.relay.body_choice import body_for
 from edge.upstream.simulator.models import Ending
 from edge.upstream.simulator.server import models, reply

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from support.streams import FORGERIES, codec_for, cut, read, slow, unhurried
 
 from edge.protocol.chat.collect import ChatCollector
-from edge.protocol.chat.repairs import BOTH_REASONING, MENDED, SPLIT_LONG
-from edge.protocol.chat.split_long import LONG_LINE
+from edge.protocol.chat.repairs import BOTH_REASONING, LONG_LINE, MENDED, SPLIT_LONG
 from edge.protocol.sse import events
 from edge.protocol.surface import Surface
 
