@@ -11,15 +11,65 @@ from collections.abc import Callable, Mapping
 
 from typing_extensions import override
 
-from edge.errors import EdgeError
+from edge.bounds import PRELUDE_BYTES
+from edge.errors import AnswerTooLarge, EdgeError, UpstreamBroken
 from edge.policy.lifecycle import AttemptState, LifecycleEvent, attempt_step
 from edge.protocol.batch import Batch
 from edge.settings import Stream as StreamSettings
 from edge.stream.deadlines import Manner, Waited, overdue
 from edge.stream.endings import broken_off
-from edge.stream.generation import Generation
-from edge.stream.prelude import Prelude
+from edge.stream.generation import Generation, RunningAttempt
 from edge.upstream.ports import JSON_TYPE, Call, Sink, Source, Upstream
+
+# Far above any real one. A server that shows that it is alive by empty deltas may send five a second for half an hour.
+MOST_EVENTS = 10_000
+
+
+class Prelude:
+    """Whole events that are held; no more than within its bounds.
+
+    Args:
+        largest: The largest event, in bytes.
+
+    Attributes:
+        events: How many there are.
+    """
+
+    __slots__ = ("_data", "_most_bytes", "events")
+
+    def __init__(self, largest: int) -> None:
+        self._data = bytearray()  # in one piece: an object for each small event would take as much again
+        self._most_bytes = largest + PRELUDE_BYTES
+        self.events = 0
+
+    def __repr__(self) -> str:
+        return f"<Prelude {self.events} events, {len(self._data)} B>"
+
+    @property
+    def data(self) -> bytes:
+        """The events."""
+        return bytes(self._data)
+
+    def drop_first(self, size: int) -> None:
+        """Let go of the first event, of so many bytes."""
+        del self._data[:size]
+        self.events -= 1
+
+    def add(self, data: bytes, events: int) -> None:
+        """Hold more."""
+        self._data += data
+        self.events += events
+
+    def excess(self) -> UpstreamBroken | None:
+        """What there is to tell if it is over its bounds."""
+        if len(self._data) > self._most_bytes:
+            return AnswerTooLarge(
+                f"the upstream sent over {self._most_bytes} bytes of events without any content; "
+                "raise stream.max_event_bytes if they are meant to be so many"
+            )
+        if self.events > MOST_EVENTS:
+            return UpstreamBroken(f"the upstream sent {self.events} events without any content")
+        return None
 
 
 class AttemptOwner:
@@ -32,7 +82,7 @@ class AttemptOwner:
         raise NotImplementedError
 
 
-class Attempt(Sink):
+class Attempt(Sink, RunningAttempt):
     """See the module.
 
     Args:
@@ -44,14 +94,11 @@ class Attempt(Sink):
     Attributes:
         sent: The server has got the request to work on.
         cut_off: Edge broke it off, so the server may still be at work on it.
-        clients_turn: The client is to bring more of the request's body.
-        other_events: Data-bearing events without generated content.
-        held: The events before the first content; None if there are none, or they have gone out.
     """
 
     __slots__ = (
-        "_alive_at", "_clock", "_generation", "_last", "_manner", "_owner", "_settings", "_since", "_source",
-        "clients_turn", "cut_off", "held", "other_events", "sent", "state",
+        "_alive_at", "_clock", "_generation", "_held", "_last", "_manner", "_owner", "_settings", "_since", "_source",
+        "clients_turn", "cut_off", "other_events", "sent", "state",
     )  # fmt: skip
 
     def __init__(
@@ -64,7 +111,7 @@ class Attempt(Sink):
         self.state = AttemptState.CONNECTING
         self.sent = self.cut_off = self.clients_turn = False
         self.other_events = 0
-        self.held: Prelude | None = None
+        self._held: Prelude | None = None  # the events before the first content
         self._last: Prelude | None = None  # the events that tell of the end, until what was said is kept
         self._generation = generation
         self._owner = owner
@@ -106,7 +153,7 @@ class Attempt(Sink):
     @override
     def tokens(self, data: bytes, count: int) -> None:
         """The hot path: once per network read, no timer, task, log or lock."""
-        if self.state is not AttemptState.STREAMING or self.held:
+        if self.state is not AttemptState.STREAMING or self._held:
             self.feed(Batch(data, count, count))
             return
         now = self._clock()
@@ -152,8 +199,8 @@ class Attempt(Sink):
             self.release()
             self._last = self._last or Prelude(self._settings.max_event_bytes)
             self._last.add(batch.data, batch.events)
-        elif self.held is not None:
-            self.held.add(batch.data, batch.events)
+        elif self._held is not None:
+            self._held.add(batch.data, batch.events)
             self.release()
         else:
             generation.hand_over(batch.data, batch.events)
@@ -176,33 +223,49 @@ class Attempt(Sink):
         except Exception as bug:  # noqa: BLE001 - as in tokens
             self._generation.fail(bug)
 
-    # --- for the generation ---------------------------------------------------------------------------------------
+    # --- generation.RunningAttempt ----------------------------------------------------------------------------------
 
+    @property
+    @override
+    def held_events(self) -> bytes | None:
+        return None if self._held is None else self._held.data
+
+    @override
+    def drop_first(self, size: int) -> None:
+        if self._held is not None:
+            self._held.drop_first(size)
+
+    @override
+    def drop_held(self) -> bool:
+        held, self._held = self._held, None
+        return held is not None
+
+    @override
     def release(self) -> None:
-        """What was held goes out: content has come, or an answer has ended that is nothing but its prelude."""
-        held, self.held = self.held, None
+        held, self._held = self._held, None
         if held is not None:
             self._generation.hand_over(held.data, held.events)
 
-    def last_events(self) -> Prelude | None:
-        """The events of the end that waited until what was said is kept; once."""
+    @override
+    def release_last(self) -> None:
         last, self._last = self._last, None
-        return last
+        if last is not None:
+            self._generation.hand_over(last.data, last.events)
 
+    @override
     def pause(self) -> None:
-        """Do not read from the upstream."""
         if self._source is not None:
             self._source.pause()
 
+    @override
     def resume(self) -> None:
-        """Read again."""
         if self.state is AttemptState.STREAMING:  # before the first content nothing but content stops the clock
             self._since = self._clock()
         if self._source is not None:
             self._source.resume()
 
+    @override
     def tick(self, now: float, *, paused: bool) -> None:
-        """Look at the clocks. ``paused``: the upstream is not read, since the readers lag."""
         if self.clients_turn:  # which has a clock of its own (server.body_s)
             return
         waited = Waited(now - self._since, now - max(self._since, self._alive_at))
@@ -211,8 +274,8 @@ class Attempt(Sink):
             self._disconnect()
             self.end(late.happened, late.error())
 
+    @override
     def abort(self, happened: LifecycleEvent) -> None:
-        """Break it off from this side; idempotent."""
         self.clients_turn = False
         self._disconnect()
         self.state = attempt_step(self.state, happened)
@@ -224,9 +287,9 @@ class Attempt(Sink):
             source.abort()
 
     def _hold(self, data: bytes, events: int) -> None:
-        self.held = self.held or Prelude(self._settings.max_event_bytes)
-        self.held.add(data, events)
-        excess = self.held.excess()
+        self._held = self._held or Prelude(self._settings.max_event_bytes)
+        self._held.add(data, events)
+        excess = self._held.excess()
         if excess is not None:
             self._disconnect()
             self.end(LifecycleEvent.ERROR, excess)

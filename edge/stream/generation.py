@@ -8,7 +8,6 @@ that the lifecycle table does not know.
 import contextlib
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Protocol
 
 from typing_extensions import override
 
@@ -21,35 +20,59 @@ from edge.stream.channel import Channel, Reader, Retention
 from edge.stream.deadlines import overlong
 from edge.stream.endings import ended_here, failed, told, unread
 from edge.stream.owner import Owner
-from edge.stream.prelude import Prelude
 from edge.telemetry.timeline import Gaps
 
 
-class RunningAttempt(Protocol):
-    """The attempt that is under way, for its generation; ``attempt.Attempt``."""
+class RunningAttempt:
+    """The attempt that is under way, for its generation; ``attempt.Attempt``.
+
+    Attributes:
+        other_events: Data-bearing events without generated content.
+        clients_turn: The client is to bring more of the request's body.
+    """
+
+    __slots__ = ()
 
     state: AttemptState
-    held: Prelude | None
     other_events: int
     clients_turn: bool
 
-    def release(self) -> None:
-        """What was held goes out."""
+    @property
+    def held_events(self) -> bytes | None:
+        """The events before the first content; None if there are none, or they have gone out."""
+        raise NotImplementedError
 
-    def last_events(self) -> Prelude | None:
-        """The events of the end that waited until what was said is kept; once."""
+    def drop_first(self, size: int) -> None:
+        """The first of the held events, of so many bytes, has gone out by itself."""
+        raise NotImplementedError
+
+    def drop_held(self) -> bool:
+        """The held events will not go out; whether there were any."""
+        raise NotImplementedError
+
+    def release(self) -> None:
+        """Publish the held events: content has come, or an answer has ended that is nothing but its prelude."""
+        raise NotImplementedError
+
+    def release_last(self) -> None:
+        """Publish the events of the end, which have waited until what was said is kept."""
+        raise NotImplementedError
 
     def pause(self) -> None:
         """Do not read from the upstream."""
+        raise NotImplementedError
 
     def resume(self) -> None:
         """Read again."""
+        raise NotImplementedError
 
     def tick(self, now: float, *, paused: bool) -> None:
-        """Look at the clocks."""
+        """Look at the clocks. ``paused``: the upstream is not read, since the readers lag."""
+        raise NotImplementedError
 
     def abort(self, happened: LifecycleEvent) -> None:
         """Break it off from this side; idempotent."""
+        raise NotImplementedError
 
 
 class Generation(Channel):
@@ -216,10 +239,10 @@ class Generation(Channel):
         late = self.begun or self.handed_over or self.outcome is not None
         if late or not self._format.opens(committing=committing):
             return False
-        held = None if self._attempt is None else self._attempt.held
-        event, own = self._format.begin(b"" if held is None else held.data, self.id)
-        if own and held is not None:
-            held.drop_first(len(event))
+        attempt = self._attempt
+        event, own = self._format.begin((attempt and attempt.held_events) or b"", self.id)
+        if own and attempt is not None:
+            attempt.drop_first(len(event))
         elif not own:
             self._agree()
         self._others += not own
@@ -311,8 +334,7 @@ class Generation(Channel):
         if self.state is State.ENDED:
             return
         if happened is not LifecycleEvent.DONE:
-            if attempt is not None and attempt.held is not None:
-                attempt.held = None
+            if attempt is not None and attempt.drop_held():
                 self.told = False  # the error was held too: it becomes the HTTP status, or Edge tells it in-band
             self.terminated &= self.told  # an end that is the error itself; any other was no regular one
             if error is not None and not self.handed_over:
@@ -352,9 +374,8 @@ class Generation(Channel):
 
     def _last_words(self, outcome: Outcome | None) -> None:
         """The one terminal event, unless it is there: the surface's regular end, or the error."""
-        last = None if self._attempt is None else self._attempt.last_events()
-        if last is not None:
-            self.hand_over(last.data, last.events)
+        if self._attempt is not None:
+            self._attempt.release_last()
         readers = [reader for reader in self._readers if reader.wants_events]
         words: list[bytes] = []
         if self.terminated:

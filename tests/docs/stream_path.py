@@ -42,7 +42,7 @@ STEPS = [
     ("edge/upstream/relay/connection.py", "Connection.data_received", "The model server answers."),
     ("edge/upstream/relay/body_choice.py", "body_for", "The head and the first bytes say what kind of body this is."),
     ("edge/protocol/codec.py", "SseCodec.feed", "The codec cuts the bytes into events and observes them."),
-    ("edge/stream/prelude.py", "Prelude.add", "Events before the first token are held: a failover is still possible."),
+    ("edge/stream/attempt.py", "Prelude.add", "Events before the first token are held: a failover is still possible."),
     ("edge/policy/lifecycle.py", "step", "The first token comes: the lifecycle moves to `streaming`."),
     ("edge/stream/writer.py", "Writer.open", "Status and headers go out, then the prelude and the token: the commit."),
     ("edge/exchange/exchange.py", "Exchange._let_go", "The last event has come. Slot and reservation are given back."),

@@ -9,7 +9,7 @@ import pytest
 from support.hanging import HANG_S
 
 PAGE = Path(__file__).parents[2] / "docs" / "stream-path.md"
-MOST_FILES_OF_A_REQUEST = 70
+MOST_FILES_OF_A_REQUEST = 60
 MOST_FRAMES_OF_A_TOKEN = 9
 
 

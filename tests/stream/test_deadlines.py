@@ -18,10 +18,9 @@ from edge.protocol.request import prepare
 from edge.protocol.sse import DONE
 from edge.protocol.surface import Surface
 from edge.settings import Settings, Stream
-from edge.stream.attempt import Attempt
+from edge.stream.attempt import MOST_EVENTS, Attempt
 from edge.stream.deadlines import Manner, Waited, overdue
 from edge.stream.generation import Generation
-from edge.stream.prelude import MOST_EVENTS
 from edge.upstream.ports import Call
 from edge.upstream.relay.bodies import Events
 
