@@ -11,34 +11,28 @@ from typing import Protocol
 
 from aiohttp import web
 from msgspec.structs import replace
-from typing_extensions import override
 
 from edge.api import management, ollama, openapi, ops, sessions, streams, surfaces, tickets
 from edge.api.body import Bodies
 from edge.api.callers import Anybody, Callers
-from edge.api.context import Context
 from edge.api.face import RequestMiddleware
 from edge.api.keyring import KeyRing
+from edge.api.observers import LoggingObserver, StoreEvents
 from edge.api.server import Listener, connection_limit
 from edge.api.tls import Certificate
 from edge.config import Listen, parse_listen, reconciled
-from edge.errors import EdgeError
 from edge.exchange.limits import Limits
-from edge.exchange.ports import ExchangeObserver, ExchangeRegistry, ExchangeServices, RunningExchange
-from edge.exchange.record import tokens_per_s
+from edge.exchange.ports import ExchangeRegistry, ExchangeServices
 from edge.exchange.sessions import Sessions
 from edge.exchange.slot_wait import AdmissionTimer
-from edge.policy.lifecycle import LifecycleEvent
 from edge.settings import Settings
 from edge.settings import Upstream as UpstreamSettings
 from edge.store.memory.streams import MemoryStreams
 from edge.store.opening import Stores
-from edge.store.ports import StoreListener
 from edge.stream.persistence import StreamArchive
 from edge.stream.ticker import Ticker, interval_for
 from edge.telemetry import log
 from edge.telemetry.metrics import Metrics
-from edge.telemetry.record import ReturnRecord, StreamRecord, TransferRecord
 from edge.upstream.fleet import Fleet, Member
 from edge.upstream.jwks import KeySet
 from edge.upstream.pool import Pool
@@ -53,7 +47,6 @@ _CLOSE_STORE_S = 11.0  # a little over what the store gives its last write
 _CLOSING_S = 15.0  # all of them, as far as not everything is broken at once
 _FIRST_WORDS_S = 0.25  # from accepted to the request; nobody waits for it who asks nothing
 _LOOK_S = 0.02
-_SHOWN_CHARS = 200
 _UNSTORED = "streams and sessions are kept in memory until it is mended; keys are neither read nor made"
 _ADMIN_CONNECTIONS = 16  # of scrapers and probes, which are let in however many clients there are
 
@@ -85,7 +78,7 @@ class Edge:
         self.fleet = Fleet(settings, _upstream, log=self.log, own_ports=own_ports, clock=clock)
         self.registry = ExchangeRegistry()
         self.ticker = Ticker(interval_for(settings.stream), clock)
-        self._stores = stores = Stores(settings, Ear(self.registry, self._closed), os.environ)
+        self._stores = stores = Stores(settings, StoreEvents(self.registry, self._closed), os.environ)
         self.metrics = Metrics(
             active=lambda: len(self.registry),
             known_models=lambda: self.fleet.known_models,
@@ -93,7 +86,7 @@ class Edge:
             queues=lambda: (self.fleet.admission.statistics(clock()), self.fleet.admission.totals(clock())),
         )
         self.bodies = Bodies(settings.server)
-        tell = Teller(self.metrics)
+        tell = LoggingObserver(self.metrics)
         self.sessions = Sessions(stores.sessions, settings.sessions)
         self.keeper = StreamArchive(MemoryStreams(settings.store), stores)
         self.limits = Limits(stores.counters(), settings)
@@ -261,117 +254,6 @@ class Edge:
         loop = asyncio.get_running_loop()
         until = loop.time() + _FIRST_WORDS_S
         await _while(lambda: self.listener.connections > len(self.registry) and loop.time() < until)
-
-
-class Ear(StoreListener):
-    """``store.ports.StoreListener``: what happens in the store, in log lines; and who is to be stopped.
-
-    ``closed``: why no caller at all can be let in now, if so.
-    """
-
-    def __init__(self, registry: ExchangeRegistry, closed: Callable[[], str | None]) -> None:
-        self._registry = registry
-        self._closed = closed
-        self._log = log.get_logger()
-
-    @override
-    def stop_asked(self, stream_id: str) -> None:
-        exchange = self._registry.streams.get(stream_id)
-        if exchange is not None:
-            exchange.generation.stop(LifecycleEvent.STOP)
-
-    @override
-    def store_failed(self, why: str) -> None:
-        effect = "streams and counts go on, kept in memory until it is back"
-        if self._closed() is not None:
-            effect = "nobody is let in until it is back, as it has the keys that were made"
-        self._log.error("store down", why=why, effect=effect)
-
-    @override
-    def store_recovered(self, after_s: float) -> None:
-        self._log.info("store back", after_s=round(after_s, 3))
-
-    @override
-    def store_reopened(self, what: str) -> None:
-        self._log.error("store file changed", what=what)
-
-
-class Teller(ExchangeObserver):
-    """``exchange.ports.ExchangeObserver``, in log lines and metrics."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-        self._log = log.get_logger()
-
-    @override
-    def started(self, exchange: RunningExchange) -> None:
-        asked, prepared = exchange.asked, exchange.prepared
-        log.start(
-            request_id=asked.request_id,
-            stream_id=exchange.stream_id,
-            surface=str(prepared.surface),
-            model=prepared.model,
-            upstream=exchange.upstream,
-            principal=asked.principal.name,
-            client=asked.client,
-        )
-
-    @override
-    def progressed(self, exchange: RunningExchange) -> None:
-        generation = exchange.generation
-        log.progress(
-            request_id=exchange.asked.request_id,
-            stream_id=exchange.stream_id,
-            surface=str(exchange.prepared.surface),
-            model=exchange.prepared.model,
-            upstream=exchange.upstream,
-            elapsed_s=exchange.elapsed_s,
-            tokens=generation.token_count,
-            tokens_per_s=tokens_per_s(generation),
-            buffer_bytes=generation.journal.statistics().held,
-        )
-
-    @override
-    def failed(self, request_id: str, stream_id: str | None, bug: BaseException) -> None:
-        self._log.error("bug", request_id=request_id, stream_id=stream_id, exc_info=bug)
-
-    @override
-    def ended(self, record: StreamRecord) -> None:
-        log.emit(record)
-        if record.truncated:
-            self._log.warning(
-                "prompt truncated",
-                request_id=record.request_id,
-                model=record.model,
-                upstream=record.upstream,
-                tokens_in=record.tokens_in,
-                fix="raise num_ctx (options.num_ctx, or num_ctx of the upstream), or send less",
-            )
-        self._metrics.observe(record)
-
-    @override
-    def returned(self, record: ReturnRecord) -> None:
-        log.emit_return(record)
-        self._metrics.observe_return(record)
-
-    @override
-    def transferred(self, record: TransferRecord) -> None:
-        log.emit_transfer(record)
-        self._metrics.observe_transfer(record)
-
-    def refused(self, request: web.BaseRequest, context: Context, error: EdgeError) -> None:
-        """See ``api.face.Refused``."""
-        shown = log.refused(
-            client=context.client,
-            error=error.code,
-            status=error.status,
-            request_id=context.request_id,
-            method=request.method,
-            path=request.path[:_SHOWN_CHARS],
-            principal=None if context.principal is None else context.principal.name,
-        )
-        if shown and error.__cause__ is not None:
-            self._log.error("bug", request_id=context.request_id, exc_info=error.__cause__)
 
 
 def make_app(

@@ -6,7 +6,6 @@ headers that all answers carry. Must not: read bodies, or touch an upstream befo
 
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Protocol
 
 from aiohttp import web
 from aiohttp.http import HttpVersion11
@@ -32,11 +31,14 @@ _SERVER = f"edge/{__version__}"
 _RETRY_AFTER_S = "1"  # what is not there now may be soon; clients that back off by themselves start at half of it
 
 
-class Refused(Protocol):
-    """Told of each request that ended before it became an exchange."""
+class Refused:
+    """Hears of each request that ended before it became an exchange."""
+
+    __slots__ = ()
 
     def refused(self, request: web.BaseRequest, context: Context, error: EdgeError) -> None:
         """It was answered with this error."""
+        raise NotImplementedError
 
 
 class RequestMiddleware:

@@ -1,7 +1,7 @@
 """How model names are compared. An Ollama reads many spellings as one model, so limits and keys must do so as well.
 
-In: names as clients and operators write them. Out: the one spelling that stands for all of them, and whether a name
-fits a list of globs. Must not: know which models there are (``upstream.names`` does).
+In: names as clients and operators write them, and those that upstreams list. Out: the one spelling that stands for all
+of them; whether a name fits a list of globs; the listed name that a client means. Must not: ask an upstream.
 
 To an Ollama ``smollm2``, ``SmolLM2:latest``, ``library/smollm2`` and ``registry.ollama.ai/library/smollm2`` are one
 model: case does not count, and host, namespace and tag have defaults.
@@ -9,7 +9,8 @@ https://github.com/ollama/ollama/blob/main/types/model/name.go
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from fnmatch import translate
 
 _SCHEMES = ("http://", "https://")
@@ -54,3 +55,33 @@ class Globs:
 
 def _pattern(globs: list[str]) -> re.Pattern[str] | None:
     return re.compile("|".join(map(translate, globs))) if globs else None
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names that the upstreams list. Can be passed to another process.
+
+    One model is never taken for another where a server tells its names apart by case: only an Ollama's are read as an
+    Ollama reads them, and all of them for clients that speak Ollama's API.
+
+    Attributes:
+        listed: The names that each upstream lists.
+        spellings: By canonical spelling, for each upstream whose names have others.
+    """
+
+    listed: tuple[frozenset[str], ...]
+    spellings: tuple[Mapping[str, str], ...]
+
+    def __call__(self, name: str) -> str:
+        """The listed name; ``name`` itself if it is one, or if there is none for it."""
+        if not any(name in names for names in self.listed):
+            short = canonical(name)
+            for known in self.spellings:
+                if short in known:
+                    return known[short]
+        return name
+
+
+def spellings(models: Iterable[str]) -> dict[str, str]:
+    """The models by their canonical spelling; of several the first in order."""
+    return {canonical(name): name for name in sorted(models, reverse=True)}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge.errors import EdgeError, LoopDetected, NoUpstream
 from edge.policy.hops import Hop, meet
+from edge.policy.model_names import Names
 from edge.policy.queue.admission import Admission
 from edge.policy.routing import printable
 from edge.protocol.canonical import Target
@@ -25,7 +26,6 @@ from edge.upstream.discovery.catalogue import listed, merged
 from edge.upstream.discovery.places import Place, places
 from edge.upstream.discovery.servers import MODEL_SERVERS, Card, Found, Kind
 from edge.upstream.health import MISSES_TO_BE_GONE, Member
-from edge.upstream.names import Names
 from edge.upstream.pool import Pool
 from edge.upstream.ports import Upstream
 from edge.upstream.queues import MemberQueues, rules_of

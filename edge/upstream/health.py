@@ -11,6 +11,7 @@ from typing import Literal
 
 from yarl import URL
 
+from edge.policy.model_names import spellings
 from edge.policy.outcomes import Outcomes
 from edge.policy.queue.queue import Queue
 from edge.protocol.canonical import Target
@@ -20,7 +21,6 @@ from edge.protocol.transcode import reachable, target
 from edge.settings import Upstream as UpstreamSettings
 from edge.upstream.discovery.edges import Ways
 from edge.upstream.discovery.servers import CLOUDS, TRAITS, Card, Found, Kind
-from edge.upstream.names import spellings
 from edge.upstream.ports import Upstream
 
 _REFUSALS: Mapping[str, Literal["never", "auto", "always"]] = {"warn": "never", "auto": "auto", "refuse": "always"}

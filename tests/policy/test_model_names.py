@@ -4,8 +4,7 @@ import pytest
 
 from edge.policy.auth.permission import may_use
 from edge.policy.auth.principal import Principal
-from edge.policy.model_names import Globs, canonical
-from edge.upstream.names import Names, spellings
+from edge.policy.model_names import Globs, Names, canonical, spellings
 
 ONE_MODEL = (
     "smollm2",
