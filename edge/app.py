@@ -88,7 +88,7 @@ class Edge:
         self.bodies = Bodies(settings.server)
         tell = LoggingObserver(self.metrics)
         self.sessions = Sessions(stores.sessions, settings.sessions)
-        self.keeper = StreamArchive(MemoryStreams(settings.store), stores)
+        self.archive = StreamArchive(MemoryStreams(settings.store), stores)
         self.limits = Limits(stores.counters(), settings)
         admitting = AdmissionTimer(self.fleet.admission, self.ticker, clock)
         self._services = ExchangeServices(
@@ -98,7 +98,7 @@ class Edge:
             self.ticker,
             tell,
             clock,
-            self.keeper,
+            self.archive,
             self.limits,
             admitting,
             self.bodies.apart,
@@ -115,7 +115,7 @@ class Edge:
         self._admin_face = RequestMiddleware(for_operators(settings), clock, tell, Anybody(), self.fleet.hop)
         admin = make_admin_app(self._admin_face, self.metrics, probes)
         self.admin_listener = Listener(admin, settings.server, _ADMIN_CONNECTIONS, self._admin_face)
-        kept = (self.sessions, stores, self.keeper)
+        kept = (self.sessions, stores, self.archive)
         self._followers: tuple[Follower, ...] = (self.face, self.bodies, *kept, self.limits, self.ticker)
 
     async def start(
@@ -232,7 +232,7 @@ class Edge:
         self.ticker.close()
         for part in (self.listener, self.admin_listener, self.fleet, self.bodies, self.sessions, self.callers):
             await self._close(part, _CLOSE_PART_S)
-        await self._close(self.keeper, _CLOSE_STORE_S)
+        await self._close(self.archive, _CLOSE_STORE_S)
         log.tell_counts()
         if self._started:
             self.log.info("stopped")

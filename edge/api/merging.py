@@ -15,7 +15,7 @@ from edge.policy.routing import printable
 from edge.protocol.event_ids import is_stream
 from edge.protocol.mux_events import Marks, parse_marks
 from edge.resume.lookup import unknown
-from edge.resume.resume_many import Wanted, merge
+from edge.resume.resume_many import MuxRequest, resume_many
 
 # Each event's id tells of all streams, with 40 bytes for each, and comes back as a header, of which 8 KiB are taken.
 _MOST_IDS = 64
@@ -42,7 +42,7 @@ async def follow(request: web.Request, services: ExchangeServices, asked: Sequen
     """Follow these streams to their ends; 204 if the reader has been told of all of them.
 
     Raises:
-        EdgeError: see ``resume.resume_many.merge``.
+        EdgeError: see ``resume.resume_many.resume_many``.
     """
     if asked is None:
         raise BadRequest("ids: name the streams to follow, separated by commas", param="ids")
@@ -55,7 +55,7 @@ async def follow(request: web.Request, services: ExchangeServices, asked: Sequen
         if not is_stream(stream_id):
             raise unknown(printable(stream_id))
     context = request[CONTEXT]
-    wanted = Wanted(
+    wanted = MuxRequest(
         request_id=context.request_id,
         principal=caller(request).name,
         client=context.client,
@@ -63,7 +63,7 @@ async def follow(request: web.Request, services: ExchangeServices, asked: Sequen
         order=asked,
         marks=_marks(request),
     )
-    merging = await merge(services, wanted)
+    merging = await resume_many(services, wanted)
     if merging is None:
         return web.Response(status=204)
     context.exchanged = True

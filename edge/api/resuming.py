@@ -13,7 +13,7 @@ from edge.policy.routing import printable
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.event_ids import parse_cursor
 from edge.protocol.surface import Surface
-from edge.resume.resume_one import ResumeRequest, come_back
+from edge.resume.resume_one import ResumeRequest, resume_one
 
 
 def count_read(request: web.Request, services: ExchangeServices) -> None:
@@ -34,7 +34,7 @@ async def resume(
     ``surface``: whose route it is, None for any; ``stream_id``: what the path names, if it does.
 
     Raises:
-        EdgeError: see ``resume.resume_one.come_back``.
+        EdgeError: see ``resume.resume_one.resume_one``.
     """
     cursor = parse_cursor(last)
     if cursor is None or stream_id not in (None, cursor[0]):
@@ -53,7 +53,7 @@ async def resume_after(
     """Read on after the event of this sequence; 204 if the stream ended with it.
 
     Raises:
-        EdgeError: see ``resume.resume_one.come_back``.
+        EdgeError: see ``resume.resume_one.resume_one``.
     """
     count_read(request, services)
     context = request[CONTEXT]
@@ -71,7 +71,7 @@ async def resume_after(
     def speak(surface: Surface) -> None:
         context.dialect = DIALECTS[surface]
 
-    attachment = await come_back(services, returned, surface, speak)
+    attachment = await resume_one(services, returned, surface, speak)
     if attachment is None:
         return web.Response(status=204, headers={"x-stream-id": stream_id})
     context.exchanged = True

@@ -149,7 +149,7 @@ def _exchange(
         lane=lane,
         passed=context.passed,
         settle=settle,
-        forsaken=held.forsaken,
+        detached=held.detached,
     )
     keep_bytes = services.settings.sessions.max_bytes - len(wanted.message.encode())
     turns = [(turn.role, turn.content) for turn in held.turns]

@@ -71,7 +71,7 @@ def _starting_after(request: web.Request) -> int:
 
 
 async def _listed(services: ExchangeServices, principal: Principal) -> web.Response:
-    stored = await services.keeper.streams(principal.name, _MOST_LISTED)
+    stored = await services.archive.streams(principal.name, _MOST_LISTED)
     shown = {state.meta.id: _stored(services, state) for state in stored}
     for exchange in services.registry.streams.values():
         if exchange.asked.principal.name == principal.name:
@@ -104,7 +104,7 @@ async def _stopped(services: ExchangeServices, principal: Principal, stream_id: 
     if exchange is not None:
         exchange.generation.stop(LifecycleEvent.STOP)
         return json_answer(_live(services, exchange))
-    state = await services.keeper.stop(principal.name, stream_id, _STOP_S)
+    state = await services.archive.stop(principal.name, stream_id, _STOP_S)
     if state is None:
         raise unknown(stream_id)
     return json_answer(_stored(services, state), 202 if state.ending is None else 200)
@@ -134,10 +134,10 @@ def _live(services: ExchangeServices, exchange: RunningExchange) -> dict[str, ob
         "model": exchange.prepared.model,
         "upstream": exchange.upstream,
         "session": asked.session,
-        "resumable": generation.kept,
+        "resumable": generation.resumable,
         "first": journal.before + 1,
         "last": journal.last,
-        "created": round(services.keeper.clock() - age, 3),
+        "created": round(services.archive.clock() - age, 3),
         "age_s": round(age, 3),
         "readers": generation.readers,
         "reconnections": generation.reconnections,
@@ -158,7 +158,7 @@ def _passing(services: ExchangeServices, transfer: RunningTransfer) -> dict[str,
         "resumable": False,
         "first": 0,
         "last": 0,
-        "created": round(services.keeper.clock() - age, 3),
+        "created": round(services.archive.clock() - age, 3),
         "age_s": round(age, 3),
         "readers": 1,
         "reconnections": 0,
@@ -180,7 +180,7 @@ def _stored(services: ExchangeServices, state: StreamState) -> dict[str, object]
         "first": state.first,
         "last": state.last,
         "created": round(meta.created, 3),
-        "age_s": round(services.keeper.clock() - meta.created, 3),
+        "age_s": round(services.archive.clock() - meta.created, 3),
         "readers": None,
         "reconnections": state.reconnections,
     }

@@ -25,10 +25,10 @@ from edge.protocol.event_ids import numbering
 from edge.protocol.request import Prepared
 from edge.store.ports import StreamMeta
 from edge.stream.generation import Generation
-from edge.stream.json_reader import Collected
+from edge.stream.json_reader import JsonReader
 from edge.stream.owner import Owner
 from edge.stream.persistence import ArchivedStream
-from edge.stream.stream_or_json_reader import Either
+from edge.stream.stream_or_json_reader import StreamOrJsonReader
 from edge.stream.subscriber import Subscriber
 from edge.stream.ticker import Ticked
 from edge.stream.writer import Writer
@@ -52,7 +52,7 @@ class Exchange(Owned, Ticked, Owner):
         self.stream_id = asked.stream_id
         self.request_text = prepared.body[: self.settings.log.content_bytes]
         self.timeline = Timeline(asked.accepted_at)
-        self.reader: Subscriber | Collected | None = None
+        self.reader: Subscriber | JsonReader | None = None
         self._phase = Phase.EDGE
         self._told_at = asked.accepted_at
         self._recorded = False
@@ -61,25 +61,25 @@ class Exchange(Owned, Ticked, Owner):
         own = asked.dialect.format(prepared.model, asked.request_id)
         resume = prepared.stream and (asked.resume or prepared.surface in self.settings.stream.resume)
         self._numbering = numbering(asked.dialect.stream_type, asked.stream_id) if resume else None
-        self._keeping = self._keep(prepared, always=resume)
-        kept = None if self._keeping is None else self._keeping.kept
+        self._archived = self._archive(prepared, always=resume)
+        retention = None if self._archived is None else self._archived.retention
         self.generation = Generation(
-            asked.stream_id, self.settings, services.clock, self, surface_format=own, kept=kept
+            asked.stream_id, self.settings, services.clock, self, surface_format=own, retention=retention
         )
-        self.attempts = Failover(
+        self.failover = Failover(
             services, asked, prepared,
             claim=self._claim(prepared), generation=self.generation, changed=self.changed,
         )  # fmt: skip
 
-    def _keep(self, prepared: Prepared, *, always: bool) -> ArchivedStream | None:
-        stream, asked, keeper = self.settings.stream, self.asked, self.services.keeper
+    def _archive(self, prepared: Prepared, *, always: bool) -> ArchivedStream | None:
+        stream, asked, archive = self.settings.stream, self.asked, self.services.archive
         if not always and not (prepared.stream and stream.on_disconnect == "grace"):
             return None
         surface, session, most = str(prepared.surface), asked.session, stream.journal_bytes
-        return keeper.begin(
+        return archive.begin(
             StreamMeta(
                 asked.stream_id, asked.principal.name, surface, prepared.model, session, asked.request_id,
-                keeper.clock(), most,
+                archive.clock(), most,
             )
         )  # fmt: skip
 
@@ -107,8 +107,8 @@ class Exchange(Owned, Ticked, Owner):
             if await self._reserved():
                 if self.asked.opening:
                     self.generation.present(self.asked.opening)
-                self.attempts.begin()
-            self.services.tell.started(self)
+                self.failover.begin()
+            self.services.observer.started(self)
             return await reader.run()
         except EdgeError as error:
             error.headers = {**self.known_headers(), **error.headers}
@@ -120,12 +120,12 @@ class Exchange(Owned, Ticked, Owner):
     @property
     def prepared(self) -> Prepared:
         """The request; without its body, once no attempt can need that any more."""
-        return self.attempts.prepared
+        return self.failover.prepared
 
     @property
     def upstream(self) -> str | None:
         """The name of the upstream tried last; None if none was."""
-        return self.attempts.upstream
+        return self.failover.upstream
 
     @property
     def elapsed_s(self) -> float:
@@ -145,7 +145,7 @@ class Exchange(Owned, Ticked, Owner):
             progress_s = self.settings.log.progress_s
             if progress_s and now - self._told_at >= progress_s:
                 self._told_at = now
-                self.services.tell.progressed(self)
+                self.services.observer.progressed(self)
         except Exception as bug:  # noqa: BLE001 - one exchange's bug must not stop everybody's clock
             self.generation.fail(bug)
 
@@ -174,22 +174,22 @@ class Exchange(Owned, Ticked, Owner):
         return self.asked.settle is not None
 
     @override
-    def settle(self, outcome: Outcome, tell: Callable[[], None]) -> None:
+    def settle(self, outcome: Outcome, announce: Callable[[], None]) -> None:
         if self.asked.settle is None:
-            tell()
+            announce()
         else:
             self.changed()
-            self.attempts.free()  # whatever the readers are told and when, no upstream is at work on it any more
-            self.asked.settle(self.generation, outcome, tell)
+            self.failover.free()  # whatever the readers are told and when, no upstream is at work on it any more
+            self.asked.settle(self.generation, outcome, announce)
 
     @property
     @override
     def place(self) -> Place | None:
-        return self.attempts.place
+        return self.failover.place
 
     @override
     def wanted(self) -> bool:
-        return self.attempts.wanted
+        return self.failover.wanted
 
     # --- time and the record --------------------------------------------------------------------------------------
 
@@ -200,7 +200,7 @@ class Exchange(Owned, Ticked, Owner):
         state = generation.state
         if generation.clients_turn:
             phase = Phase.EDGE  # as it is while a body is read that is not passed on at once
-        elif state is State.ROUTING and self.attempts.waiting:
+        elif state is State.ROUTING and self.failover.waiting:
             phase = Phase.QUEUED
         elif reader is not None and reader.blocked:
             phase = Phase.CLIENT_BLOCKED
@@ -213,7 +213,7 @@ class Exchange(Owned, Ticked, Owner):
             self.timeline.enter(phase, self.services.clock())
         if state is State.STREAMING and self.prepared.body:
             # No other attempt can follow, so nobody needs the request any more; an image may be 30 MB of it.
-            self.attempts.prepared = replace(self.prepared, body=b"", crossed=())
+            self.failover.prepared = replace(self.prepared, body=b"", crossed=())
             self.asked.release()
         if generation.outcome is not None:
             if not self._over:
@@ -224,22 +224,22 @@ class Exchange(Owned, Ticked, Owner):
 
     def _let_go(self) -> None:
         """The generation has ended: give back what it had, and pass on what came of it."""
-        self.attempts.free()
+        self.failover.free()
         if self.generation.outcome in (Outcome.UPSTREAM_ERROR, Outcome.UPSTREAM_CUT):
-            self.attempts.judge(self.generation.error)
+            self.failover.judge(self.generation.error)
         elif self.generation.outcome is Outcome.COMPLETE or self.generation.token_count:
-            self.attempts.judge(None)
+            self.failover.judge(None)
         if self._reservation is not None:
-            settle(self._reservation, self.generation, self.prepared, asked=self.attempts.count > 0)
-        if self._keeping is not None:
-            self._keeping.end(self.generation, self.upstream, self.generation.reconnections)
+            settle(self._reservation, self.generation, self.prepared, asked=self.failover.count > 0)
+        if self._archived is not None:
+            self._archived.end(self.generation, self.upstream, self.generation.reconnections)
 
     @override
-    def forsaken(self) -> None:
-        if self.asked.forsaken is not None:
-            self.asked.forsaken()
+    def detached(self) -> None:
+        if self.asked.detached is not None:
+            self.asked.detached()
 
-    def _make_reader(self, writer: Writer) -> Subscriber | Collected:
+    def _make_reader(self, writer: Writer) -> Subscriber | JsonReader:
         services, asked = self.services, self.asked
         stream = self.settings.stream
         if self.prepared.stream:
@@ -249,14 +249,14 @@ class Exchange(Owned, Ticked, Owner):
                 closes=asked.after_error.closes(self.prepared.surface),
             )  # fmt: skip
         if asked.upload is not None:
-            return Either(
+            return StreamOrJsonReader(
                 self.generation, writer, stream, services.clock, self.changed,
                 headers=self._found_to_stream, whole_headers=self.known_headers,
             )  # fmt: skip
-        return Collected(self.generation, writer, stream, services.clock, self.changed, headers=self.known_headers)
+        return JsonReader(self.generation, writer, stream, services.clock, self.changed, headers=self.known_headers)
 
     def _found_to_stream(self) -> Mapping[str, str]:
-        self.attempts.prepared = replace(self.prepared, stream=True)
+        self.failover.prepared = replace(self.prepared, stream=True)
         return self._stream_headers()
 
     def _stream_headers(self) -> Mapping[str, str]:
@@ -269,16 +269,16 @@ class Exchange(Owned, Ticked, Owner):
             headers.update(self._reservation.headers)
         if self.upstream is not None:
             headers["x-edge-upstream"] = self.upstream
-        if self.attempts.dropped:
-            headers["x-edge-dropped-params"] = ", ".join(map(printable, self.attempts.dropped))
-        if self.attempts.changed:
-            headers["x-edge-changed"] = ", ".join(self.attempts.changed)
+        if self.failover.dropped:
+            headers["x-edge-dropped-params"] = ", ".join(map(printable, self.failover.dropped))
+        if self.failover.changed:
+            headers["x-edge-changed"] = ", ".join(self.failover.changed)
         now = self.services.clock()
         self.timeline.enter(self._phase, now)
         headers["Server-Timing"] = self.timeline.server_timing()
         return headers
 
-    def _record(self, reader: Subscriber | Collected) -> None:
+    def _record(self, reader: Subscriber | JsonReader) -> None:
         if self._recorded:
             return
         self._recorded = True
@@ -289,7 +289,7 @@ class Exchange(Owned, Ticked, Owner):
         self.timeline.enter(Phase.EDGE, self.services.clock())
         bug = self.generation.error.__cause__ if self.generation.error is not None else None
         if bug is not None:
-            self.services.tell.failed(self.asked.request_id, self.stream_id, bug)
-        self.services.tell.ended(
-            summarise(self.asked, self.attempts, self.generation, reader, self.timeline, request_text=self.request_text)
+            self.services.observer.failed(self.asked.request_id, self.stream_id, bug)
+        self.services.observer.ended(
+            summarise(self.asked, self.failover, self.generation, reader, self.timeline, request_text=self.request_text)
         )

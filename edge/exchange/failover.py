@@ -64,7 +64,7 @@ class Failover(SlotTaker, AttemptOwner):
         "_ready",
         "_services",
         "_settings",
-        "_turn",
+        "_slot_wait",
         "_whole",
         "changed",
         "context",
@@ -101,10 +101,10 @@ class Failover(SlotTaker, AttemptOwner):
         self._judged = 0  # so many of them have been
         self._whole = False  # the latest one is asked for its answer in one body
         self._ready: tuple[Member, Call] | None = None  # composed in advance, for the one that is preferred
-        self._turn = SlotWait(services.admitting, claim, prepared.model, self)
+        self._slot_wait = SlotWait(services.admitting, claim, prepared.model, self)
 
     def __repr__(self) -> str:
-        return f"<Failover {self.count}, {self._turn!r}>"
+        return f"<Failover {self.count}, {self._slot_wait!r}>"
 
     @property
     def upstream(self) -> str | None:
@@ -114,17 +114,17 @@ class Failover(SlotTaker, AttemptOwner):
     @property
     def waiting(self) -> bool:
         """The next one waits for a slot."""
-        return self._turn.waits
+        return self._slot_wait.waits
 
     @property
     def wanted(self) -> bool:
         """Somebody waits for the slot that it has."""
-        return self._turn.wanted
+        return self._slot_wait.wanted
 
     @property
     def place(self) -> Place | None:
         """Where in the queue that is; None if it does not wait."""
-        return self._turn.place
+        return self._slot_wait.place
 
     # --- beginning ------------------------------------------------------------------------------------------------
 
@@ -164,7 +164,7 @@ class Failover(SlotTaker, AttemptOwner):
         """See ``SlotWait.take``."""
         if self.prepared.surface in WITHOUT_MODEL:
             return self._candidates[0]
-        return self._turn.take(self._candidates, first=first)
+        return self._slot_wait.take(self._candidates, first=first)
 
     def _proceed(self, member: Member) -> None:
         """It has a slot of this one.
@@ -177,7 +177,7 @@ class Failover(SlotTaker, AttemptOwner):
         try:
             call = ready[1] if ready is not None and ready[0] is member else self._compose(member)
         except EdgeError:
-            self._turn.give_back(cut_off=False, sent=False)
+            self._slot_wait.give_back(cut_off=False, sent=False)
             if not self._candidates:
                 raise
             self._seek(first=True)
@@ -292,7 +292,7 @@ class Failover(SlotTaker, AttemptOwner):
         answer = self._take(first=True)
         if isinstance(answer, Refusal):
             return False
-        if answer is None and not (generation.kept or generation.readers):
+        if answer is None and not (generation.resumable or generation.readers):
             self.free()  # nobody would read what it waits for
             return False
         generation.retrying()
@@ -327,7 +327,9 @@ class Failover(SlotTaker, AttemptOwner):
         """No attempt runs any more, and none is waited for; idempotent."""
         attempt = self._attempt
         self._ready = None
-        self._turn.give_back(cut_off=attempt is not None and attempt.cut_off, sent=attempt is not None and attempt.sent)
+        self._slot_wait.give_back(
+            cut_off=attempt is not None and attempt.cut_off, sent=attempt is not None and attempt.sent
+        )
         member, self._busy = self._busy, None
         if member is not None:
             member.active -= 1

@@ -43,7 +43,7 @@ class ExchangeRequest:
         lane: How much hurry there is.
         settle: Called once, when nothing more is generated: keeps what was said. The readers are told of the end when
             it calls its last argument, which it does in any case, soon.
-        forsaken: Called each time that nobody reads it any more, and it goes on for one that may come back.
+        detached: Called each time that nobody reads it any more, and it goes on for one that may come back.
         upload: The body, where it is passed on as it comes.
         passed: The Edges that the request has passed before this one.
         after_error: How the client's stream may end after an error event.
@@ -63,7 +63,7 @@ class ExchangeRequest:
     session: str | None = None
     lane: Lane = Lane.INTERACTIVE
     settle: Callable[[Generation, Outcome, Callable[[], None]], None] | None = None
-    forsaken: Callable[[], None] | None = None
+    detached: Callable[[], None] | None = None
     upload: Upload | None = None
     passed: tuple[str, ...] = ()
     after_error: AfterError = ALWAYS_RESETS
@@ -176,9 +176,9 @@ class ExchangeServices:
     fleet: Fleet
     registry: ExchangeRegistry
     ticker: Ticker
-    tell: ExchangeObserver
+    observer: ExchangeObserver
     clock: Callable[[], float]
-    keeper: StreamArchive
+    archive: StreamArchive
     limits: Limits
     admitting: AdmissionTimer
     apart: Apart

@@ -77,7 +77,7 @@ def summarise(
         principal=asked.principal.name,
         client=asked.client,
         streaming=prepared.stream,
-        status=reader.told_status,
+        status=reader.sent_status,
         outcome=str(generation.outcome),
         reader=reader.ending,
         error=error.code if error is not None else None,

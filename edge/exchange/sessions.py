@@ -50,25 +50,25 @@ class Held:
         """It is not just that what was said is still to be kept."""
         return self.generation is None or self.generation.outcome is None
 
-    def forsaken(self) -> None:
+    def detached(self) -> None:
         """The last reader has left, and another may come back to it; unless somebody waits for the session."""
         if self._sessions.wanted(self.key):
             self.give_up()
 
     def give_up(self) -> bool:
         """Stop what nobody reads; whether there was such a thing. What came of it is kept, as it is of any stop."""
-        if self.generation is None or not self.generation.forsaken:
+        if self.generation is None or not self.generation.detached:
             return False
         self.generation.stop(LifecycleEvent.STOP)
         return True
 
-    def settle(self, message: str, generation: Generation, outcome: Outcome, tell: Callable[[], None]) -> None:
+    def settle(self, message: str, generation: Generation, outcome: Outcome, announce: Callable[[], None]) -> None:
         """Nothing more is generated: keep what was said, if anything was, and let the next request have the session.
 
-        ``tell`` has the readers told of the end. It is called when the store has what was said, so that whoever has
+        ``announce`` has the readers told of the end. It is called when the store has what was said, so that whoever has
         seen the end can read it there, from any process; at the latest after ``_KEEP_S``.
         """
-        self._sessions.settle(self, message, generation, outcome, tell)
+        self._sessions.settle(self, message, generation, outcome, announce)
 
     def release(self) -> None:
         """Let the next request have the session; idempotent."""
@@ -192,7 +192,7 @@ class Sessions:
             held.release()
 
     def settle(
-        self, held: Held, message: str, generation: Generation, outcome: Outcome, tell: Callable[[], None]
+        self, held: Held, message: str, generation: Generation, outcome: Outcome, announce: Callable[[], None]
     ) -> None:
         """See ``Held.settle``."""
         text, cut = None, False
@@ -201,12 +201,12 @@ class Sessions:
             text, cut = said.get("content"), bool(said.get("cut"))
         finally:
             if not isinstance(text, str) or not text:
-                tell()
+                announce()
                 held.release()  # a question without an answer is no turn
         if isinstance(text, str) and text:
             question = Turn("user", message, held.since)
             answer = Turn("assistant", text, self.clock(), partial=outcome is not Outcome.COMPLETE or cut)
-            self._keeping[held.key] = self._run(self._keep(held, question, answer, tell))
+            self._keeping[held.key] = self._run(self._keep(held, question, answer, announce))
 
     async def close(self) -> None:
         """Wait until everything that ended is kept."""
@@ -219,14 +219,14 @@ class Sessions:
         task.add_done_callback(self._running.discard)
         return task
 
-    async def _keep(self, held: Held, question: Turn, answer: Turn, tell: Callable[[], None]) -> None:
-        late = asyncio.get_running_loop().call_later(_KEEP_S, tell)
+    async def _keep(self, held: Held, question: Turn, answer: Turn, announce: Callable[[], None]) -> None:
+        late = asyncio.get_running_loop().call_later(_KEEP_S, announce)
         try:
             await self._store.append(*held.key, question, answer)
         finally:
             late.cancel()
             del self._keeping[held.key]
             try:
-                tell()
+                announce()
             finally:
                 held.release()

@@ -316,8 +316,8 @@ class Transfer(Owned, Ticked, Asker):
     def _record(self, writer: Writer) -> None:
         asked, services, error = self.asked, self._services, self._error
         if error is not None and error.__cause__ is not None:
-            services.tell.failed(asked.request_id, asked.stream_id, error.__cause__)
-        services.tell.transferred(
+            services.observer.failed(asked.request_id, asked.stream_id, error.__cause__)
+        services.observer.transferred(
             TransferRecord(
                 request_id=asked.request_id,
                 stream_id=asked.stream_id,

@@ -59,10 +59,10 @@ class Batch:
         terminated: The surface's regular end was among them (anything after it has been dropped). It is in ``data``
             only if the answer is finished: an end that is not true is not passed on.
         error: The upstream's own in-band error, if it was among them (anything after it has been dropped).
-        told: ``data`` ends with that error, in the surface's own shape; else it is still to be told.
+        error_in_data: ``data`` ends with that error, in the surface's own shape; else it has not gone out yet.
     """
 
-    __slots__ = ("data", "error", "events", "terminated", "tokens", "told")
+    __slots__ = ("data", "error", "error_in_data", "events", "terminated", "tokens")
 
     def __init__(
         self,
@@ -72,14 +72,14 @@ class Batch:
         *,
         terminated: bool = False,
         error: UpstreamSaid | None = None,
-        told: bool = False,
+        error_in_data: bool = False,
     ) -> None:
         self.data = data
         self.events = events
         self.tokens = tokens
         self.terminated = terminated
         self.error = error
-        self.told = told
+        self.error_in_data = error_in_data
 
     def __repr__(self) -> str:
         flags = " terminated" * self.terminated + " error" * (self.error is not None)

@@ -72,10 +72,12 @@ class Kept:
         self.events += events
         self.tokens += tokens
 
-    def batch(self, *, terminated: bool = False, error: UpstreamSaid | None = None, told: bool = False) -> Batch:
+    def batch(
+        self, *, terminated: bool = False, error: UpstreamSaid | None = None, error_in_data: bool = False
+    ) -> Batch:
         """All of it."""
         data = b"".join(self._parts)
-        return Batch(data, self.events, self.tokens, terminated=terminated, error=error, told=told)
+        return Batch(data, self.events, self.tokens, terminated=terminated, error=error, error_in_data=error_in_data)
 
 
 class Splitter(Protocol):
@@ -204,7 +206,7 @@ class SseCodec(Codec):
             except SeenError as error:
                 if error.relay:
                     self._keep(event, kept)
-                return kept.batch(terminated=error.final, error=error.said, told=error.relay)
+                return kept.batch(terminated=error.final, error=error.said, error_in_data=error.relay)
             except BadStream as error:
                 error.before = kept.batch()
                 raise

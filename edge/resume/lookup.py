@@ -77,7 +77,7 @@ async def find_all(
     }
     elsewhere = [stream_id for stream_id in streams if stream_id not in here]
     if elsewhere:
-        here.update(await services.keeper.find_all(principal, elsewhere))
+        here.update(await services.archive.find_all(principal, elsewhere))
     return [(stream_id, here.get(stream_id) or unknown(stream_id)) for stream_id in streams]
 
 
@@ -105,7 +105,7 @@ def check(place: Place, after: int) -> None:
         BadRequest: there is no such event.
     """
     if not isinstance(place, StoredStream):
-        if not place.generation.kept:
+        if not place.generation.resumable:
             raise Gone(
                 f"stream {place.stream_id} cannot be resumed, since that was not asked for; "
                 "send x-edge-resume: 1 with the request",

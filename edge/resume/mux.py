@@ -34,9 +34,9 @@ class Source(Reader):
     committed = False  # how it ended is told beside its events, so none is made of that for this reader's sake
     wants_events = True
 
-    def __init__(self, mux: "Mux", beginning: StartPoint, stream_type: str) -> None:
-        self.channel = beginning.channel
-        self.position = beginning.position
+    def __init__(self, mux: "Mux", start: StartPoint, stream_type: str) -> None:
+        self.channel = start.channel
+        self.position = start.position
         self.stream_type = stream_type
         self.bytes_out = 0
         self._mux = mux
@@ -51,7 +51,7 @@ class Source(Reader):
         return f"<Source {self.channel.id} at {self.position}>"
 
     @override
-    def take(self, data: bytes) -> bool:
+    def write(self, data: bytes) -> bool:
         return False
 
     @override
@@ -94,11 +94,11 @@ class Mux(Channel):
         end = f" {self.outcome}" if self.outcome else " paused" * self._paused
         return f"<Mux {self.id}{end} {list(self._sources)} {self.journal!r}>"
 
-    def follow(self, beginning: StartPoint, stream_type: str) -> Source:
+    def follow(self, start: StartPoint, stream_type: str) -> Source:
         """Read one more stream; once there is a reader."""
-        if isinstance(beginning.channel, Replay):
-            self._replays.append(beginning.channel)
-        source = Source(self, beginning, stream_type)
+        if isinstance(start.channel, Replay):
+            self._replays.append(start.channel)
+        source = Source(self, start, stream_type)
         self._sources.append(source)
         self.wake()
         return source
@@ -169,11 +169,11 @@ class Mux(Channel):
             source.channel.detach(source, stalled=stalled)
 
     @override
-    def hold_on(self) -> None:
+    def pause_source(self) -> None:
         """Nothing is taken while it is paused."""
 
     @override
-    def go_on(self) -> None:
+    def resume_source(self) -> None:
         """Soon, since the reader is in the middle of its reading."""
         self.wake()
 

@@ -17,7 +17,7 @@ from edge.protocol.surface_format import SurfaceFormat
 from edge.settings import Stream as StreamSettings
 from edge.store.ports import LOST, Dropped, Ending, StoreDown, StreamState, Stretch
 from edge.stream.channel import Channel
-from edge.stream.endings import told
+from edge.stream.endings import error_events
 from edge.stream.persistence import StoredStream, unavailable
 
 _PAGE_BYTES = 64 * 1024  # read at once, where a reader may lag so far
@@ -90,11 +90,11 @@ class Replay(Channel):
         self._task.cancel()
 
     @override
-    def hold_on(self) -> None:
+    def pause_source(self) -> None:
         self._room.clear()
 
     @override
-    def go_on(self) -> None:
+    def resume_source(self) -> None:
         self._room.set()
 
     async def closed(self) -> None:
@@ -156,7 +156,7 @@ class Replay(Channel):
 
     async def _elsewhere(self, found: StoredStream) -> StoredStream:
         """Where else it is: what one store has not, the other may have got since."""
-        now = await found.keeper.find(found.state.meta.principal, self.id)
+        now = await found.archive.find(found.state.meta.principal, self.id)
         if now is None or now.store is found.store:
             raise Dropped(f"what follows event {self._last} of {self.id} is in no store")
         return now
@@ -184,7 +184,7 @@ class Replay(Channel):
             words = self._words(error, final=True) if untold else []
             for event in words:
                 self.publish(event, 1)
-            self.error_told = bool(words) or not untold
+            self.error_sent = bool(words) or not untold
             self._finish(outcome, error)
 
     def _part(self, outcome: Outcome, error: EdgeError) -> None:
@@ -198,7 +198,7 @@ class Replay(Channel):
         own, committed = self._format, self.handed_over or any(reader.committed for reader in self._readers)
         if own is None or not committed:
             return []
-        return told(own, error) if final else [own.error_event(error)]
+        return error_events(own, error) if final else [own.error_event(error)]
 
     def _finish(self, outcome: Outcome, error: EdgeError | None) -> None:
         if self.outcome is None:

@@ -26,7 +26,7 @@ _LEAST_BYTES = 16 * 1024  # that are read ahead of each stream out of a store
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Wanted:
+class MuxRequest:
     """Streams that a reader wants to read at once. ``marks``: how far it has got."""
 
     request_id: str
@@ -37,7 +37,7 @@ class Wanted:
     marks: Marks
 
 
-class Merging(ResumedReader):
+class ResumeMany(ResumedReader):
     """One merged reader, and what it reads.
 
     Args:
@@ -46,7 +46,7 @@ class Merging(ResumedReader):
     """
 
     def __init__(
-        self, services: ExchangeServices, wanted: Wanted, places: Mapping[str, Place], lost: Mapping[str, EdgeError]
+        self, services: ExchangeServices, wanted: MuxRequest, places: Mapping[str, Place], lost: Mapping[str, EdgeError]
     ) -> None:
         super().__init__(services)
         self.wanted = wanted
@@ -56,7 +56,7 @@ class Merging(ResumedReader):
         self._mux = Mux(wanted.request_id, services.settings.stream, MuxFormat(wanted.order, wanted.marks.seen))
 
     def __repr__(self) -> str:
-        return f"<Merging {self._mux!r}>"
+        return f"<ResumeMany {self._mux!r}>"
 
     def _make_reader(self, writer: Writer) -> Subscriber:
         services = self.services
@@ -81,12 +81,12 @@ class Merging(ResumedReader):
         for stream_id, place in self._places.items():
             after = self.wanted.marks.seen.get(stream_id, 0)
             try:
-                beginning = begin(ahead, place, after, speaks=False)
+                start = begin(ahead, place, after, speaks=False)
             except Gone as gone:  # since it was looked at
                 mux.lose(stream_id, gone)
                 continue
-            source = mux.follow(beginning, DIALECTS[beginning.described.surface].stream_type)
-            self._followed.append((source, beginning))
+            source = mux.follow(start, DIALECTS[start.described.surface].stream_type)
+            self._followed.append((source, start))
         self._places.clear()
         mux.wake()
 
@@ -96,7 +96,7 @@ class Merging(ResumedReader):
     def _tell(self, reader: Subscriber) -> None:
         services, wanted, error = self.services, self.wanted, self._mux.error
         heartbeats = reader.heartbeats
-        for source, beginning in self._followed:
+        for source, start in self._followed:
             stream_id = source.channel.id
             returned = ResumeRequest(
                 request_id=wanted.request_id,
@@ -106,14 +106,14 @@ class Merging(ResumedReader):
                 after=wanted.marks.seen.get(stream_id, 0),
                 accepted_at=wanted.accepted_at,
             )
-            told = record(services, returned, beginning.described, reader)
-            services.tell.returned(dataclasses.replace(told, bytes_out=source.bytes_out, heartbeats=heartbeats))
+            told = record(services, returned, start.described, reader)
+            services.observer.returned(dataclasses.replace(told, bytes_out=source.bytes_out, heartbeats=heartbeats))
             heartbeats = 0  # which are no single stream's, and counted once
         if error is not None and error.__cause__ is not None:
-            services.tell.failed(wanted.request_id, None, error.__cause__)
+            services.observer.failed(wanted.request_id, None, error.__cause__)
 
 
-async def merge(services: ExchangeServices, wanted: Wanted) -> Merging | None:
+async def resume_many(services: ExchangeServices, wanted: MuxRequest) -> ResumeMany | None:
     """What answers a reader of several streams; None if it has been told that all have ended.
 
     Raises:
@@ -142,4 +142,4 @@ async def merge(services: ExchangeServices, wanted: Wanted) -> Merging | None:
             raise
         else:
             places[stream_id] = place
-    return Merging(services, wanted, await count(places), lost)
+    return ResumeMany(services, wanted, await count(places), lost)

@@ -44,15 +44,15 @@ class Resume(ResumedReader):
     """One reader that came back, and what it reads.
 
     Args:
-        beginning: What it reads, and from where on.
+        start: What it reads, and from where on.
     """
 
-    def __init__(self, services: ExchangeServices, returned: ResumeRequest, beginning: StartPoint) -> None:
+    def __init__(self, services: ExchangeServices, returned: ResumeRequest, start: StartPoint) -> None:
         super().__init__(services)
         self.returned = returned
-        self._described = beginning.described
-        self._channel = beginning.channel
-        self._position = beginning.position
+        self._described = start.described
+        self._channel = start.channel
+        self._position = start.position
 
     def __repr__(self) -> str:
         return f"<Resume {self.returned.request_id} {self._channel!r}>"
@@ -86,10 +86,10 @@ class Resume(ResumedReader):
 
     def _tell(self, reader: Subscriber) -> None:
         services = self.services
-        services.tell.returned(record(services, self.returned, self._described, reader))
+        services.observer.returned(record(services, self.returned, self._described, reader))
         broken = self._channel.broken if isinstance(self._channel, Replay) else None
         if broken is not None and broken.__cause__ is not None:
-            services.tell.failed(self.returned.request_id, self.returned.stream_id, broken.__cause__)
+            services.observer.failed(self.returned.request_id, self.returned.stream_id, broken.__cause__)
 
 
 def record(
@@ -106,7 +106,7 @@ def record(
         client=returned.client,
         after=returned.after,
         source=described.source,
-        status=reader.told_status,
+        status=reader.sent_status,
         reader=reader.ending,
         reconnections=described.reconnections,
         bytes_out=reader.bytes_out,
@@ -115,7 +115,7 @@ def record(
     )
 
 
-async def come_back(
+async def resume_one(
     services: ExchangeServices, returned: ResumeRequest, surface: Surface | None, speak: Callable[[Surface], None]
 ) -> Resume | None:
     """What answers a reader that came back; None if it has seen all there is, and was.

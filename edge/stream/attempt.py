@@ -16,7 +16,7 @@ from edge.errors import AnswerTooLarge, EdgeError, UpstreamBroken
 from edge.policy.lifecycle import AttemptState, LifecycleEvent, attempt_step
 from edge.protocol.batch import Batch
 from edge.settings import Stream as StreamSettings
-from edge.stream.deadlines import Manner, Waited, overdue
+from edge.stream.deadlines import AnswerMode, Waited, overdue
 from edge.stream.endings import broken_off
 from edge.stream.generation import Generation, RunningAttempt
 from edge.upstream.ports import JSON_TYPE, Call, Sink, Source, Upstream
@@ -97,7 +97,7 @@ class Attempt(Sink, RunningAttempt):
     """
 
     __slots__ = (
-        "_alive_at", "_clock", "_generation", "_held", "_last", "_manner", "_owner", "_settings", "_since", "_source",
+        "_alive_at", "_clock", "_generation", "_held", "_last", "_mode", "_owner", "_settings", "_since", "_source",
         "clients_turn", "cut_off", "other_events", "sent", "state",
     )  # fmt: skip
 
@@ -117,7 +117,7 @@ class Attempt(Sink, RunningAttempt):
         self._owner = owner
         self._settings = settings
         self._clock = clock
-        self._manner = Manner()
+        self._mode = AnswerMode()
         self._source: Source | None = None
         self._since = clock()  # when the present state began, or the latest content came
         self._alive_at = self._since  # when the upstream last sent what is no content; tokens do not note it
@@ -127,7 +127,7 @@ class Attempt(Sink, RunningAttempt):
 
     def open(self, upstream: Upstream, call: Call) -> None:
         """Begin the call; it is not held on to, since a request may be 30 MB."""
-        self._manner = Manner(call.buffers_calls, call.whole)
+        self._mode = AnswerMode(call.buffers_calls, call.whole)
         self._generation.begin(self, call.codec)
         self._source = upstream.open(call, self)
 
@@ -190,12 +190,12 @@ class Attempt(Sink, RunningAttempt):
         else:
             self._alive_at = self._clock()
         self.other_events += batch.events - batch.tokens
-        generation.terminated, generation.told = batch.terminated, batch.told
+        generation.terminated, generation.upstream_error_sent = batch.terminated, batch.error_in_data
         if not batch.data:
             return
         if self.state is not AttemptState.STREAMING:
             self._hold(batch.data, batch.events)
-        elif self._last is not None or ((batch.terminated or batch.told) and generation.keeps_answer):
+        elif self._last is not None or ((batch.terminated or batch.error_in_data) and generation.keeps_answer):
             self.release()
             self._last = self._last or Prelude(self._settings.max_event_bytes)
             self._last.add(batch.data, batch.events)
@@ -269,7 +269,7 @@ class Attempt(Sink, RunningAttempt):
         if self.clients_turn:  # which has a clock of its own (server.body_s)
             return
         waited = Waited(now - self._since, now - max(self._since, self._alive_at))
-        late = overdue(self.state, self._settings, waited, paused=paused, manner=self._manner)
+        late = overdue(self.state, self._settings, waited, paused=paused, mode=self._mode)
         if late is not None:
             self._disconnect()
             self.end(late.happened, late.error())

@@ -27,7 +27,7 @@ class Reader:
         """The status has gone out."""
         raise NotImplementedError
 
-    def take(self, data: bytes) -> bool:
+    def write(self, data: bytes) -> bool:
         """Take what comes next, past the journal; False, and nothing taken, if the reader is not up to it."""
         raise NotImplementedError
 
@@ -67,21 +67,21 @@ class Channel:
         fails_in_stream: It failed before the answer, and readers get that as a stream, not as a status.
         handed_over: Some event of the answer is, or was, within a reader's reach.
         begun: The status may go out though nothing is handed over: there is something to be said before.
-        error_told: It did not end well, and the journal ends with the event that says so.
+        error_sent: It did not end well, and the journal ends with the event that says so.
         parting: What readers are told beside the journal, last of all, if it did not end well.
         pauses: Times that all readers lagged so far that its maker was to wait.
     """
 
     __slots__ = (
-        "_kept",
         "_largest",
         "_paused",
         "_readers",
+        "_retention",
         "_settings",
         "begun",
         "clean",
         "error",
-        "error_told",
+        "error_sent",
         "fails_in_stream",
         "handed_over",
         "id",
@@ -91,19 +91,19 @@ class Channel:
         "pauses",
     )  # as attributes of a dict they would take 1.5 KB
 
-    def __init__(self, stream_id: str, settings: StreamSettings, kept: Retention | None = None) -> None:
+    def __init__(self, stream_id: str, settings: StreamSettings, retention: Retention | None = None) -> None:
         self.id = stream_id
-        self.journal = Journal(0 if kept is None else kept.keep_bytes)
+        self.journal = Journal(0 if retention is None else retention.keep_bytes)
         self.outcome: Outcome | None = None
         self.error: EdgeError | None = None
         self.clean = False
-        self.error_told = False
+        self.error_sent = False
         self.handed_over = False
         self.begun = False
         self.fails_in_stream = False
         self.parting = b""
         self.pauses = 0
-        self._kept = kept
+        self._retention = retention
         self._settings = settings
         self._readers: list[Reader] = []
         self._largest = 0  # of the batches published
@@ -135,11 +135,11 @@ class Channel:
         """The last reader has gone."""
         raise NotImplementedError
 
-    def hold_on(self) -> None:
+    def pause_source(self) -> None:
         """All readers lag: make no more for now."""
         raise NotImplementedError
 
-    def go_on(self) -> None:
+    def resume_source(self) -> None:
         """One has caught up."""
         raise NotImplementedError
 
@@ -173,11 +173,11 @@ class Channel:
 
     def publish(self, data: bytes, count: int) -> None:
         """Whole events, for every reader."""
-        if self._kept is not None and self._kept.write is not None:
-            self._kept.write(data, count)
+        if self._retention is not None and self._retention.write is not None:
+            self._retention.write(data, count)
         journal, readers = self.journal, self._readers
         # The fast path, and its one condition: the only reader has everything so far, and takes this as it comes.
-        if len(readers) == 1 and readers[0].position == journal.end and readers[0].take(data):
+        if len(readers) == 1 and readers[0].position == journal.end and readers[0].write(data):
             if not journal.keep_bytes:
                 # The journal counts it and holds nothing; here, since a call would be 60 ns of the 0.7 µs of a token.
                 journal.start = journal.end = journal.end + len(data)
@@ -201,13 +201,13 @@ class Channel:
             if journal.end - journal.start > room and journal.end - max(r.position for r in readers) > room:
                 self._paused = True
                 self.pauses += 1
-                self.hold_on()
+                self.pause_source()
 
     def unpause(self) -> None:
         """Whoever lags, or is gone, is not waited for any more."""
         if self._paused:
             self._paused = False
-            self.go_on()
+            self.resume_source()
 
     def conclude(self) -> None:
         """The end is in the journal, and ``outcome`` is set."""

@@ -40,7 +40,7 @@ class Late(NamedTuple):
         return UpstreamTimeout(self.message, code=_OUTCOMES[self.happened])
 
 
-class Manner(NamedTuple):
+class AnswerMode(NamedTuple):
     """How the answer of an attempt comes.
 
     Attributes:
@@ -64,11 +64,11 @@ class Waited(NamedTuple):
     life: float
 
 
-_STREAMED = Manner()
+_STREAMED = AnswerMode()
 
 
 def overdue(
-    state: AttemptState, settings: StreamSettings, waited: Waited, *, paused: bool = False, manner: Manner = _STREAMED
+    state: AttemptState, settings: StreamSettings, waited: Waited, *, paused: bool = False, mode: AnswerMode = _STREAMED
 ) -> Late | None:
     """Which clock of an attempt has run out; None if there is time left.
 
@@ -77,16 +77,16 @@ def overdue(
         settings: The limits.
         waited: See there.
         paused: The upstream is not read, since the readers lag.
-        manner: How its answer comes.
+        mode: How its answer comes.
     """
     if state is AttemptState.CONNECTING and waited.content > settings.connect_s:
         return _late(LifecycleEvent.CONNECT_TIMEOUT, _CONNECT, settings.connect_s)
-    message, limit_s = (_WHOLE, settings.whole_s) if manner.whole else (_FIRST_TOKEN, settings.first_token_s)
+    message, limit_s = (_WHOLE, settings.whole_s) if mode.whole else (_FIRST_TOKEN, settings.first_token_s)
     if state is AttemptState.WAITING and 0 < limit_s < waited.content:
         return _late(LifecycleEvent.FIRST_TOKEN_TIMEOUT, message, limit_s)
     if state is not AttemptState.STREAMING or paused:
         return None
-    if waited.life > settings.inter_token_s and not manner.buffers_calls:
+    if waited.life > settings.inter_token_s and not mode.buffers_calls:
         return _late(LifecycleEvent.STALL, _SILENT, settings.inter_token_s)
     if waited.content > settings.first_token_s:
         return _late(LifecycleEvent.STALL, _BARREN, settings.first_token_s)

@@ -14,22 +14,22 @@ from edge.settings import Stream as StreamSettings
 _BY_EDGE = frozenset({LifecycleEvent.READER_GONE, LifecycleEvent.REJECT, LifecycleEvent.BUG})
 
 
-def unread(settings: StreamSettings, state: State, *, kept: bool) -> Literal["cancel", "grace", "drain"]:
-    """What becomes of a generation when its last reader has left. ``kept``: it can be come back to."""
+def unread(settings: StreamSettings, state: State, *, resumable: bool) -> Literal["cancel", "grace", "drain"]:
+    """What becomes of a generation when its last reader has left. ``resumable``: it can be come back to."""
     policy = settings.on_disconnect
-    if kept:
+    if resumable:
         return "grace" if policy == "cancel" else policy
     # No model is at work on what waits for a slot, so there is nothing to drain.
     return "cancel" if policy == "grace" or state is State.ROUTING else policy
 
 
-def ended_here(happened: LifecycleEvent, settings: StreamSettings, *, kept: bool) -> EdgeError | None:
+def ended_here(happened: LifecycleEvent, settings: StreamSettings, *, resumable: bool) -> EdgeError | None:
     """What a reader is told of a stream that was ended from this side; None if there is nobody to be told."""
     if happened is LifecycleEvent.SHUTDOWN:
         return ShuttingDown("Edge is shutting down; send the request again")
     if happened is LifecycleEvent.STOP:
         return Stopped("the stream was stopped")
-    if not kept:
+    if not resumable:
         return None  # whoever has gone is told nothing
     waited = f"nobody has read this stream for {settings.grace_s:g} s, so it was stopped"
     return Gone(f"{waited}; send the request again", code="client_gone")
@@ -47,7 +47,7 @@ def failed(bug: BaseException) -> InternalError:
     return error
 
 
-def told(
+def error_events(
     own: SurfaceFormat, error: EdgeError, progress: Progress | None = None, *, by_upstream: bool = False
 ) -> list[bytes]:
     """The events that end a stream which failed; ``by_upstream``: its own error event is out already."""

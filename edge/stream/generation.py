@@ -18,7 +18,7 @@ from edge.protocol.surface_format import Progress, SurfaceFormat
 from edge.settings import Settings
 from edge.stream.channel import Channel, Reader, Retention
 from edge.stream.deadlines import overlong
-from edge.stream.endings import ended_here, failed, told, unread
+from edge.stream.endings import ended_here, error_events, failed, unread
 from edge.stream.owner import Owner
 from edge.telemetry.timeline import Gaps
 
@@ -87,7 +87,7 @@ class Generation(Channel):
         headers: Of the latest attempt's answer, to pass on.
         whole: The answer, where the upstream sent one body; ``whole_type`` is its content type.
         terminated: The journal ends with the surface's regular end.
-        told: The journal ends with the upstream's own error event.
+        upstream_error_sent: The journal ends with the upstream's own error event.
         reconnections: Readers that came back.
         token_count: Events with generated content.
         sample: Of the answer, as far as log.content_bytes asks.
@@ -96,7 +96,7 @@ class Generation(Channel):
     __slots__ = (
         "_attempt", "_clock", "_format", "_holding_up", "_left_at", "_others", "_owner", "_paused_at", "_started_at",
         "codec", "first_token_at", "gaps", "headers", "last_token_at", "reconnections", "sample", "sample_bytes",
-        "state", "terminated", "token_count", "told", "whole", "whole_type",
+        "state", "terminated", "token_count", "upstream_error_sent", "whole", "whole_type",
     )  # fmt: skip
 
     def __init__(
@@ -107,16 +107,16 @@ class Generation(Channel):
         owner: Owner,
         *,
         surface_format: SurfaceFormat,
-        kept: Retention | None = None,
+        retention: Retention | None = None,
     ) -> None:
-        super().__init__(stream_id, settings.stream, kept)
+        super().__init__(stream_id, settings.stream, retention)
         self.state = State.ROUTING
         self.codec: Codec | None = None
         self.headers: Mapping[str, str] = {}
         self.whole: bytes | None = None
         self.whole_type = ""
         self.terminated = False
-        self.told = False
+        self.upstream_error_sent = False
         self.reconnections = 0
         self.token_count = 0
         self.first_token_at: float | None = None
@@ -139,12 +139,12 @@ class Generation(Channel):
         return f"<Generation {self.id} {self.state}{end} {self.token_count} tokens {self.journal!r}>"
 
     @property
-    def kept(self) -> bool:
+    def resumable(self) -> bool:
         """Whether it can be come back to."""
-        return self._kept is not None
+        return self._retention is not None
 
     @property
-    def forsaken(self) -> bool:
+    def detached(self) -> bool:
         """Nobody reads it, and it goes on for one that may come back."""
         return self._left_at is not None
 
@@ -216,7 +216,7 @@ class Generation(Channel):
         self._attempt = None
         self._others = int(self._format.opened is not None)
         self.codec = None
-        self.told = self.terminated = False
+        self.upstream_error_sent = self.terminated = False
 
     # --- readers --------------------------------------------------------------------------------------------------
 
@@ -252,17 +252,17 @@ class Generation(Channel):
     @override
     def left(self, *, stalled: bool) -> None:
         """It ends, or waits for a reader to come back, or is to be drained."""
-        policy = unread(self._settings, self.state, kept=self.kept)
+        policy = unread(self._settings, self.state, resumable=self.resumable)
         if policy == "cancel":
             self.stop(LifecycleEvent.READER_STALLED if stalled else LifecycleEvent.READER_GONE)
             return
         if policy == "grace":
             self._left_at = self._clock()
-        if not self.kept:
+        if not self.resumable:
             self.journal.trim(self.journal.end)
         self.unpause()
-        if self.forsaken:
-            self._owner.forsaken()
+        if self.detached:
+            self._owner.detached()
 
     def return_to(self) -> None:
         """A reader has come back; it attaches at once."""
@@ -270,13 +270,13 @@ class Generation(Channel):
         self._left_at = None
 
     @override
-    def hold_on(self) -> None:
+    def pause_source(self) -> None:
         self._paused_at, self._holding_up = self._clock(), tuple(self._readers)
         if self._attempt is not None:
             self._attempt.pause()
 
     @override
-    def go_on(self) -> None:
+    def resume_source(self) -> None:
         self._holding_up = ()
         if self._attempt is not None:
             self._attempt.resume()
@@ -310,7 +310,7 @@ class Generation(Channel):
     def stop(self, happened: LifecycleEvent) -> None:
         """End it from this side: the readers left or stalled, somebody stopped it, or the process is leaving."""
         self._abort(happened)
-        self.finish(happened, ended_here(happened, self._settings, kept=self.kept))
+        self.finish(happened, ended_here(happened, self._settings, resumable=self.resumable))
 
     def fail(self, bug: BaseException) -> None:
         """End it by a bug of ours, which the readers see like every other end."""
@@ -335,8 +335,10 @@ class Generation(Channel):
             return
         if happened is not LifecycleEvent.DONE:
             if attempt is not None and attempt.drop_held():
-                self.told = False  # the error was held too: it becomes the HTTP status, or Edge tells it in-band
-            self.terminated &= self.told  # an end that is the error itself; any other was no regular one
+                # The error was held too: it becomes the HTTP status, or Edge sends it in-band.
+                self.upstream_error_sent = False
+            # An end that is the error itself stays one; any other was no regular end.
+            self.terminated &= self.upstream_error_sent
             if error is not None and not self.handed_over:
                 self._fail_in_stream(error)
         self.error = error
@@ -344,14 +346,14 @@ class Generation(Channel):
         state, outcome = step(self.state, happened)
         self.clean = outcome is Outcome.COMPLETE
         self.state = state
-        tell = partial(self._tell, outcome)
+        announce = partial(self._announce, outcome)
         try:
-            self._owner.settle(outcome or Outcome.INTERNAL_ERROR, tell)
+            self._owner.settle(outcome or Outcome.INTERNAL_ERROR, announce)
         except Exception as bug:  # noqa: BLE001 - as in tokens; and whatever is broken, the readers are told
             self.error, self.clean, self.terminated = failed(bug), False, False
-            tell()
+            announce()
 
-    def _tell(self, outcome: Outcome | None) -> None:
+    def _announce(self, outcome: Outcome | None) -> None:
         """Have the readers told how it ended; once."""
         if self.outcome is not None:
             return
@@ -379,16 +381,16 @@ class Generation(Channel):
         readers = [reader for reader in self._readers if reader.wants_events]
         words: list[bytes] = []
         if self.terminated:
-            self.error_told = not self.clean
-        elif not (self.kept or readers):
+            self.error_sent = not self.clean
+        elif not (self.resumable or readers):
             return
         elif self.clean:
             ended = self.codec is None or self.codec.progress().ended
             words = [b"" if ended else self._format.terminator]
-        elif self.told or self.handed_over or self.begun or any(reader.committed for reader in readers):
+        elif self.upstream_error_sent or self.handed_over or self.begun or any(reader.committed for reader in readers):
             error = self.error or InternalError(f"the stream ended as {outcome}")
-            words = told(self._format, error, self._progress(), by_upstream=self.told)
-            self.error_told = True
+            words = error_events(self._format, error, self._progress(), by_upstream=self.upstream_error_sent)
+            self.error_sent = True
         for event in filter(None, words):
             self.publish(event, 1)
 

@@ -21,7 +21,7 @@ from edge.stream.writer import Writer
 from edge.upstream.ports import JSON_TYPE
 
 
-class Collected(BaseReader):
+class JsonReader(BaseReader):
     """See the module.
 
     Args:
@@ -67,10 +67,10 @@ class Collected(BaseReader):
         generation = self._generation
         data = generation.journal.read(self.position, generation.journal.end)
         if data:
-            self.take(data)
+            self.write(data)
             generation.advanced()
 
-    def take(self, data: bytes) -> bool:
+    def write(self, data: bytes) -> bool:
         """Take everything at once: this reader never lags."""
         generation = self._generation
         self.position += len(data)

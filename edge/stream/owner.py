@@ -32,10 +32,10 @@ class Owner:
         """The state changed: time is to be booked on another phase."""
         raise NotImplementedError
 
-    def settle(self, outcome: Outcome, tell: Callable[[], None]) -> None:
-        """Nothing more will be generated. Call ``tell``, now or soon, to have the readers told how it ended."""
+    def settle(self, outcome: Outcome, announce: Callable[[], None]) -> None:
+        """Nothing more will be generated. Call ``announce``, now or soon, to have the readers told how it ended."""
         raise NotImplementedError
 
-    def forsaken(self) -> None:
+    def detached(self) -> None:
         """The last reader has left, and it goes on for one that may come back."""
         raise NotImplementedError

@@ -21,38 +21,38 @@ from edge.stream.late import LateStreams
 
 @dataclass(frozen=True, slots=True)
 class StoredStream:
-    """A stream in a store. ``keeper`` finds it again: what was in one store may be in another by now."""
+    """A stream in a store. ``archive`` finds it again: what was in one store may be in another by now."""
 
     store: StreamStore
     state: StreamState
-    keeper: "StreamArchive"
+    archive: "StreamArchive"
 
 
 class ArchivedStream:
     """One stream that is being kept."""
 
-    def __init__(self, keeper: "StreamArchive", meta: StreamMeta, log: StreamLog, *, durable: bool) -> None:
+    def __init__(self, archive: "StreamArchive", meta: StreamMeta, log: StreamLog, *, durable: bool) -> None:
         self._durable = durable
-        self._keeper = keeper
+        self._archive = archive
         self._meta = meta
         self._log = log
-        self.kept = Retention(meta.keep_bytes, log.append)
+        self.retention = Retention(meta.keep_bytes, log.append)
 
     def end(self, stream: Channel, upstream: str | None, reconnections: int) -> None:
         """It has ended, with all its events in its journal; it stays in memory until the other store has all of it."""
-        keeper, meta, journal = self._keeper, self._meta, stream.journal
+        archive, meta, journal = self._archive, self._meta, stream.journal
         ending = self._ending(stream)
         if not self._durable:
             self._log.end(ending, upstream, reconnections, _unneeded)
             return
-        copy = keeper.memory.begin(meta, journal.before)
+        copy = archive.memory.begin(meta, journal.before)
         for data, count in journal.held():
             copy.append(data, count)
         copy.end(ending, upstream, reconnections, _unneeded)
 
         def settled(stored: bool) -> None:  # noqa: FBT001 - the port's signature
             if stored:
-                keeper.memory.discard(meta.id)
+                archive.memory.discard(meta.id)
 
         self._log.end(ending, upstream, reconnections, settled)
 
@@ -61,7 +61,7 @@ class ArchivedStream:
         return Ending(
             outcome=str(outcome),
             clean=stream.clean,
-            at=self._keeper.clock(),
+            at=self._archive.clock(),
             status=200 if error is None else error.status,
             error=None if error is None else (error.message, error.code, error.type),
         )

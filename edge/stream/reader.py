@@ -93,7 +93,7 @@ class BaseReader(Reader):
         return self.state is ReaderState.CLOSED
 
     @property
-    def told_status(self) -> int:
+    def sent_status(self) -> int:
         """The HTTP status that went out; 499 if it left before there was one."""
         return self.status or 499
 
@@ -113,7 +113,7 @@ class BaseReader(Reader):
         return self._writer.bytes_out
 
     @override
-    def take(self, data: bytes) -> bool:
+    def write(self, data: bytes) -> bool:
         raise NotImplementedError
 
     @override

@@ -14,7 +14,7 @@ from edge.stream.subscriber import Subscriber
 from edge.stream.writer import Writer
 
 
-class Either(Subscriber):
+class StreamOrJsonReader(Subscriber):
     """See the module.
 
     Args:

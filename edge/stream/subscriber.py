@@ -3,7 +3,7 @@
 In: the journal. Out: bytes through the writer, heartbeats in silences, and an end that is clean or cannot be mistaken
 for one. Must not: change an event (but for an id before it), keep anything the journal has, or run a task of its own:
 it lives in the handler's, which wakes only when the status goes out, when the reader is slow, and at the end; in
-between, ``take`` writes on each upstream read.
+between, ``write`` passes on each upstream read.
 """
 
 from collections.abc import Callable, Mapping
@@ -71,7 +71,7 @@ class Subscriber(BaseReader):
         self._lively_at = self._accepted_at  # the last event that every client takes for a sign of work
         self._wrote = False  # some bytes went out since the last tick
         self._ready = False  # status and headers are out
-        self._flowing = False  # and the task waits for nothing but a reason to stop: ``take`` may write
+        self._flowing = False  # and the task waits for nothing but a reason to stop: ``write`` may
 
     async def run(self) -> web.StreamResponse:
         """Hold the status until it is known, then stream until the end.
@@ -114,7 +114,7 @@ class Subscriber(BaseReader):
                 await self._stream()
         return response
 
-    def take(self, data: bytes) -> bool:
+    def write(self, data: bytes) -> bool:
         """Write at once, if nothing waits before it."""
         if not self._flowing:
             return False
@@ -244,4 +244,4 @@ class Subscriber(BaseReader):
         What this reader alone is told is no end of the stream: it may come back, so its connection is cut.
         """
         channel = self._channel
-        return self._closes and channel.error_told and not channel.parting and not self.http10
+        return self._closes and channel.error_sent and not channel.parting and not self.http10

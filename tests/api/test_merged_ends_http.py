@@ -21,7 +21,7 @@ TOKEN = b'data: {"n":1}\n\n'
 
 def elsewhere(edge: Running, stream: str = f"st_{'e' * 32}") -> StreamMeta:
     """That of a stream which another process generates."""
-    return StreamMeta(stream, "anonymous", "chat", "m", None, "req_e", edge.edge.keeper.clock(), 100_000)
+    return StreamMeta(stream, "anonymous", "chat", "m", None, "req_e", edge.edge.archive.clock(), 100_000)
 
 
 async def test_unknown_and_foreign_streams_are_told_alike_and_before_the_status(serve: Serve, fake: FakeModel) -> None:
@@ -127,14 +127,14 @@ async def test_a_request_that_cannot_be_meant_is_refused(serve: Serve, fake: Fak
 async def test_a_stream_of_another_process_is_followed_to_its_end(serve: Serve) -> None:
     edge = await serve()
     meta = elsewhere(edge)
-    log = edge.edge.keeper.memory.begin(meta)
+    log = edge.edge.archive.memory.begin(meta)
     log.append(TOKEN, 1)
     async with RawClient(edge.port) as client:
         await client.get(path_of([meta.id]))
         await client.until(b'"seq":1')
         log.append(TOKEN * 2, 2)
         await client.until(b'"seq":3')
-        log.end(lost(edge.edge.keeper.clock()), "up", 0, lambda _: None)
+        log.end(lost(edge.edge.archive.clock()), "up", 0, lambda _: None)
         answer = await client.answer()
     read = Merged()
     read.read(answer.body)
@@ -157,7 +157,7 @@ class Failing(MemoryStreams):
 
 async def test_a_store_that_fails_cuts_the_connection_so_that_the_reader_comes_back(serve: Serve) -> None:
     edge = await serve()
-    store = edge.edge.keeper.memory = Failing(edge.edge.settings.store)
+    store = edge.edge.archive.memory = Failing(edge.edge.settings.store)
     meta = elsewhere(edge)
     log = store.begin(meta)
     log.append(TOKEN, 1)
@@ -174,7 +174,7 @@ async def test_a_store_that_fails_cuts_the_connection_so_that_the_reader_comes_b
     assert read.last_id == f"{meta.id}:1"
     assert not read.ends
     store.down = False
-    log.end(lost(edge.edge.keeper.clock()), "up", 0, lambda _: None)
+    log.end(lost(edge.edge.archive.clock()), "up", 0, lambda _: None)
     read.read((await get(edge.port, path_of([meta.id]), {"Last-Event-ID": read.last_id})).body)
     assert len(read.data[meta.id]) == 2
     assert read.done == 1
@@ -204,7 +204,7 @@ async def test_a_bug_of_ours_is_told_and_does_no_harm_to_the_streams(
 async def test_an_edge_that_leaves_cuts_what_is_generated_elsewhere(serve: Serve) -> None:
     edge = await serve(server={"drain_s": 0.1})
     meta = elsewhere(edge)
-    edge.edge.keeper.memory.begin(meta).append(TOKEN, 1)
+    edge.edge.archive.memory.begin(meta).append(TOKEN, 1)
     async with RawClient(edge.port) as client:
         await client.get(path_of([meta.id]))
         await client.until(b'"seq":1')

@@ -78,7 +78,7 @@ async def test_a_slow_reader_of_a_fast_stream_delays_nobody(serve: Serve, fake: 
             while b"[DONE]" not in (data := await asyncio.get_running_loop().sock_recv(fast.sock, 1 << 18)):
                 got += len(data)
         assert got > size
-        merging = next(owned for owned in edge.edge.registry if "Merging" in repr(owned))
+        merging = next(owned for owned in edge.edge.registry if "ResumeMany" in repr(owned))
         assert merging._mux.journal.statistics().peak < 4 * bounds["buffer_bytes"]  # type: ignore[attr-defined]
         fake.open("more")
         assert (await calm.answer()).clean

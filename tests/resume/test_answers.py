@@ -97,7 +97,7 @@ async def test_somebody_elses_takes_as_long_as_one_that_never_was(serve: Serve, 
     fake.script(*CHAT_CASE.held())
     async with RawClient(edge.port) as client:
         running = await opened(edge, CHAT_CASE, client, RESUME | ONE)
-        waits = LATE_S if edge.edge.keeper.stores.shared else 0.0
+        waits = LATE_S if edge.edge.archive.stores.shared else 0.0
         for stream in (UNKNOWN, running, done):
             for path, method in (
                 (f"/v1/streams/{stream}", "GET"),
@@ -189,7 +189,7 @@ async def test_what_the_journal_has_dropped_is_gone_and_the_rest_is_not(
     assert whole.body.endswith(rest.body)
     await ended(edge, stream)
     await moved(edge)
-    found = await edge.edge.keeper.find("anonymous", stream)
+    found = await edge.edge.archive.find("anonymous", stream)
     assert found is not None
     state = found.state
     assert state.size <= 20_000
@@ -237,7 +237,7 @@ async def test_what_was_purged_is_gone(serve: Serve, fake: FakeModel) -> None:
     edge = await serve(auth=KEYS)
     stream = await finished(edge, fake, CHAT_CASE, RESUME | ONE)
     await moved(edge)
-    store = edge.edge.keeper.stores.streams() or edge.edge.keeper.memory
+    store = edge.edge.archive.stores.streams() or edge.edge.archive.memory
     assert await store.purge(time.time() + 1) == 1
     assert_shaped(await resumed(edge, stream, headers=ONE), CHAT_CASE, 410, "stream_gone")
     assert (await resumed(edge, stream, headers=TWO)).status == 404

@@ -212,7 +212,7 @@ async def test_a_stream_that_another_process_runs(
 ) -> None:
     """Out of a store, where it lies in batches of any size."""
     case, events = STREAMS[name]
-    memory = edge.edge.keeper.memory
+    memory = edge.edge.archive.memory
     stream = f"st_{secrets.token_hex(16)}"
     meta = StreamMeta(stream, "anonymous", case.surface, "m", None, "req_1", time.time(), 2**20)
     log = memory.begin(meta)

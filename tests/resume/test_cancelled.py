@@ -53,7 +53,7 @@ async def test_cancelled_after_any_number_of_turns(serve: Serve, fake: FakeModel
     if kind == "elsewhere":  # as another process would write into a common store
         stream = FOLLOWED
         meta = StreamMeta(stream, "anonymous", "chat", "m", None, "req_1", time.time(), 2**20)
-        edge.edge.keeper.memory.begin(meta).append(CHAT_CASE.says.token, 1)
+        edge.edge.archive.memory.begin(meta).append(CHAT_CASE.says.token, 1)
     else:
         stream = await left(edge, fake)
         if kind == "finished":
@@ -64,9 +64,9 @@ async def test_cancelled_after_any_number_of_turns(serve: Serve, fake: FakeModel
         assert len(edge.edge.registry) == int(kind == "running")
         if kind == "running":
             assert edge.edge.registry.streams[stream].generation.readers == 0
-            assert edge.edge.registry.streams[stream].generation.forsaken
+            assert edge.edge.registry.streams[stream].generation.detached
         if kind == "elsewhere":
-            assert not edge.edge.keeper.memory._live[stream].waiting
+            assert not edge.edge.archive.memory._live[stream].waiting
     if kind == "running":
         fake.open("more")
         await ended(edge, stream)

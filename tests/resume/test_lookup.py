@@ -43,7 +43,7 @@ class Running:
         scene = Scene()
         own = scene.dialect.format("m", "req_1")
         retention = None if kept is None else Retention(kept)
-        self.generation = Generation(ID, scene.settings, Clock(), Owner(), surface_format=own, kept=retention)
+        self.generation = Generation(ID, scene.settings, Clock(), Owner(), surface_format=own, retention=retention)
         self.prepared: Prepared = prepare(Surface.CHAT, b'{"model":"m","messages":[],"stream":true}')
         self.asked: Any = Asked()
         for number in (1, 2, 3):

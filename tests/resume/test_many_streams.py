@@ -61,7 +61,7 @@ async def test_a_thousand_streams_are_resumed_at_once(serve: Serve, fake: FakeMo
     for start in range(0, THOUSAND, TOGETHER):
         streams += await asyncio.gather(*(begun(edge, number) for number in range(start, start + TOGETHER)))
     generations = [exchange.generation for exchange in edge.edge.registry.streams.values()]
-    await edge.wait(lambda: all(generation.forsaken for generation in generations))
+    await edge.wait(lambda: all(generation.detached for generation in generations))
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(RawClient(edge.port)) for _ in streams]
         began = time.monotonic()

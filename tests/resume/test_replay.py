@@ -36,7 +36,7 @@ WHOLE = Ending("complete", clean=True, at=time.time())
 def planted(edge: Running, case: Case = CHAT_CASE, keep_bytes: int = 2**20) -> StreamLog:
     """A stream that another process generates."""
     meta = StreamMeta(STREAM, "anonymous", case.surface, "m", None, "req_1", time.time(), keep_bytes)
-    return edge.edge.keeper.memory.begin(meta)
+    return edge.edge.archive.memory.begin(meta)
 
 
 def over(log: StreamLog, ending: Ending) -> None:
@@ -46,7 +46,7 @@ def over(log: StreamLog, ending: Ending) -> None:
 async def reading(edge: Running, client: RawClient, after: int = 0) -> None:
     """The client follows the stream."""
     await client.get(f"/v1/streams/{STREAM}?starting_after={after}")
-    await edge.wait(lambda: bool(edge.edge.keeper.memory._live[STREAM].waiting))
+    await edge.wait(lambda: bool(edge.edge.archive.memory._live[STREAM].waiting))
 
 
 @every_native
@@ -167,7 +167,7 @@ async def test_nor_does_what_is_dropped_before_it_was_read(serve: Serve) -> None
         for _ in range(64):
             log.append(event * 100, 100)
             await asyncio.sleep(0)
-        await edge.wait(lambda: edge.edge.keeper.memory._live[STREAM].lasts[0] > 1000)
+        await edge.wait(lambda: edge.edge.archive.memory._live[STREAM].lasts[0] > 1000)
         answer = await client.answer()
     assert (answer.clean, answer.ending) == (False, "reset")
     seen = sequences(answer.body)
@@ -184,7 +184,7 @@ async def test_a_reader_that_leaves_stops_nothing_and_leaves_nothing(serve: Serv
     async with RawClient(edge.port) as client:
         await reading(edge, client)
     await edge.wait(lambda: not edge.edge.registry)
-    assert not edge.edge.keeper.memory._live[STREAM].waiting
+    assert not edge.edge.archive.memory._live[STREAM].waiting
     (line,) = await edge.lines.wait("returned")
     assert (line["reader"], line["source"]) == ("gone", "store")
 
@@ -202,7 +202,7 @@ async def test_silence_is_filled_in_the_surfaces_own_way(serve: Serve) -> None:
             over(log, WHOLE)
             answer = await client.answer()
         assert sequences(answer.body) == ([] if case.lines else [1])
-        edge.edge.keeper.memory.discard(STREAM)
+        edge.edge.archive.memory.discard(STREAM)
 
 
 async def test_one_that_another_principal_may_not_see(serve: Serve, fake: FakeModel) -> None:

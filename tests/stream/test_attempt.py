@@ -95,15 +95,15 @@ async def test_an_answer_that_ended_by_itself_leaves_no_server_at_work(scene: Sc
 
 
 async def test_readers_that_lag_pause_the_server_and_let_it_go_on(scene: Scene) -> None:
-    scene.generation.hold_on()
+    scene.generation.pause_source()
     assert scene.model.paused
-    scene.generation.go_on()
+    scene.generation.resume_source()
     assert not scene.model.paused
 
 
 async def test_a_bug_in_a_reader_ends_the_answer_and_the_call(scene: Scene) -> None:
     class Broken(At):
-        def take(self, data: bytes) -> bool:
+        def write(self, data: bytes) -> bool:
             raise ZeroDivisionError
 
     await scene.token(chat_token("a"))

@@ -19,7 +19,7 @@ from edge.protocol.sse import DONE
 from edge.protocol.surface import Surface
 from edge.settings import Settings, Stream
 from edge.stream.attempt import MOST_EVENTS, Attempt
-from edge.stream.deadlines import Manner, Waited, overdue
+from edge.stream.deadlines import AnswerMode, Waited, overdue
 from edge.stream.generation import Generation
 from edge.upstream.ports import Call
 from edge.upstream.relay.bodies import Events
@@ -37,7 +37,7 @@ SETTINGS = msgspec.convert(
     Settings,
 )
 NEVER = None
-BUFFERS = Manner(buffers_calls=True)
+BUFFERS = AnswerMode(buffers_calls=True)
 BY_PATH = {str(spoken): spoken for spoken in SPOKEN}
 SURFACES = {
     "chat-completions": Surface.CHAT,
@@ -60,14 +60,14 @@ SURFACES = {
             AttemptState.WAITING,
             FIRST_S + 1,
             0,
-            {"manner": BUFFERS},
+            {"mode": BUFFERS},
             LifecycleEvent.FIRST_TOKEN_TIMEOUT,
         ),
         # (b) after it, life counts
         (AttemptState.STREAMING, INTER_S, INTER_S, {}, NEVER),
         (AttemptState.STREAMING, INTER_S + 1, INTER_S + 1, {}, LifecycleEvent.STALL),
         (AttemptState.STREAMING, INTER_S + 1, 0, {}, NEVER),
-        (AttemptState.STREAMING, INTER_S + 1, INTER_S + 1, {"manner": BUFFERS}, NEVER),
+        (AttemptState.STREAMING, INTER_S + 1, INTER_S + 1, {"mode": BUFFERS}, NEVER),
         # (c) but not for ever
         (AttemptState.STREAMING, FIRST_S, 0, {}, NEVER),
         (AttemptState.STREAMING, FIRST_S + 1, 0, {}, LifecycleEvent.STALL),
@@ -75,7 +75,7 @@ SURFACES = {
             AttemptState.STREAMING,
             FIRST_S + 1,
             FIRST_S + 1,
-            {"manner": BUFFERS},
+            {"mode": BUFFERS},
             LifecycleEvent.STALL,
         ),
         # nobody reads the upstream: its silence is ours
@@ -142,20 +142,20 @@ class Running:
     keeps_answer = False
     place = None
 
-    def settle(self, _outcome: Outcome, tell: Callable[[], None]) -> None:
-        tell()
+    def settle(self, _outcome: Outcome, announce: Callable[[], None]) -> None:
+        announce()
 
     def changed(self) -> None:
         pass
 
-    def forsaken(self) -> None:
+    def detached(self) -> None:
         pass
 
     def gets(self, data: bytes, after_s: float = 0.0) -> None:
         self.now += after_s
         self.generation.tick(self.now)
         if self.generation.outcome is None:
-            self.events.take(data)
+            self.events.on_bytes(data)
 
     def waits(self, seconds: float) -> Outcome | None:
         self.now += seconds
@@ -258,7 +258,7 @@ def test_a_server_that_buffers_calls_may_be_silent_while_it_writes_one() -> None
 
 def test_a_pause_for_slow_readers_is_not_the_upstreams_silence() -> None:
     running, _ = begun("chat-completions")
-    running.generation.hold_on()
+    running.generation.pause_source()
     running.generation._paused = True
     assert running.waits(2 * FIRST_S) is None
     running.generation.unpause()

@@ -102,10 +102,10 @@ class Counting(MemoryStreams):
 async def test_all_ids_of_a_request_are_one_question_to_the_store() -> None:
     memory = Counting()
     stores = Stores(Settings(store=Store(url="memory:")), Hearing(), {})
-    keeper = StreamArchive(memory, stores)
-    assert await keeper.find_all("ann", [f"st_{n:032x}" for n in range(64)]) == {}
+    archive = StreamArchive(memory, stores)
+    assert await archive.find_all("ann", [f"st_{n:032x}" for n in range(64)]) == {}
     assert memory.asked == [64]
-    await keeper.close()
+    await archive.close()
 
 
 class Hearing:

@@ -13,8 +13,8 @@ from edge.stream.attempt import Attempt
 from edge.stream.channel import Channel
 from edge.stream.generation import Generation
 from edge.stream.journal import Journal
-from edge.stream.json_reader import Collected
-from edge.stream.stream_or_json_reader import Either
+from edge.stream.json_reader import JsonReader
+from edge.stream.stream_or_json_reader import StreamOrJsonReader
 from edge.stream.subscriber import Subscriber
 from edge.stream.writer import Writer
 from edge.telemetry.timeline import Gaps
@@ -24,7 +24,7 @@ from edge.upstream.relay.connection import Connection
 from edge.upstream.relay.relay import RelaySource
 
 OF_A_STREAM = [
-    *(Attempt, Channel, Generation, Journal, Gaps, Subscriber, Collected, Either, Writer),
+    *(Attempt, Channel, Generation, Journal, Gaps, Subscriber, JsonReader, StreamOrJsonReader, Writer),
     *(Connection, RelaySource, Events, EventTemplate),
     *(ChatCodec, TranscriptCodec, MessagesCodec, OllamaCodec, ResponsesCodec, Transcoder),
 ]

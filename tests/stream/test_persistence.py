@@ -69,7 +69,7 @@ class Case:
         self.memory = MemoryStreams(Settings().store, lambda: 1_000.0)
         self.archive = StreamArchive(self.memory, Stores(durable), lambda: 1_000.0)  # type: ignore[arg-type]
         self.archived = self.archive.begin(META)
-        self.channel: Channel = Maker(ID, Stream(), self.archived.kept)
+        self.channel: Channel = Maker(ID, Stream(), self.archived.retention)
 
     def finish(self) -> None:
         self.channel.publish(b"data: 1\n\n", 1)

@@ -166,8 +166,8 @@ async def test_the_end_is_told_when_the_answer_is_kept(stream: bool) -> None:
     assert scene.generation.outcome is None
     assert scene.connection.written == ([TOKEN] if stream else [])
     assert not scene.reader.closed
-    owner.tell()
-    owner.tell()
+    owner.announce()
+    owner.announce()
     await scene.task
     assert scene.generation.outcome is Outcome.COMPLETE
     assert b"".join(scene.connection.written).count(DONE) == int(stream)
@@ -182,7 +182,7 @@ async def test_a_failure_is_told_when_the_part_that_came_is_kept() -> None:
     await scene.end(LifecycleEvent.CUT, UpstreamCut("gone"))
     await scene.after(5)
     assert scene.connection.written == [TOKEN]
-    owner.tell()
+    owner.announce()
     await scene.task
     assert b'"upstream_cut"' in scene.connection.written[-1]
     assert scene.connection.ended == "aborted"
@@ -202,7 +202,7 @@ async def test_a_bug_where_the_answer_is_kept_is_told() -> None:
 async def test_an_error_that_the_upstream_told_is_not_told_again(scene: Scene) -> None:
     await scene.token()
     said = UpstreamSaid("broke", status=502)
-    scene.sink.feed(Batch(b'data: {"error":{}}\n\n', 1, 0, error=said, told=True))
+    scene.sink.feed(Batch(b'data: {"error":{}}\n\n', 1, 0, error=said, error_in_data=True))
     await scene.end(LifecycleEvent.ERROR, said)
     await scene.task
     assert scene.connection.written == [TOKEN, b'data: {"error":{}}\n\n']

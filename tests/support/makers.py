@@ -26,10 +26,10 @@ class Maker(Channel):
     def left(self, *, stalled: bool) -> None:
         self.asked.append("left, stalled" if stalled else "left")
 
-    def hold_on(self) -> None:
+    def pause_source(self) -> None:
         self.asked.append("hold on")
 
-    def go_on(self) -> None:
+    def resume_source(self) -> None:
         self.asked.append("go on")
 
 
@@ -46,7 +46,7 @@ class At:
         self.pushes = self.ends = 0
         self.was_cut = False
 
-    def take(self, data: bytes) -> bool:
+    def write(self, data: bytes) -> bool:
         if self.busy:
             return False
         self.got += data

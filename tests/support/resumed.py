@@ -186,5 +186,5 @@ async def ended(edge: Running, stream: str) -> None:
 
 async def moved(edge: Running) -> None:
     """Wait until all that has ended is where it is kept, and no more in the memory of this process."""
-    if edge.edge.keeper.stores.streams() is not None:
-        await edge.wait(lambda: not edge.edge.keeper.memory._ended)
+    if edge.edge.archive.stores.streams() is not None:
+        await edge.wait(lambda: not edge.edge.archive.memory._ended)

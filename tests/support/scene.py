@@ -19,7 +19,7 @@ from edge.protocol.surface import Surface
 from edge.settings import Settings
 from edge.stream.attempt import Attempt
 from edge.stream.generation import Generation
-from edge.stream.json_reader import Collected
+from edge.stream.json_reader import JsonReader
 from edge.stream.reader import BaseReader
 from edge.stream.subscriber import Subscriber
 from edge.upstream.ports import Call
@@ -139,21 +139,21 @@ class Owner:
     def changed(self) -> None:
         pass
 
-    def settle(self, outcome: Outcome, tell: Callable[[], None]) -> None:
-        tell()
+    def settle(self, outcome: Outcome, announce: Callable[[], None]) -> None:
+        announce()
 
-    def forsaken(self) -> None:
+    def detached(self) -> None:
         pass
 
 
 class Keeps(Owner):
-    """Keeps the answer, which takes until ``tell`` is called."""
+    """Keeps the answer, which takes until ``announce`` is called."""
 
     keeps_answer = True
-    tell: Callable[[], None]
+    announce: Callable[[], None]
 
-    def settle(self, outcome: Outcome, tell: Callable[[], None]) -> None:
-        self.tell = tell
+    def settle(self, outcome: Outcome, announce: Callable[[], None]) -> None:
+        self.announce = announce
 
 
 class Breaks(Owner):
@@ -161,7 +161,7 @@ class Breaks(Owner):
 
     keeps_answer = True
 
-    def settle(self, outcome: Outcome, tell: Callable[[], None]) -> None:
+    def settle(self, outcome: Outcome, announce: Callable[[], None]) -> None:
         raise ZeroDivisionError
 
 
@@ -198,7 +198,7 @@ class Scene:
         if stream:
             self.reader = Subscriber(*shared, headers=dict, closes=self.closes)
         else:
-            self.reader = Collected(*shared, headers=dict)
+            self.reader = JsonReader(*shared, headers=dict)
         self.attempt(collects=self.dialect.surface is Surface.CHAT, takes_body=not stream)
         self.task = asyncio.create_task(self.reader.run())
         await self.settle()

@@ -114,7 +114,7 @@ def read(codec: SseCodec, pieces: Iterable[bytes], *, eof: bool = True) -> Read:
         events += batch.events
         tokens += batch.tokens
         if batch.error is not None:
-            ending = "error told" if batch.told else "error"
+            ending = "error told" if batch.error_in_data else "error"
             error, status = batch.error.message, batch.error.status
         elif ending != "bad" and (batch.terminated or not piece):
             ending = "done" if codec.finished(clean_eof=not batch.terminated) else "cut"

@@ -241,7 +241,7 @@ class CloudSource(Source):
                 return
             await self._flowing.wait()  # it may have been paused while it was waiting for these
             if data:
-                body.take(data)
+                body.on_bytes(data)
             else:
                 body.whole()
                 await self._work.done()

@@ -46,7 +46,7 @@ class Body:
 
     __slots__ = ()
 
-    def take(self, data: bytes) -> None:
+    def on_bytes(self, data: bytes) -> None:
         """What one network read brought; never raises."""
         raise NotImplementedError
 
@@ -118,7 +118,7 @@ class Events(Body):
         self._end = end
 
     @override
-    def take(self, data: bytes) -> None:
+    def on_bytes(self, data: bytes) -> None:
         """The hot path: most reads are plain tokens, told by two calls without an object between them."""
         try:
             count = self._plain(data)
@@ -168,8 +168,8 @@ class Turned(Events):
         self._turned = codec.turned
         self._walk = codec.walk
 
-    def take(self, data: bytes) -> None:
-        """See ``Events.take``: a token that is plain text goes the same way, as the client's event."""
+    def on_bytes(self, data: bytes) -> None:
+        """See ``Events.on_bytes``: a token that is plain text goes the same way, as the client's event."""
         try:
             told, count = self._turned(data)
             if count == 1 and told:
@@ -203,7 +203,7 @@ class Answer(Body):
         self._size = 0
 
     @override
-    def take(self, data: bytes) -> None:
+    def on_bytes(self, data: bytes) -> None:
         self._size += len(data)
         self._parts.append(data)
         if self._size > self._most:
@@ -304,7 +304,7 @@ class Refusal(Body):
         self._data = bytearray()
 
     @override
-    def take(self, data: bytes) -> None:
+    def on_bytes(self, data: bytes) -> None:
         """What is too long for an error is not waited for."""
         self._data += data
         if len(self._data) > ERROR_BYTES:

@@ -90,13 +90,13 @@ class FirstBytes(Body):
         self._over = False
 
     @override
-    def take(self, data: bytes) -> None:
+    def on_bytes(self, data: bytes) -> None:
         self._held += data
         body = self._chosen(ended=False)
         if body is not None:
             held, self._held = self._held, b""
             self._to.use(body)
-            body.take(held)
+            body.on_bytes(held)
 
     @override
     def whole(self) -> None:
@@ -104,7 +104,7 @@ class FirstBytes(Body):
         if body is None:
             return
         if self._held:
-            body.take(self._held)
+            body.on_bytes(self._held)
         if not self._over:
             body.whole()
 

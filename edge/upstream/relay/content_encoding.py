@@ -52,7 +52,7 @@ class Inflating(Body):
         self._end(happened, error)
 
     @override
-    def take(self, data: bytes) -> None:
+    def on_bytes(self, data: bytes) -> None:
         size = 0
         while data and not self._over and self.body is not None:
             try:
@@ -65,7 +65,7 @@ class Inflating(Body):
                 what = f"upstream {self._name} sent compressed bytes that become over {self._most} bytes at once"
                 self.ended(LifecycleEvent.ERROR, AnswerTooLarge(f"{what}; stream.max_answer_bytes is the bound"))
             elif plain:
-                self.body.take(plain)
+                self.body.on_bytes(plain)
 
     @override
     def whole(self) -> None:

@@ -214,7 +214,7 @@ class RelaySource(Source, Asker):
             self._fail(bug)
         if self._paused and self._connection is not None:
             self._connection.pause()
-        return ignore if self._answer is None else self._answer.take
+        return ignore if self._answer is None else self._answer.on_bytes
 
     def _receiver(self, call: Call) -> Receiver:
         return Receiver(self._relay.name, call, self._sink, self._end, self._use_body, self._work)
@@ -222,7 +222,7 @@ class RelaySource(Source, Asker):
     def _use_body(self, body: Body) -> None:
         self._answer = body
         if self._connection is not None:
-            self._connection.hand_to(body.take)
+            self._connection.hand_to(body.on_bytes)
 
     @override
     def whole(self) -> None:

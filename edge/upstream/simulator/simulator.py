@@ -128,7 +128,7 @@ class SimulatorSource(Source):
         try:
             piece = next(self._pieces, None)
             if piece:
-                answer.take(piece)
+                answer.on_bytes(piece)
             elif piece is None:
                 self._stop(answer)
         except Exception as bug:  # noqa: BLE001 - as above

@@ -132,7 +132,7 @@ def test_a_failed_response_is_a_regular_end_that_tells_the_error() -> None:
     for last, regular in ((FAILED, True), (ERROR, False)):
         batch = codec_for(RESPONSES).feed(TOKEN + last)
         assert batch.error is not None
-        assert (batch.terminated, batch.told, batch.error.message) == (regular, True, "m")
+        assert (batch.terminated, batch.error_in_data, batch.error.message) == (regular, True, "m")
     bare = codec_for(RESPONSES).feed(event("response.failed", 2, response=None))
     assert bare.error is not None
     assert bare.error.message == "the upstream failed: no reason given"
@@ -230,7 +230,7 @@ def test_an_error_that_typed_clients_cannot_read_is_told_anew(odd: dict[str, Any
     batch = codec.feed(CREATED + TOKEN + event("error", 2, **fields))
     assert batch.data == CREATED + TOKEN
     assert batch.error is not None
-    assert not batch.told
+    assert not batch.error_in_data
     told = orjson.loads(
         ResponsesFormat("m", "req_1").error_event(batch.error, codec.progress()).partition(b"data: ")[2]
     )
