@@ -9,6 +9,6 @@ import orjson
 from aiohttp import web
 
 
-def json_answer(told: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+def json_answer(fields: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """``told`` as JSON."""
-    return web.Response(body=orjson.dumps(told), status=status, headers=headers, content_type="application/json")
+    return web.Response(body=orjson.dumps(fields), status=status, headers=headers, content_type="application/json")

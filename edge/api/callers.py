@@ -64,7 +64,7 @@ class Anybody(WhoCalls):
 class _Refusal(NamedTuple):
     """Why nobody was let in. ``is_wrong``: a credential was, and it was not just that nobody could tell."""
 
-    told: EdgeError
+    error: EdgeError
     is_wrong: bool
 
 
@@ -162,7 +162,7 @@ class Callers(WhoCalls):
             return verdict
         if verdict.is_wrong:
             self._attempts.wrong(client, now)
-        raise verdict.told
+        raise verdict.error
 
     async def ticket(self, principal: Principal, ttl_s: float, stream: str | None) -> tuple[str, float]:
         """A ticket for somebody, and when it ends in Unix time.
@@ -197,21 +197,21 @@ class Callers(WhoCalls):
 
     async def _judged(self, offers: list[str], request: web.BaseRequest, *, is_ticket: bool) -> "Principal | _Refusal":
         """Whoever the first credential is of that is right; if none is, what is told is of the first."""
-        told: EdgeError | None = None
+        fields: EdgeError | None = None
         is_wrong = False
         for offer in offers:
             try:
                 principal = await (self._admitted(offer, request) if is_ticket else self._whose(offer))
             except (CannotTell, tokens.UnknownKey) as error:  # nobody can know whether it is right: no wrong guess
-                told = error if told is None or isinstance(error, CannotTell) else told
+                fields = error if fields is None or isinstance(error, CannotTell) else fields
                 continue
             except Unauthorized as error:
-                told = told or error
+                fields = fields or error
                 principal = None
             if principal is not None:
                 return principal
             is_wrong = True
-        return _Refusal(told or auth.unknown(any_offered=True), is_wrong)
+        return _Refusal(fields or auth.unknown(any_offered=True), is_wrong)
 
     async def _whose(self, offer: str) -> Principal | None:
         found = self._static.find(offer)

@@ -26,7 +26,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 # Answered without a key: whoever asks is a load balancer or a probe, and learns nothing secret.
 _OPEN = frozenset({"/health", "/ready"})
-_BODY_UNWANTED = frozenset({408, 413})  # told before the request's body is there; its rest is not read
+_BODY_UNWANTED = frozenset({408, 413})  # error before the request's body is there; its rest is not read
 _SERVER = f"edge/{__version__}"
 _RETRY_AFTER_S = "1"  # what is not there now may be soon; clients that back off by themselves start at half of it
 
@@ -49,12 +49,12 @@ class RequestMiddleware:
     """
 
     def __init__(
-        self, settings: Settings, clock: Callable[[], float], tell: Refused, callers: WhoCalls, hop: Hop
+        self, settings: Settings, clock: Callable[[], float], observer: Refused, callers: WhoCalls, hop: Hop
     ) -> None:
         self._clock = clock
         self._callers = callers
         self._hop = hop
-        self._tell = tell
+        self._observer = observer
         self.leaving = False
         self.apply_settings(settings)
 
@@ -94,8 +94,8 @@ class RequestMiddleware:
             preflight = await self._admit(request, context, over_unix=over_unix)
             _refuse_websocket(request)
             return preflight or await handler(request)
-        except EdgeError as told:
-            return self._answer(request, context, told)
+        except EdgeError as refusal:
+            return self._answer(request, context, refusal)
         except web.HTTPException as known:
             return self._answer(request, context, explained(request, known))
         except ConnectionError:
@@ -163,10 +163,10 @@ class RequestMiddleware:
     def _answer(self, request: web.BaseRequest, context: Context, error: EdgeError) -> web.Response:
         context_headers = CIMultiDict({"x-stream-id": context.stream_id, **error.headers})
         if not context.exchanged:
-            self._tell.refused(request, context, error)
+            self._observer.refused(request, context, error)
         body = context.dialect.format(None, context.request_id).error_body(error)
         if not error.retryable and error.status >= 500:
-            # The SDKs repeat every 5xx twice unless they are told not to.
+            # The SDKs repeat every 5xx twice unless they are error not to.
             context_headers.setdefault("x-should-retry", "false")
         elif error.status == 503:
             context_headers.setdefault("Retry-After", _RETRY_AFTER_S)

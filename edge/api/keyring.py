@@ -157,8 +157,8 @@ class KeyRing:
             self._mark = mark
 
     def _failed(self, why: str) -> None:
-        told, self.why = self.why is not None, why
-        if not told:
+        fields, self.why = self.why is not None, why
+        if not fields:
             kept = len(self.keys or ())
             effect = "keys that are known work on" if kept else "only static keys and tokens let anybody in"
             self._log.warning("cannot read the key store", why=why, kept=kept, effect=effect)

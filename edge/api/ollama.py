@@ -164,8 +164,8 @@ async def _shown_by(fleet: Fleet, name: str, asked: dict[str, Any], hops: Mappin
         raise UpstreamUnreachable(f"upstream {member.name} cannot be reached: {reason(error.__cause__)}") from None
     except _NO_ANSWER as error:
         raise UpstreamCut(f"upstream {member.name} gave no answer: {reason(error)}") from None
-    told = _decoded(answer)
-    return json_answer(told) if told else None
+    fields = _decoded(answer)
+    return json_answer(fields) if fields else None
 
 
 def _decoded(answer: Answer) -> dict[str, Any]:
@@ -173,8 +173,8 @@ def _decoded(answer: Answer) -> dict[str, Any]:
     if answer.head.status != 200:
         return {}
     try:
-        told = loads(answer.body)
-        dumps(told)  # nested deeper than it can be written again: nothing to pass on
+        fields = loads(answer.body)
+        dumps(fields)  # nested deeper than it can be written again: nothing to pass on
     except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return fields if isinstance(fields, dict) else {}

@@ -41,7 +41,7 @@ _WITH_FAILURE = {"401": ("WWW-Authenticate",), "429": _AGAIN, "503": _AGAIN, "de
 
 def headers() -> dict[str, Any]:
     """Response headers by name."""
-    told = {
+    fields = {
         "x-request-id": "The request's own x-request-id if it is up to 64 letters, digits or . _ -, else a new one.",
         "request-id": "The same, where the Anthropic SDK looks for it.",
         "x-stream-id": "Names the answer.",
@@ -56,7 +56,7 @@ def headers() -> dict[str, Any]:
         "x-edge-queue-estimate": "Seconds until the one at that position would be served.",
         "WWW-Authenticate": "Bearer.",
     }
-    return {name: {"description": about, "schema": {"type": "string"}} for name, about in told.items()}
+    return {name: {"description": about, "schema": {"type": "string"}} for name, about in fields.items()}
 
 
 def headers_of(*names: str) -> dict[str, Any]:

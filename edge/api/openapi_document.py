@@ -83,7 +83,7 @@ def _security(one: Operation) -> dict[str, Any]:
 
 
 def _operation(one: Operation, fails: list[str]) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "operationId": one.name,
         "summary": one.about,
         "tags": [one.family],
@@ -94,21 +94,21 @@ def _operation(one: Operation, fails: list[str]) -> dict[str, Any]:
         },
     }
     if one.request:
-        told["requestBody"] = {"required": True, "content": {one.takes: {"schema": ref(one.request)}}}
-    return told
+        fields["requestBody"] = {"required": True, "content": {one.takes: {"schema": ref(one.request)}}}
+    return fields
 
 
 def _answers(one: Operation) -> dict[str, Any]:
     headers = headers_of(*one.headers)
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         str(status): {"description": about, "headers": headers} for status, about in one.also.items()
     }
     if one.answers or not one.also:
         content = {kind: {"schema": ref(name)} for kind, name in one.answers.items()}
-        told["200"] = {"description": "The answer.", "headers": headers, **({"content": content} if content else {})}
+        fields["200"] = {"description": "The answer.", "headers": headers, **({"content": content} if content else {})}
     if one.path == "/ready":
-        told["503"] = {**told["200"], "description": "It cannot serve; reason says why."}
-    return told
+        fields["503"] = {**fields["200"], "description": "It cannot serve; reason says why."}
+    return fields
 
 
 _EVENT_ID = "st_[0-9a-f]{32}:(0|[1-9][0-9]{0,9})"

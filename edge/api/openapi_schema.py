@@ -33,8 +33,8 @@ def whole(least: int | None = None, most: int | None = None, about: str = "", *,
 
 def word(*allowed: str | bool, about: str = "", needed: bool = False) -> Schema:
     """One of these."""
-    told: Schema = {"enum": [*allowed, *(() if needed else (None,))]}
-    return {**told, "description": about} if about else told
+    fields: Schema = {"enum": [*allowed, *(() if needed else (None,))]}
+    return {**fields, "description": about} if about else fields
 
 
 def items(of: Schema, about: str = "", *, needed: bool = False, **more: Any) -> Schema:
@@ -44,8 +44,8 @@ def items(of: Schema, about: str = "", *, needed: bool = False, **more: Any) -> 
 
 def record(fields: Mapping[str, Schema], *needed: str, about: str = "", optional: bool = False) -> Schema:
     """An object whose ``needed`` fields must be there; what is not among its fields is passed on."""
-    told = _field("object", about, needed=not optional, properties=dict(fields), additionalProperties=True)
-    return {**told, "required": list(needed)} if needed else told
+    payload = _field("object", about, needed=not optional, properties=dict(fields), additionalProperties=True)
+    return {**payload, "required": list(needed)} if needed else payload
 
 
 def anything(about: str = "") -> Schema:
@@ -55,8 +55,8 @@ def anything(about: str = "") -> Schema:
 
 def either(*schemas: Schema, about: str = "") -> Schema:
     """Any of these."""
-    told: Schema = {"anyOf": list(schemas)}
-    return {**told, "description": about} if about else told
+    fields: Schema = {"anyOf": list(schemas)}
+    return {**fields, "description": about} if about else fields
 
 
 def ref(name: str, kind: str = "schemas") -> Schema:
@@ -65,8 +65,8 @@ def ref(name: str, kind: str = "schemas") -> Schema:
 
 
 def _field(kind: str, about: str, *, needed: bool = False, **more: Any) -> Schema:
-    told: Schema = {"type": kind if needed else [kind, "null"], **more}
-    return {**told, "description": about} if about else told
+    fields: Schema = {"type": kind if needed else [kind, "null"], **more}
+    return {**fields, "description": about} if about else fields
 
 
 def _bounds(least: float | None, most: float | None) -> Schema:

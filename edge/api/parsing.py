@@ -74,8 +74,8 @@ class Parser:
             async with asyncio.timeout(self.within_s):
                 async with self._turn:
                     return await self._do(work, body, arguments)
-        except EdgeError as told:
-            raise told from None  # what it came from is of the other process
+        except EdgeError as error:
+            raise error from None  # what it came from is of the other process
         except TimeoutError:
             raise Busy("reading a large body took too long; try again", headers=_RETRY) from None
         except (_Died, OSError, MemoryError, subprocess.SubprocessError):

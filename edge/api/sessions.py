@@ -51,8 +51,8 @@ def routes(services: ExchangeServices, bodies: Bodies, sessions: Sessions) -> li
         if found is None:
             raise _unknown(session)
         turns = [{**_shown(turn), **({"partial": True} if turn.partial else {})} for turn in found.turns]
-        told = {"id": session, "turns": turns, "created": int(found.created), "updated": int(found.updated)}
-        return json_answer(told)
+        fields = {"id": session, "turns": turns, "created": int(found.created), "updated": int(found.updated)}
+        return json_answer(fields)
 
     async def delete(request: web.Request) -> web.Response:
         session = request.match_info["id"]
@@ -131,8 +131,8 @@ def _exchange(
 ) -> Exchange:
     context, principal = request[CONTEXT], caller(request)
 
-    def settle(generation: Generation, outcome: Outcome, tell: Callable[[], None]) -> None:
-        held.settle(wanted.message, generation, outcome, tell)
+    def settle(generation: Generation, outcome: Outcome, announce: Callable[[], None]) -> None:
+        held.settle(wanted.message, generation, outcome, announce)
 
     asked = ExchangeRequest(
         request_id=context.request_id,

@@ -25,8 +25,8 @@ def routes(callers: Callers, bodies: Bodies) -> list[web.RouteDef]:
     async def give(request: web.Request) -> web.Response:
         ttl_s, stream = await _asked(request, bodies)
         ticket, expires = await callers.ticket(caller(request), ttl_s, stream)
-        told = {"object": "ticket", "ticket": ticket, "expires_at": int(expires), "stream": stream}
-        return json_answer(told, headers={"Cache-Control": "no-store"})
+        fields = {"object": "ticket", "ticket": ticket, "expires_at": int(expires), "stream": stream}
+        return json_answer(fields, headers={"Cache-Control": "no-store"})
 
     return [web.post(PATH, give)]
 

@@ -85,10 +85,10 @@ def list_(config: Path | None, *, as_json: bool) -> None:
 
     records, now = _with_store(config, read), time.time()
     if as_json:
-        told = [{**asdict(record), "state": _state(record, now)} for record in records]
-        for one in told:
+        fields = [{**asdict(record), "state": _state(record, now)} for record in records]
+        for one in fields:
             del one["digest"]
-        click.echo(orjson.dumps(told, option=orjson.OPT_INDENT_2))
+        click.echo(orjson.dumps(fields, option=orjson.OPT_INDENT_2))
     elif records:
         head = ("id", "name", "state", "created", "expires", "models", "limits", "lanes", "admin")
         print_table(head, [_row(record, now) for record in records])

@@ -72,12 +72,12 @@ class Process:
             try:
                 lines = await wish(edge, attendant)
             except _RefusedError as refused:
-                self._pid_file.tell(Outcome(action, began, done=False, lines=refused.problems))
+                self._pid_file.write_outcome(Outcome(action, began, done=False, lines=refused.problems))
             except Exception as bug:  # a bug of ours in one wish must not end the streams
                 edge.log.exception("bug")
-                self._pid_file.tell(Outcome(action, began, done=False, lines=[f"a bug in Edge: {bug!r}"]))
+                self._pid_file.write_outcome(Outcome(action, began, done=False, lines=[f"a bug in Edge: {bug!r}"]))
             else:
-                self._pid_file.tell(Outcome(action, began, done=True, lines=lines))
+                self._pid_file.write_outcome(Outcome(action, began, done=True, lines=lines))
         await edge.retire()
 
     async def _reload(self, edge: Edge, attendant: Attendant) -> list[str]:

@@ -64,6 +64,6 @@ def _print(days: Mapping[tuple[str, str], Used]) -> None:
 
 def _print_json(days: Mapping[tuple[str, str], Used]) -> None:
     for (day, principal), used in days.items():
-        told = {"day": day, "principal": principal, "requests": used.requests}
-        told |= {"prompt_tokens": used.prompt, "completion_tokens": used.completion, "tokens": used.tokens}
-        click.echo(orjson.dumps(told).decode())
+        fields = {"day": day, "principal": principal, "requests": used.requests}
+        fields |= {"prompt_tokens": used.prompt, "completion_tokens": used.completion, "tokens": used.tokens}
+        click.echo(orjson.dumps(fields).decode())

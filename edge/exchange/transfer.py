@@ -187,8 +187,8 @@ class Transfer(Owned, Ticked, Asker):
             self._fail(bug)
 
     def _unreachable(self, name: str, error: OSError) -> None:
-        told = UpstreamUnreachable(f"upstream {name} cannot be reached: {reason(error)}")
-        self._end(Outcome.UPSTREAM_CUT, told)
+        fields = UpstreamUnreachable(f"upstream {name} cannot be reached: {reason(error)}")
+        self._end(Outcome.UPSTREAM_CUT, fields)
 
     def _request_head(self) -> bytes:
         asked = self.asked
@@ -260,7 +260,7 @@ class Transfer(Owned, Ticked, Asker):
         while self._inbox or self.outcome is None:
             await self._write(writer)
         if self.outcome in (Outcome.COMPLETE, Outcome.UPSTREAM_ERROR):
-            if self._tells_error(head):
+            if self._is_error(head):
                 self.outcome = Outcome.UPSTREAM_ERROR
             await writer.finish()
         else:
@@ -293,14 +293,14 @@ class Transfer(Owned, Ticked, Asker):
             await writer.flush(self._settings.flush_s)
         writer.abort()
 
-    def _tells_error(self, head: Head) -> bool:
+    def _is_error(self, head: Head) -> bool:
         """Whether the last line of progress tells of a failure, which an Ollama has no status for by then."""
         if head.content_type != _LINES:
             return False
         last = self._tail.rstrip().rpartition(b"\n")[2]
         with suppress(orjson.JSONDecodeError):
-            told = orjson.loads(last)
-            return isinstance(told, dict) and bool(told.get("error"))
+            fields = orjson.loads(last)
+            return isinstance(fields, dict) and bool(fields.get("error"))
         return False
 
     # --- telling --------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from edge.protocol.batch import count_in
 from edge.protocol.canonical import Target
 from edge.protocol.fields import Fields
 from edge.protocol.json_text import dumps, loads
-from edge.protocol.shapes import tells_error
+from edge.protocol.shapes import is_error
 from edge.protocol.surface import Surface
 
 Body = dict[str, Any]
@@ -31,7 +31,7 @@ def reshaped(raw: bytes, reshape: Reshape) -> bytes | UpstreamBroken | None:
     """
     try:
         decoded = loads(raw)
-        if not isinstance(decoded, dict) or tells_error(decoded):
+        if not isinstance(decoded, dict) or is_error(decoded):
             return None
         return dumps(reshape(decoded))
     except UpstreamBroken as broken:
@@ -99,10 +99,10 @@ def _as_ollama(texts: int, model: str | None, answer: Body) -> Body:
     vectors = _in_order(answer.get("data"))
     _check_count(vectors, texts)
     usage = answer.get("usage")
-    told: Body = {"model": answer.get("model") or model, "embeddings": vectors}
+    fields: Body = {"model": answer.get("model") or model, "embeddings": vectors}
     if (tokens := count_in(usage, "prompt_tokens")) is not None:
-        told["prompt_eval_count"] = tokens
-    return told
+        fields["prompt_eval_count"] = tokens
+    return fields
 
 
 def _one_to_openai(body: Body) -> tuple[Body, tuple[str, ...], Reshape]:

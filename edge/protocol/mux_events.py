@@ -101,8 +101,8 @@ class MuxFormat(SurfaceFormat):
         size = used = 0
         for name, data, end in _pieces(run, content_type):
             last += 1
-            told = {"stream": stream, "seq": last, "event": name or None, "data": data.decode("utf-8", "replace")}
-            made.append(b"%b:%d%b\ndata: %b\n\n" % (before, last, after, one_line(dumps(told))))
+            fields = {"stream": stream, "seq": last, "event": name or None, "data": data.decode("utf-8", "replace")}
+            made.append(b"%b:%d%b\ndata: %b\n\n" % (before, last, after, one_line(dumps(fields))))
             used = end
             size += len(made[-1])
             if size >= most:
@@ -129,9 +129,9 @@ class MuxFormat(SurfaceFormat):
         self._seen[stream] = last
         self._marks[self._places[stream]] = _mark(stream, last)
 
-    def _event(self, name: str, told: Mapping[str, object], more: bytes = b"") -> bytes:
+    def _event(self, name: str, fields: Mapping[str, object], more: bytes = b"") -> bytes:
         cursor = b",".join(self._marks) + more
-        return b"id: %b\nevent: %b\ndata: %b\n\n" % (cursor, name.encode(), one_line(dumps(told)))
+        return b"id: %b\nevent: %b\ndata: %b\n\n" % (cursor, name.encode(), one_line(dumps(fields)))
 
 
 def _failed(error: EdgeError | None) -> dict[str, object]:

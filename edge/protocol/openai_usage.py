@@ -11,16 +11,16 @@ from edge.protocol.batch import Usage, count_in
 def usage_object(usage: Usage) -> dict[str, object]:
     """OpenAI's usage object, as far as the upstream's figures go."""
     prompt, completion = usage.prompt or 0, usage.completion or 0
-    told: dict[str, object] = {
+    fields: dict[str, object] = {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
     }
     if usage.cached is not None:
-        told["prompt_tokens_details"] = {"cached_tokens": usage.cached}
+        fields["prompt_tokens_details"] = {"cached_tokens": usage.cached}
     if usage.reasoning is not None:
-        told["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning}
-    return told
+        fields["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning}
+    return fields
 
 
 def read_usage(usage: dict[str, Any]) -> Usage:

@@ -166,7 +166,7 @@ def upstream_said(said: object, status: int, headers: Mapping[str, str] | None =
     body = said if isinstance(said, Mapping) else None
     inner = _unwrapped(said if body is None else body.get("error", body))
     if isinstance(inner, dict) and status == 502:
-        status = _told_status(inner)
+        status = _status_in(inner)
     text = _text(inner) or "the upstream failed: no reason given"
     kept = body if body is not None and _shallow(body) else None
     error = UpstreamSaid(text, status=status, body=kept, headers=headers)
@@ -180,28 +180,28 @@ def _unwrapped(inner: Any) -> Any:
     """An Ollama passes on its runner's error as a text that is JSON."""
     if isinstance(inner, str) and inner.startswith("{"):
         try:
-            told = orjson.loads(inner)
+            fields = orjson.loads(inner)
         except orjson.JSONDecodeError:
             return inner
-        return told.get("error", told) if isinstance(told, dict) else inner
+        return fields.get("error", fields) if isinstance(fields, dict) else inner
     return inner
 
 
-def tells_error(answer: object) -> bool:
+def is_error(answer: object) -> bool:
     """Whether a whole answer with status 200 is an error all the same; a failed Responses answer is an answer."""
     if isinstance(answer, list) and len(answer) == 1:
         answer = answer[0]
     return isinstance(answer, dict) and bool(answer.get("error")) and "output" not in answer
 
 
-def _told_status(inner: Mapping[str, Any]) -> int:
+def _status_in(inner: Mapping[str, Any]) -> int:
     """The HTTP status that an error inside a 200 stands for: its own number, or else the words for its kind."""
-    told = [inner.get(name) for name in ("code", "status", "type")]
-    for value in told:
+    fields = [inner.get(name) for name in ("code", "status", "type")]
+    for value in fields:
         number = int(value) if isinstance(value, str) and value.isdecimal() and len(value) == _STATUS_DIGITS else value
         if type(number) is int and 400 <= number <= 599:
             return number
-    words = [value.lower() for value in told if isinstance(value, str)]
+    words = [value.lower() for value in fields if isinstance(value, str)]
     return next((_STATUS_BY_WORD[word] for word in words if word in _STATUS_BY_WORD), 502)
 
 

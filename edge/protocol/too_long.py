@@ -59,12 +59,12 @@ def too_long(said: object, text: str) -> TooLong | None:
         said: The error's object, or its text.
         text: What it says.
     """
-    told: Mapping[str, Any] = said if isinstance(said, Mapping) else {}
-    tokens, maximum = told.get("n_prompt_tokens"), told.get("n_ctx")
+    fields: Mapping[str, Any] = said if isinstance(said, Mapping) else {}
+    tokens, maximum = fields.get("n_prompt_tokens"), fields.get("n_ctx")
     if isinstance(tokens, int) and isinstance(maximum, int):
         return TooLong(tokens, maximum)
     for pattern in _FIGURES:
         if found := pattern.search(text):
             tokens, maximum = int(found["tokens"]), int(found["maximum"])
             return TooLong(tokens, maximum) if tokens >= maximum else None
-    return TooLong(None, None) if told.get("code") == _CODE or _BARE.search(text) else None
+    return TooLong(None, None) if fields.get("code") == _CODE or _BARE.search(text) else None

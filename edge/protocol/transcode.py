@@ -241,8 +241,8 @@ class Transcoder(Codec):
 
     @override
     def feed(self, data: bytes) -> Batch:
-        told, count = self.turned(data)
-        return Batch(told, 1 if told else 0, count) if count else self.walk(data)
+        fields, count = self.turned(data)
+        return Batch(fields, 1 if fields else 0, count) if count else self.walk(data)
 
     def turned(self, data: bytes) -> tuple[bytes, int]:
         """The one event of the client's surface for a read that is plain text, and how many events the read was.
@@ -258,12 +258,12 @@ class Transcoder(Codec):
         texts = self._texts
         if (texts is not None or b"\\" in escaped or b'"' in escaped) and not _is_string(escaped):
             return b"", 0
-        told = self._encoder.plain(said, escaped if escaped.isascii() else one_line(escaped))
-        if told is None:
+        fields = self._encoder.plain(said, escaped if escaped.isascii() else one_line(escaped))
+        if fields is None:
             return b"", 0
         if texts is not None and said == "text":
             texts.add_text(escaped)
-        return told, count
+        return fields, count
 
     def walk(self, data: bytes) -> Batch:
         """``feed`` for any other read."""

@@ -84,7 +84,7 @@ class Resume(ResumedReader):
             headers["x-edge-upstream"] = described.upstream
         return {**headers, "Content-Type": DIALECTS[described.surface].stream_type}
 
-    def _tell(self, reader: Subscriber) -> None:
+    def _report(self, reader: Subscriber) -> None:
         services = self.services
         services.observer.returned(record(services, self.returned, self._described, reader))
         broken = self._channel.broken if isinstance(self._channel, Replay) else None

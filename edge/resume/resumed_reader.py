@@ -32,7 +32,7 @@ class ResumedReader(Owned, Ticked):
     def _begin(self) -> None:
         """The reader is owned and ticked."""
 
-    def _tell(self, reader: Subscriber) -> None:
+    def _report(self, reader: Subscriber) -> None:
         """The reader has gone."""
         raise NotImplementedError
 
@@ -76,4 +76,4 @@ class ResumedReader(Owned, Ticked):
         self._recorded = True
         self.services.registry.discard(self)
         self.services.ticker.discard(self)
-        self._tell(reader)
+        self._report(reader)

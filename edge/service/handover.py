@@ -70,10 +70,10 @@ def adopt(environ: MutableMapping[str, str]) -> Predecessor | None:
     Raises:
         OSError: that process has ended by now.
     """
-    told = environ.pop(_VARIABLE, None)
-    if told is None:
+    fields = environ.pop(_VARIABLE, None)
+    if fields is None:
         return None
-    given = orjson.loads(told)
+    given = orjson.loads(fields)
     sockets: dict[str, list[int]] = given["sockets"]
     for descriptor in (given["answer"], *(number for numbers in sockets.values() for number in numbers)):
         os.set_inheritable(descriptor, False)

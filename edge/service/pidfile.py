@@ -100,7 +100,7 @@ class PidFile:
             self._file = file
             return
 
-    def tell(self, outcome: Outcome) -> None:
+    def write_outcome(self, outcome: Outcome) -> None:
         """Leave this for whoever asked; in one piece. Where it cannot be written, the log alone tells it."""
         if self._place is None:
             return

@@ -83,7 +83,7 @@ def configure(settings: Log, stream: TextIO | None = None, *, starting: bool = F
         stream: Without one they go to stderr, in the background: whoever reads them may stop, which must not stop Edge.
         starting: A start screen will follow on a terminal, so lines that say the same are left out there.
     """
-    tell_counts()
+    write_counts()
     out = sys.stderr if stream is None else stream
     renderers: Mapping[str, Processor] = {
         "json": as_json,
@@ -209,7 +209,7 @@ def refused(*, client: str | None, error: str | None, **facts: object) -> bool:
     return shown
 
 
-def tell_counts() -> None:
+def write_counts() -> None:
     """Write the counts of refusals that had no line, before their minute is over: Edge stops, or the log changes."""
     _refusals().flush()
 

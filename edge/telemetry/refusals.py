@@ -41,14 +41,14 @@ class Refusals:
     """One minute of refusals, which begins with the first of them.
 
     Args:
-        tell: Writes a count.
+        write_count: Writes a count.
         later: Has something done after so many seconds; returns what cancels it.
     """
 
     def __init__(
-        self, tell: CountLine, later: Callable[[float, Callable[[], None]], Callable[[], None]] = _later
+        self, write_count: CountLine, later: Callable[[float, Callable[[], None]], Callable[[], None]] = _later
     ) -> None:
-        self._tell = tell
+        self._write_count = write_count
         self._later = later
         self._entries: dict[tuple[str, str | None], _Entry] = {}
         self._cancel: Callable[[], None] | None = None
@@ -72,7 +72,7 @@ class Refusals:
         entries, self._entries = self._entries, {}
         for entry in entries.values():
             if entry.more:
-                self._tell(entry.client, entry.error, entry.more)
+                self._write_count(entry.client, entry.error, entry.more)
 
     def _entry(self, client: str | None, error: str | None) -> _Entry:
         key = (_network(client), error)

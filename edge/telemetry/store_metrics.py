@@ -20,14 +20,14 @@ class StoreCollector(Collector):
 
     def describe(self) -> Iterator[Metric]:
         """The series' names, for the registry to see that nobody else has them."""
-        return self._told(StoreStatistics(up=False, backlog_bytes=0, lag_s=0.0, failures=0))
+        return self._figures(StoreStatistics(up=False, backlog_bytes=0, lag_s=0.0, failures=0))
 
     @override
     def collect(self) -> Iterator[Metric]:
         known = self._store()
-        return iter(()) if known is None else self._told(known)
+        return iter(()) if known is None else self._figures(known)
 
-    def _told(self, known: StoreStatistics) -> Iterator[Metric]:
+    def _figures(self, known: StoreStatistics) -> Iterator[Metric]:
         yield GaugeMetricFamily("edge_store_up", "Whether the store can be written.", value=known.up)
         yield GaugeMetricFamily(
             "edge_store_backlog_bytes", "What is not written to the store yet.", value=known.backlog_bytes

@@ -171,7 +171,7 @@ class Fleet:
             member.outcomes.forget()
         else:
             member.outcomes.failed(printable(error.message), self._clock())
-        self._tell(member, before)
+        self._log_change(member, before)
 
     def targets(self, surface: Surface) -> tuple[Target, ...]:
         """In whose words ``surface`` may have to be asked for, of those that are up."""
@@ -366,9 +366,9 @@ class Fleet:
     def _changed(self, member: Member, before: tuple[object, ...]) -> None:
         if member in self._queues:
             self._queues[member].follow()
-        self._tell(member, before)
+        self._log_change(member, before)
 
-    def _tell(self, member: Member, before: tuple[object, ...]) -> None:
+    def _log_change(self, member: Member, before: tuple[object, ...]) -> None:
         """One line per change, none for a look that found everything as it was."""
         was_up, was_why, had_models = before
         if _seen(member) == before:

@@ -80,7 +80,7 @@ class Member:
         self.version = ""
         self.thoughtless: set[str] = set()
         self._configured = configured
-        self._told_slots: int | None = None
+        self._reported_slots: int | None = None
         self._become(kind)
 
     def __repr__(self) -> str:
@@ -158,8 +158,8 @@ class Member:
     def _become(self, kind: Kind) -> None:
         traits, chosen = TRAITS[kind], self._settings
         self.kind = kind
-        told = traits.slots if self._told_slots is None else self._told_slots
-        self.slots = told if chosen.max_concurrency is None else chosen.max_concurrency or None
+        reported = traits.slots if self._reported_slots is None else self._reported_slots
+        self.slots = reported if chosen.max_concurrency is None else chosen.max_concurrency or None
         spoken = frozenset(map(Surface, chosen.surfaces)) or traits.surfaces
         self.native = spoken | frozenset(map(Surface, chosen.relay))
         self.surfaces = reachable(self.native)
@@ -170,7 +170,7 @@ class Member:
     def _answered(self, found: Found) -> None:
         self.misses = 0
         if found.slots is not None or found.kind is not self.kind:
-            self._told_slots = found.slots  # a server too busy to tell has not lost its limit
+            self._reported_slots = found.slots  # a server too busy to tell has not lost its limit
         self.version = found.version
         self._become(found.kind)
         self.up, self.why = found.up, found.why

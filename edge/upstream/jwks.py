@@ -48,7 +48,7 @@ class KeySet:
             from_secret(settings.jwt_secret, self._algorithms) if settings.jwt_secret else None
         )
         self.why: str | None = None
-        self._told: str | None = ""  # nothing yet
+        self._logged_why: str | None = ""  # nothing yet
         self._pool = _pool(self._place) if self._place.startswith(("http://", "https://")) else None
         self._fetched_at = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
@@ -105,8 +105,8 @@ class KeySet:
             self.why = str(error)
         except (TimeoutError, Unreachable, Malformed, Ended, OSError) as error:
             self.why = _reason(error)
-        if self.why != self._told:
-            self._told = self.why
+        if self.why != self._logged_why:
+            self._logged_why = self.why
             if self.why is None:
                 self._log.info("token keys", count=len(self.keys or ()))
             else:

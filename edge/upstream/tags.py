@@ -64,8 +64,8 @@ def shown(card: Card) -> dict[str, Any]:
 
 
 def _capabilities(card: Card) -> list[Any]:
-    told = card.get("capabilities")
-    return told if isinstance(told, list) else _CAPABILITIES
+    reported = card.get("capabilities")
+    return reported if isinstance(reported, list) else _CAPABILITIES
 
 
 def _details(card: Card) -> dict[str, Any]:

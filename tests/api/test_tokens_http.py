@@ -254,7 +254,7 @@ async def test_neither_a_token_nor_what_it_says_is_found_in_a_line_or_an_answer(
         answers.append(await asked(edge, text))
         answers.append(await get(edge.port, "/nowhere", bearer(text)))
         answers.append(await get(edge.port, f"{STREAM}?prompt=x&ticket={text}".replace("\u2028", "")))
-        log.tell_counts()  # ends the minute, in which only the first ten would have had a line
+        log.write_counts()  # ends the minute, in which only the first ten would have had a line
     await tape.wait("refused", 13 * 3)
     assert {answer.status for answer in answers} >= {200, 401, 404}
     parts = [part for text in hostile for part in text.split(".") if len(part) > 20]

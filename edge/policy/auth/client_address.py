@@ -81,9 +81,9 @@ class Proxies:
         nearest = peer if address is None else str(address)
         if not (forwarded_for or forwarded) or not self._trusts(peer, address):
             return nearest
-        told = [map(_node, _hops(forwarded_for))] if forwarded_for else []
-        told += [map(_for, _hops(forwarded))] if forwarded else []
-        first, *other = (self._first_stranger(hops) for hops in told)
+        found = [map(_node, _hops(forwarded_for))] if forwarded_for else []
+        found += [map(_for, _hops(forwarded))] if forwarded else []
+        first, *other = (self._first_stranger(hops) for hops in found)
         return nearest if first is None or other not in ([], [first]) else first
 
     def _trusts(self, peer: str | None, address: Address | None) -> bool:

@@ -238,21 +238,21 @@ def refusal(taken: Taken) -> RateLimited | OverBudget:
         if standing.used + bound.amount(demand.tokens) > bound.limit
     ]
     bound, standing = max(blocked, key=lambda pair: (pair[0].amount(demand.tokens) > pair[0].limit, pair[1].wait_s))
-    told = headers(taken)
+    found = headers(taken)
     amount = bound.amount(demand.tokens)
     if bound.kind in BUDGETS:
-        told |= _retry(standing.wait_s) | {"x-should-retry": "false"}
+        found |= _retry(standing.wait_s) | {"x-should-retry": "false"}
         period = "day" if bound.kind is Kind.DAY else "month"
         return OverBudget(
             f"the budget of {bound.limit} tokens per {period} ({bound.kind}) does not allow this: {standing.used} are "
             f"spent, this request needs about {amount} more; the next {period} begins in {duration(standing.wait_s)}",
-            headers=told,
+            headers=found,
         )
     if amount > bound.limit:  # waiting cannot help
         error = RateLimited(
             f"the request has about {amount} tokens, more than the {bound.limit} that are allowed in a minute "
             f"({bound.kind}); send less",
-            headers=told | {"x-should-retry": "false"},
+            headers=found | {"x-should-retry": "false"},
         )
         error.retryable = False
         return error
@@ -260,13 +260,13 @@ def refusal(taken: Taken) -> RateLimited | OverBudget:
         return RateLimited(
             f"{standing.used} requests are running, of {bound.limit} that are allowed at once ({bound.kind}); "
             "wait for one to end",
-            headers=told | _retry(_CONCURRENT_RETRY_S),
+            headers=found | _retry(_CONCURRENT_RETRY_S),
         )
     return RateLimited(
         f"{standing.used} {_SHOWN[bound.kind]} were used in the last minute, of {bound.limit} that are allowed "
         f"({bound.kind}), and this request needs {'about ' * (amount > 1)}{amount}; "
         f"try again in {duration(standing.wait_s)}",
-        headers=told | _retry(standing.wait_s),
+        headers=found | _retry(standing.wait_s),
     )
 
 
@@ -279,12 +279,12 @@ def headers(taken: Taken) -> dict[str, str]:
             left = max(0, bound.limit - standing.used)
             if what not in least or left < least[what][0]:
                 least[what] = (left, bound, standing)
-    told = {}
+    found = {}
     for what, (left, bound, standing) in least.items():
-        told[f"x-ratelimit-limit-{what}"] = str(bound.limit)
-        told[f"x-ratelimit-remaining-{what}"] = str(left)
-        told[f"x-ratelimit-reset-{what}"] = duration(standing.reset_s)
-    return told
+        found[f"x-ratelimit-limit-{what}"] = str(bound.limit)
+        found[f"x-ratelimit-remaining-{what}"] = str(left)
+        found[f"x-ratelimit-reset-{what}"] = duration(standing.reset_s)
+    return found
 
 
 def _retry(seconds: float) -> dict[str, str]:

@@ -21,7 +21,7 @@ from edge.protocol.finish_reasons import broke, broke_message, known
 from edge.protocol.json_text import dumps
 from edge.protocol.openai_usage import read_usage
 from edge.protocol.request import Prepared
-from edge.protocol.shapes import is_openai, tells_error, upstream_said
+from edge.protocol.shapes import is_error, is_openai, upstream_said
 from edge.protocol.sse import SSE_TYPE, Event
 from edge.protocol.surface import Surface
 from edge.protocol.surface_format import SurfaceFormat
@@ -102,7 +102,7 @@ class ChatCodec(SseCodec):
             return Seen.END
         chunk = self._decoded(event)
         if not isinstance(chunk, dict):
-            if tells_error(chunk):
+            if is_error(chunk):
                 raise SeenError(upstream_said(chunk, 502), relay=False)
             return Seen.DROP if chunk is None and self._drop_null else Seen.PRELUDE
         if chunk.get("error") or event.event == "error":

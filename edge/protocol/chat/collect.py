@@ -38,8 +38,8 @@ class ChoicesCollector(Collector):
         choices = [choice for choice in listed if isinstance(choice, dict)] if isinstance(listed, list) else []
         for choice in choices:
             self._latest = item_index(choice) or 0
-            told = self.choice(choice, self._latest)
-            self._choices[self._latest] = fold(self._choices.get(self._latest), told)
+            fields = self.choice(choice, self._latest)
+            self._choices[self._latest] = fold(self._choices.get(self._latest), fields)
         for name, value in event.items():
             if name not in _CHUNK_ONLY and (value is not None or name not in self._head):
                 self._head[name] = value

@@ -138,14 +138,14 @@ class CompletionsDecoder(Decoder):
             self.events.append(Finish(means, stopped if isinstance(stopped, str) else None, index))
 
 
-def read_logprobs(told: object) -> list[dict[str, Any]]:
+def read_logprobs(fields: object) -> list[dict[str, Any]]:
     """What a choice tells of its tokens: in the lists of completions, or as llama.cpp does, in those of chat."""
-    if not isinstance(told, dict):
+    if not isinstance(fields, dict):
         return []
-    content = told.get("content")
+    content = fields.get("content")
     if isinstance(content, list):
         return [token for token in content if isinstance(token, dict)]
-    columns = [told.get(name) for name in ("tokens", "token_logprobs", "top_logprobs")]
+    columns = [fields.get(name) for name in ("tokens", "token_logprobs", "top_logprobs")]
     tokens, likely, top = (column if isinstance(column, list) else [] for column in columns)
     return [
         {"token": token, "logprob": logprob, "top_logprobs": _alternatives(others)}

@@ -114,8 +114,8 @@ class ChatDecoder(Decoder):
             calls = self._calls[index] = _Calls(index)
         return calls
 
-    def _likely(self, told: dict[str, Any], index: int) -> None:
-        lists = [told.get(name) for name in ("content", "refusal")]
+    def _likely(self, fields: dict[str, Any], index: int) -> None:
+        lists = [fields.get(name) for name in ("content", "refusal")]
         tokens = [token for each in lists if isinstance(each, list) for token in each if isinstance(token, dict)]
         if tokens:
             self.events.append(Logprobs(tokens, index))

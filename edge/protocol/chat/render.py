@@ -96,26 +96,26 @@ def _rendered(message: Message) -> dict[str, Any]:
     if message.role == "tool":
         (result,) = message.parts
         assert isinstance(result, ToolResultPart)  # noqa: S101 - a tool message is nothing else
-        return {"role": "tool", "tool_call_id": result.id, "content": _told(result)}
+        return {"role": "tool", "tool_call_id": result.id, "content": _tool_content(result)}
     if message.role != "assistant":
         return {"role": message.role, "content": _rendered_content(message.parts)}
-    told: dict[str, Any] = {"role": "assistant", "content": message.text() or None}
+    fields: dict[str, Any] = {"role": "assistant", "content": message.text() or None}
     thought = "".join(part.text for part in message.parts if isinstance(part, ThinkingPart))
     if thought:
-        told["reasoning_content"] = thought
+        fields["reasoning_content"] = thought
     calls = [
         {"id": part.id, "type": "function", "function": {"name": part.name, "arguments": part.arguments}}
         for part in message.parts
         if isinstance(part, ToolUsePart)
     ]
     if calls:
-        told["tool_calls"] = calls
-    elif told["content"] is None:
-        told["content"] = ""
-    return told
+        fields["tool_calls"] = calls
+    elif fields["content"] is None:
+        fields["content"] = ""
+    return fields
 
 
-def _told(result: ToolResultPart) -> Any:
+def _tool_content(result: ToolResultPart) -> Any:
     if any(isinstance(part, ImagePart) for part in result.parts):
         return _rendered_content(result.parts)
     return result.text()
@@ -124,13 +124,13 @@ def _told(result: ToolResultPart) -> Any:
 def _rendered_content(parts: tuple[Part, ...]) -> Any:
     if all(isinstance(part, TextPart) for part in parts):
         return "".join(part.text for part in parts if isinstance(part, TextPart))
-    told: list[dict[str, Any]] = []
+    fields: list[dict[str, Any]] = []
     for part in parts:
         if isinstance(part, TextPart):
-            told.append({"type": "text", "text": part.text})
+            fields.append({"type": "text", "text": part.text})
         elif isinstance(part, ImagePart):
-            told.append({"type": "image_url", "image_url": {"url": url_of(part)}})
-    return told
+            fields.append({"type": "image_url", "image_url": {"url": url_of(part)}})
+    return fields
 
 
 def _rendered_tool(tool: Tool) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class Mender:
         self._pinned: Chunk | None = None  # id and created of the first chunk with choices, as far as it has them
         # Empty ones are all the same object; a set of its own takes 216 bytes.
         self._begun: frozenset[int] = frozenset()  # choices that have said something
-        self._told: frozenset[int] = frozenset()  # choices whose role was told by us
+        self._role_added: frozenset[int] = frozenset()  # choices whose role was told by us
         self._calls: dict[int, CallNumbers] = {}
 
     def mend(self, chunk: Chunk, event: Event) -> Mended | None:
@@ -103,13 +103,13 @@ class Mender:
             changed = True
         delta = choice.get("delta")
         if isinstance(delta, dict):
-            if delta.get("role") and _number(choice) in self._told:
+            if delta.get("role") and _number(choice) in self._role_added:
                 del delta["role"]  # the OpenAI SDK would join it to the first one
                 changed = True
             if self._tool_index and isinstance(calls := delta.get("tool_calls"), list):
                 changed = _number_calls(self._calls.setdefault(_number(choice), CallNumbers()), calls) or changed
             if self._both_reasoning:
-                changed = _tell_both(delta) or changed
+                changed = _copy_reasoning(delta) or changed
         return changed
 
     def _stabilise(self, chunk: Chunk) -> bool:
@@ -131,7 +131,7 @@ class Mender:
         self._begun |= {number}
         if delta.get("role"):
             return False
-        self._told |= {number}
+        self._role_added |= {number}
         return True
 
 
@@ -147,7 +147,7 @@ def _number_calls(numbers: CallNumbers, calls: list[Any]) -> bool:
     return changed
 
 
-def _tell_both(delta: Chunk) -> bool:
+def _copy_reasoning(delta: Chunk) -> bool:
     for name, other in (_REASONING, _REASONING[::-1]):
         said = delta.get(name)
         if said and isinstance(said, str) and not delta.get(other):

@@ -136,9 +136,9 @@ class MessagesDecoder(Decoder):
             self._argue(index, held)
 
     def _argue(self, index: int | None, piece: str) -> None:
-        self._tell(index, self._arguments[index].add(piece))
+        self._emit(index, self._arguments[index].add(piece))
 
-    def _tell(self, index: int | None, json: str) -> None:
+    def _emit(self, index: int | None, json: str) -> None:
         if json:
             self.events.append(ToolCallArguments(self._calls[index], json))
 
@@ -146,7 +146,7 @@ class MessagesDecoder(Decoder):
         """A call without arguments has none in any piece; elsewhere their text is parsed, and must be JSON."""
         arguments = self._arguments.pop(index, None)
         if arguments is not None:
-            self._tell(index, arguments.end())
+            self._emit(index, arguments.end())
 
     def _finish(self, said: dict[str, Any]) -> None:
         reason, sequence = said.get("stop_reason"), said.get("stop_sequence")

@@ -151,8 +151,8 @@ class MessagesEncoder(BaseEncoder):
             elif finish.stop_sequence is not None:
                 reason, sequence = "stop_sequence", finish.stop_sequence
         delta = {"stop_reason": reason, "stop_sequence": sequence}
-        told: dict[str, object] = {"type": "message_delta", "delta": delta, "usage": usage_object(usage or Usage())}
-        return [*self._closed(), ("message_delta", told)]
+        fields: dict[str, object] = {"type": "message_delta", "delta": delta, "usage": usage_object(usage or Usage())}
+        return [*self._closed(), ("message_delta", fields)]
 
     @override
     def frame(self, piece: Piece) -> bytes:
@@ -245,12 +245,12 @@ class MessagesEncoder(BaseEncoder):
 
 def usage_object(usage: Usage) -> dict[str, object]:
     """Anthropic's usage, as far as the upstream's figures go: ``input_tokens`` leaves out what came from a cache."""
-    told: dict[str, object] = {
+    fields: dict[str, object] = {
         "input_tokens": max(0, (usage.prompt or 0) - (usage.cached or 0)),
         "output_tokens": usage.completion or 0,
     }
     if usage.cached is not None:
-        told["cache_read_input_tokens"] = usage.cached
+        fields["cache_read_input_tokens"] = usage.cached
     if usage.reasoning is not None:
-        told["output_tokens_details"] = {"thinking_tokens": usage.reasoning}
-    return told
+        fields["output_tokens_details"] = {"thinking_tokens": usage.reasoning}
+    return fields

@@ -89,13 +89,13 @@ def conversation(fields: Fields) -> tuple[list[Message], list[Tool]]:
     Raises:
         BadRequest: as in ``parse``.
     """
-    told = _system(fields)
+    payload = _system(fields)
     spoken = fields.objects("messages")
     if not spoken:
         raise fields.wrong("messages", "required, a list of at least one message")
     for message in spoken:
-        told += _message(message)
-    return told, [_tool(tool) for tool in fields.objects("tools")]
+        payload += _message(message)
+    return payload, [_tool(tool) for tool in fields.objects("tools")]
 
 
 def _system(fields: Fields) -> list[Message]:

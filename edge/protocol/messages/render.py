@@ -170,13 +170,13 @@ def _tools(out: Rendering) -> None:
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
-    told: dict[str, Any] = {"name": tool.name}
+    fields: dict[str, Any] = {"name": tool.name}
     if tool.description is not None:
-        told["description"] = tool.description
-    told["input_schema"] = {"type": "object", **(tool.parameters or {"properties": {}})}
+        fields["description"] = tool.description
+    fields["input_schema"] = {"type": "object", **(tool.parameters or {"properties": {}})}
     if tool.strict is not None:
-        told["strict"] = tool.strict
-    return told
+        fields["strict"] = tool.strict
+    return fields
 
 
 def _budget(out: Rendering) -> bool:

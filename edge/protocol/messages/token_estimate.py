@@ -38,16 +38,16 @@ def estimate(body: bytes) -> int:
     size = sum(len(dumps(tool.parameters)) for tool in tools)
     for message in messages:
         for part in message.parts:
-            for told in _told(part):
-                if isinstance(told, ImagePart):
+            for fields in _countable(part):
+                if isinstance(fields, ImagePart):
                     tokens += _PER_IMAGE
                 else:
-                    texts.append(told)
+                    texts.append(fields)
     size += sum(len(text.encode()) for text in texts)
     return tokens + -(-size // _BYTES_PER_TOKEN)
 
 
-def _told(part: Part) -> Iterator[str | ImagePart]:
+def _countable(part: Part) -> Iterator[str | ImagePart]:
     match part:
         case TextPart(text) | ThinkingPart(text):
             yield text
@@ -57,6 +57,6 @@ def _told(part: Part) -> Iterator[str | ImagePart]:
             yield name + arguments
         case ToolResultPart(_, parts):
             for held in parts:
-                yield from _told(held)
+                yield from _countable(held)
         case UnsupportedPart():
             return  # it is left out of a translated request too

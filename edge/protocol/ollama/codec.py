@@ -100,8 +100,8 @@ class OllamaCodec(SseCodec):
 
     def _repeats(self) -> bool:
         """Whether the last lines that came all say the same."""
-        told = b"".join(self._recent).splitlines()[-_REPEATS:]
-        return len(told) == _REPEATS and len({_without_time(line) for line in told}) == 1
+        fields = b"".join(self._recent).splitlines()[-_REPEATS:]
+        return len(fields) == _REPEATS and len({_without_time(line) for line in fields}) == 1
 
     def _is_text(self, token: bytes) -> bool:  # noqa: ARG002
         return False

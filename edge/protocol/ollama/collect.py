@@ -47,10 +47,10 @@ class OllamaCollector(Collector):
     @override
     def answer(self) -> dict[str, object]:
         """The answer."""
-        told: dict[str, object] = {name: "".join(pieces) for name, pieces in self._texts.items()}
+        fields: dict[str, object] = {name: "".join(pieces) for name, pieces in self._texts.items()}
         if self._calls:
-            told["tool_calls"] = self._calls
+            fields["tool_calls"] = self._calls
         last = {**self._last, "logprobs": self._logprobs} if self._logprobs else self._last
         if self._message is None:
-            return {**last, **told}
-        return {**last, "message": {**self._message, "content": "", **told}}
+            return {**last, **fields}
+        return {**last, "message": {**self._message, "content": "", **fields}}

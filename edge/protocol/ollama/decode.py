@@ -81,10 +81,10 @@ class OllamaDecoder(Decoder):
 
 def read_logprobs(line: dict[str, Any]) -> list[dict[str, Any]] | None:
     """What a line tells of its tokens; OpenAI's clients need the alternatives to be there, be it as an empty list."""
-    told = line.get("logprobs")
-    if not isinstance(told, list) or not told:
+    fields = line.get("logprobs")
+    if not isinstance(fields, list) or not fields:
         return None
-    return [{"top_logprobs": [], **entry} for entry in told if isinstance(entry, dict)]
+    return [{"top_logprobs": [], **entry} for entry in fields if isinstance(entry, dict)]
 
 
 def read_usage(line: dict[str, Any]) -> Usage:

@@ -128,15 +128,15 @@ class OllamaEncoder(BaseEncoder):
     def progress(self) -> Progress:
         return Progress(model=self._model)
 
-    def _line(self, told: dict[str, Any]) -> Piece:
+    def _line(self, fields: dict[str, Any]) -> Piece:
         head: dict[str, object] = {"model": self._model, "created_at": now_text()}
         likely: dict[str, object] = {}
         if self._logprobs:
             likely, self._logprobs = {"logprobs": self._logprobs}, []
         if self._chat:
-            return None, {**head, "message": {"role": "assistant", **told}, "done": False, **likely}
-        content = told.pop("content")
-        return None, {**head, "response": content, **told, "done": False, **likely}
+            return None, {**head, "message": {"role": "assistant", **fields}, "done": False, **likely}
+        content = fields.pop("content")
+        return None, {**head, "response": content, **fields, "done": False, **likely}
 
     def _without_text(self) -> list[Piece]:
         """As an Ollama does, a line of log probabilities alone: of tokens that are a call's, which comes whole."""
@@ -157,7 +157,7 @@ class OllamaEncoder(BaseEncoder):
             BadStream: what the model wrote as arguments is no JSON object, which is what Ollama's clients are given,
                 or is nested too deep.
         """
-        told = []
+        fields = []
         for number, (begun, pieces) in enumerate(self._calls):
             arguments = _object("".join(pieces))
             if arguments is None:
@@ -165,10 +165,10 @@ class OllamaEncoder(BaseEncoder):
                     continue
                 raise BadStream(f"the model's arguments for {begun.name} are no JSON object")
             call: dict[str, object] = {"function": {"index": number, "name": begun.name, "arguments": arguments}}
-            told.append({"id": begun.id, **call} if begun.id else call)
-        if not told:
+            fields.append({"id": begun.id, **call} if begun.id else call)
+        if not fields:
             return []
-        line = self._line({"content": "", "tool_calls": told})
+        line = self._line({"content": "", "tool_calls": fields})
         try:
             self.frame(line)
         except orjson.JSONEncodeError:  # it reads three times as deep as it writes
@@ -176,10 +176,10 @@ class OllamaEncoder(BaseEncoder):
         return [line]
 
 
-def _token(told: dict[str, Any]) -> dict[str, Any]:
+def _token(fields: dict[str, Any]) -> dict[str, Any]:
     """One token, as Ollama tells of it: what is not known, or not asked for, is left out."""
-    entry = {name: told[name] for name in ("token", "logprob", "bytes") if told.get(name) is not None}
-    top = told.get("top_logprobs")
+    entry = {name: fields[name] for name in ("token", "logprob", "bytes") if fields.get(name) is not None}
+    top = fields.get("top_logprobs")
     others = [_token(other) for other in top if isinstance(other, dict)] if isinstance(top, list) else []
     return {**entry, "top_logprobs": others} if others else entry
 

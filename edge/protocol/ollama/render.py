@@ -110,23 +110,23 @@ def _message(message: Message, names: dict[str, str]) -> dict[str, Any]:
     if message.role == "tool":
         (result,) = message.parts
         assert isinstance(result, ToolResultPart)  # noqa: S101 - a tool message is nothing else
-        told: dict[str, Any] = {"role": "tool", "content": result.text()}
+        fields: dict[str, Any] = {"role": "tool", "content": result.text()}
         name = result.name or names.get(result.id)
         if name:
-            told["tool_name"] = name
+            fields["tool_name"] = name
         images = _images(result.parts)
-        return {**told, "images": images} if images else told
-    told = {"role": message.role, "content": message.text()}
+        return {**fields, "images": images} if images else fields
+    fields = {"role": message.role, "content": message.text()}
     images = _images(message.parts)
     if images:
-        told["images"] = images
+        fields["images"] = images
     thought = "".join(part.text for part in message.parts if isinstance(part, ThinkingPart))
     if thought:
-        told["thinking"] = thought
+        fields["thinking"] = thought
     calls = [_call(part) for part in message.parts if isinstance(part, ToolUsePart)]
     if calls:
-        told["tool_calls"] = calls
-    return told
+        fields["tool_calls"] = calls
+    return fields
 
 
 def _images(parts: tuple[Part, ...]) -> list[str]:

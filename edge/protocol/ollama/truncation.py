@@ -77,8 +77,8 @@ def context_of(body: bytes) -> Context:
 def takes_truncate(version: str) -> bool:
     """Whether an Ollama of this version refuses what it is told not to cut; one that does not tell may be older."""
     found = _VERSION.match(version)
-    told = tuple(map(int, found.groups())) if found else (0, 0, 1)
-    return told == _DEVELOPMENT or told >= _TRUNCATE_SINCE
+    fields = tuple(map(int, found.groups())) if found else (0, 0, 1)
+    return fields == _DEVELOPMENT or fields >= _TRUNCATE_SINCE
 
 
 def _whole(value: object, default: int) -> int:

@@ -58,7 +58,7 @@ class ResponsesEncoder(Encoder):
         self._head = _response(answering)
         self._sealed: bool = answering.echo["sealed"]
         self._spellings: dict[str, Spelling] = answering.echo["spellings"]
-        self._told: list[Piece] = []
+        self._made: list[Piece] = []
         self._begun = False  # the client already has a response.created
         self._number = 0  # of the next event
         self._output: dict[int, Json] = {}  # items that are done
@@ -86,8 +86,8 @@ class ResponsesEncoder(Encoder):
             case Start(model):
                 self._head["model"] = model or self._head["model"]
                 if not self._begun:
-                    self._tell("response.created", {"response": self._head})
-                self._tell("response.in_progress", {"response": self._head})
+                    self._emit("response.created", {"response": self._head})
+                self._emit("response.in_progress", {"response": self._head})
             case Finish(reason):
                 self._reason = reason
         return self._taken()
@@ -118,7 +118,7 @@ class ResponsesEncoder(Encoder):
             "output": [self._output[index] for index in sorted(self._output)],
             "usage": None if usage is None else usage_object(usage),
         }
-        self._tell(f"response.{status}", {"response": final})
+        self._emit(f"response.{status}", {"response": final})
         return self._taken()
 
     @override
@@ -136,13 +136,13 @@ class ResponsesEncoder(Encoder):
         so_far = {**self._head, "output": [self._output[index] for index in sorted(self._output)]}
         return Progress(sequence=self._number - 1, response=so_far)
 
-    def _tell(self, kind: str, fields: Json) -> None:
-        self._told.append((kind, {"type": kind, "sequence_number": self._number, **fields}))
+    def _emit(self, kind: str, fields: Json) -> None:
+        self._made.append((kind, {"type": kind, "sequence_number": self._number, **fields}))
         self._number += 1
 
     def _taken(self) -> list[Piece]:
-        told, self._told = self._told, []
-        return told
+        fields, self._made = self._made, []
+        return fields
 
     def _next(self) -> tuple[int, str]:
         """Index and identity of a new item."""
@@ -154,7 +154,7 @@ class ResponsesEncoder(Encoder):
         spoken = self._spoken
         if spoken is None or isinstance(spoken, Thought):
             self._hush()
-            spoken = self._spoken = message(self._tell, *self._next())
+            spoken = self._spoken = message(self._emit, *self._next())
         return spoken
 
     def _think(self, text: str, signature: str) -> None:
@@ -163,7 +163,7 @@ class ResponsesEncoder(Encoder):
             if not text:
                 return  # the signature of nothing that was told
             self._hush()
-            thought = self._spoken = reasoning(self._tell, *self._next(), sealed=self._sealed)
+            thought = self._spoken = reasoning(self._emit, *self._next(), sealed=self._sealed)
         if text:
             thought.add("reasoning_text", text)
         if signature:
@@ -181,7 +181,7 @@ class ResponsesEncoder(Encoder):
             identity = f"call_{self._id[:20]}{number:04d}"
         self._call_ids.add(identity)
         spelling = self._spellings.get(name) or Spelling(name)
-        self._calls[number] = call(self._tell, *self._next(), identity, spelling)
+        self._calls[number] = call(self._emit, *self._next(), identity, spelling)
 
 
 def _response(answering: Answering) -> Json:

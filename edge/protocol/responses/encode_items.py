@@ -1,6 +1,6 @@
 """The output items of a response as they grow: each tells its own events, from ``added`` to ``done``.
 
-In: pieces of text, thought and arguments. Out: events, through ``tell``; and at the end the whole item.
+In: pieces of text, thought and arguments. Out: events, through ``emit``; and at the end the whole item.
 Must not: know what else is in the response.
 """
 
@@ -18,7 +18,7 @@ from edge.protocol.transcode_ports import MARK
 
 Json = dict[str, Any]
 Status = Literal["completed", "incomplete"]
-Tell = Callable[[str, Json], None]  # the type of an event, and its fields
+Emit = Callable[[str, Json], None]  # the type of an event, and its fields
 
 # Of each kind of content part: what its events begin with, its field, and what its text events carry besides.
 _PARTS: dict[str, tuple[str, str, Json]] = {
@@ -44,9 +44,9 @@ class Item:
 class Spoken(Item):
     """A message, or what is like it: an item of content parts, one at a time."""
 
-    def __init__(self, tell: Tell, index: int, item: Json) -> None:
+    def __init__(self, emit: Emit, index: int, item: Json) -> None:
         self.index = index
-        self._tell = tell
+        self._emit = emit
         self._item = item
         self._parts: list[Json] = []  # those that are done
         self._kind = ""  # of the part that is open
@@ -55,19 +55,19 @@ class Spoken(Item):
         self._at: Json = {}
         self._around: tuple[bytes, bytes, bytes] | None = None  # of a piece's number and its text
         self._name, self._field, self._besides = "", "", Json()
-        tell("response.output_item.added", {"output_index": index, "item": {**item, "content": []}})
+        emit("response.output_item.added", {"output_index": index, "item": {**item, "content": []}})
 
     def add(self, kind: str, piece: str) -> None:
         """A piece of a part's text."""
         if kind != self._kind:
             self._open(kind)
         self._pieces.append(piece)
-        self._tell(self._name + ".delta", {**self._at, "delta": piece, **self._besides})
+        self._emit(self._name + ".delta", {**self._at, "delta": piece, **self._besides})
 
     def plain(self, kind: str, escaped: bytes) -> tuple[bytes, bytes, bytes] | None:
         """The same for a piece that is escaped: what its event has before and after its number, and after the text.
 
-        None if another part is open, or the piece is no text, which is for whoever feeds it to tell.
+        None if another part is open, or the piece is no text, which is for whoever feeds it to emit.
         """
         if kind != self._kind:
             return None
@@ -94,7 +94,7 @@ class Spoken(Item):
         shown = {"type": kind, **inner} if isinstance(inner, dict) else annotation
         number = len(self._annotations)
         self._annotations.append(shown)
-        self._tell(
+        self._emit(
             "response.output_text.annotation.added", {**self._at, "annotation_index": number, "annotation": shown}
         )
 
@@ -102,7 +102,7 @@ class Spoken(Item):
     def close(self, status: Status) -> Json:
         self._close_part()
         whole = {**self._item, "status": status, "content": self._parts}
-        self._tell("response.output_item.done", {"output_index": self.index, "item": whole})
+        self._emit("response.output_item.done", {"output_index": self.index, "item": whole})
         return whole
 
     def _open(self, kind: str) -> None:
@@ -111,15 +111,15 @@ class Spoken(Item):
         self._name, self._field, self._besides = _PARTS[kind]
         self._pieces, self._annotations, self._around = [], [], None
         self._at = {"item_id": self._item["id"], "output_index": self.index, "content_index": len(self._parts)}
-        self._tell("response.content_part.added", {**self._at, "part": self._part("")})
+        self._emit("response.content_part.added", {**self._at, "part": self._part("")})
 
     def _close_part(self) -> None:
         if not self._kind:
             return
         text = "".join(self._pieces)
         part = self._part(text)
-        self._tell(self._name + ".done", {**self._at, self._field: text, **self._besides})
-        self._tell("response.content_part.done", {**self._at, "part": part})
+        self._emit(self._name + ".done", {**self._at, self._field: text, **self._besides})
+        self._emit("response.content_part.done", {**self._at, "part": part})
         self._parts.append(part)
         self._kind = ""
 
@@ -137,8 +137,8 @@ class Thought(Spoken):
         signature: The provider's, over the whole of it.
     """
 
-    def __init__(self, tell: Tell, index: int, item: Json, *, sealed: bool) -> None:
-        super().__init__(tell, index, item)
+    def __init__(self, emit: Emit, index: int, item: Json, *, sealed: bool) -> None:
+        super().__init__(emit, index, item)
         self.signature = ""
         self._sealed = sealed
 
@@ -154,38 +154,38 @@ class Thought(Spoken):
 class Called(Item):
     """A function call."""
 
-    def __init__(self, tell: Tell, index: int, item: Json) -> None:
+    def __init__(self, emit: Emit, index: int, item: Json) -> None:
         self.index = index
-        self._tell = tell
+        self._emit = emit
         self._item = item
         self._pieces: list[str] = []
         self._at = {"item_id": item["id"], "output_index": index}
-        tell("response.output_item.added", {"output_index": index, "item": item})
+        emit("response.output_item.added", {"output_index": index, "item": item})
 
     def add(self, piece: str) -> None:
         """A piece of its arguments."""
         self._pieces.append(piece)
-        self._tell("response.function_call_arguments.delta", {**self._at, "delta": piece})
+        self._emit("response.function_call_arguments.delta", {**self._at, "delta": piece})
 
     @override
     def close(self, status: Status) -> Json:
         arguments = "".join(self._pieces)
         whole = {**self._item, "status": status, "arguments": arguments}
         done = {**self._at, "name": whole["name"], "arguments": arguments}
-        self._tell("response.function_call_arguments.done", done)
-        self._tell("response.output_item.done", {"output_index": self.index, "item": whole})
+        self._emit("response.function_call_arguments.done", done)
+        self._emit("response.output_item.done", {"output_index": self.index, "item": whole})
         return whole
 
 
 class CalledWithText(Item):
     """A call of a custom tool, which was offered as a function: its text is told once the arguments are whole."""
 
-    def __init__(self, tell: Tell, index: int, item: Json) -> None:
+    def __init__(self, emit: Emit, index: int, item: Json) -> None:
         self.index = index
-        self._tell = tell
+        self._emit = emit
         self._item = item
         self._pieces: list[str] = []
-        tell("response.output_item.added", {"output_index": index, "item": item})
+        emit("response.output_item.added", {"output_index": index, "item": item})
 
     def add(self, piece: str) -> None:
         """A piece of the function's arguments."""
@@ -196,32 +196,32 @@ class CalledWithText(Item):
         text = _typed("".join(self._pieces))
         at = {"item_id": self._item["id"], "output_index": self.index}
         whole = {**self._item, "status": status, "input": text}
-        self._tell("response.custom_tool_call_input.delta", {**at, "delta": text})
-        self._tell("response.custom_tool_call_input.done", {**at, "input": text})
-        self._tell("response.output_item.done", {"output_index": self.index, "item": whole})
+        self._emit("response.custom_tool_call_input.delta", {**at, "delta": text})
+        self._emit("response.custom_tool_call_input.done", {**at, "input": text})
+        self._emit("response.output_item.done", {"output_index": self.index, "item": whole})
         return whole
 
 
-def message(tell: Tell, index: int, identity: str) -> Spoken:
+def message(emit: Emit, index: int, identity: str) -> Spoken:
     """A message of the model begins."""
     head = {"id": f"msg_{identity}", "type": "message", "role": "assistant", "status": "in_progress"}
-    return Spoken(tell, index, head)
+    return Spoken(emit, index, head)
 
 
-def reasoning(tell: Tell, index: int, identity: str, *, sealed: bool) -> Thought:
+def reasoning(emit: Emit, index: int, identity: str, *, sealed: bool) -> Thought:
     """A thought begins; ``sealed``: the client wants to send it back."""
     head = {"id": f"rs_{identity}", "type": "reasoning", "status": "in_progress", "summary": []}
-    return Thought(tell, index, head, sealed=sealed)
+    return Thought(emit, index, head, sealed=sealed)
 
 
-def call(tell: Tell, index: int, identity: str, call_id: str, spelling: Spelling) -> Called | CalledWithText:
+def call(emit: Emit, index: int, identity: str, call_id: str, spelling: Spelling) -> Called | CalledWithText:
     """A call begins."""
     head: Json = {"status": "in_progress", "call_id": call_id, "name": spelling.name}
     if spelling.namespace:
         head["namespace"] = spelling.namespace
     if spelling.custom:
-        return CalledWithText(tell, index, {"id": f"ctc_{identity}", "type": "custom_tool_call", **head, "input": ""})
-    return Called(tell, index, {"id": f"fc_{identity}", "type": "function_call", **head, "arguments": ""})
+        return CalledWithText(emit, index, {"id": f"ctc_{identity}", "type": "custom_tool_call", **head, "input": ""})
+    return Called(emit, index, {"id": f"fc_{identity}", "type": "function_call", **head, "arguments": ""})
 
 
 def _typed(arguments: str) -> str:

@@ -52,8 +52,8 @@ class ResponsesFormat(SurfaceFormat):
         """The surface's end of an answer that failed, with the items that were whole."""
         opened = progress.opened or self.opened or Opened(f"resp_{self.request_id}", int(time.time()), "")
         code = openai_body(error)["error"].get("code")
-        told = {"code": code if code in _FAILED_CODES else "server_error", "message": error.message}
-        response = {**(progress.response or _empty(opened, "failed")), "status": "failed", "error": told}
+        fields = {"code": code if code in _FAILED_CODES else "server_error", "message": error.message}
+        response = {**(progress.response or _empty(opened, "failed")), "status": "failed", "error": fields}
         kind = "response.failed"
         return encode({"type": kind, "sequence_number": self.next_sequence(progress), "response": response}, kind)
 
@@ -92,10 +92,10 @@ def found_created(held: bytes) -> tuple[bytes, Opened] | None:
 def read_opened(payload: dict[str, Any]) -> Opened:
     """What a ``response.created`` says."""
     response, number = payload.get("response"), payload.get("sequence_number")
-    told = response if isinstance(response, dict) else {}
-    at = told.get("created_at")
+    fields = response if isinstance(response, dict) else {}
+    at = fields.get("created_at")
     return Opened(
-        str(told.get("id")), int(at) if isinstance(at, int | float) else 0, str(told.get("model")),
+        str(fields.get("id")), int(at) if isinstance(at, int | float) else 0, str(fields.get("model")),
         number if isinstance(number, int) else 0,
     )  # fmt: skip
 

@@ -88,7 +88,7 @@ def parse(body: dict[str, Any]) -> Ask:
     ask.ignored = [*_without_effect(fields, text), *offered.dropped, *reading.dropped]
     ask.extra = fields.rest()
     sealed = _SEALED in fields.texts("include")
-    ask.echo = {"response": _told_back(body), "sealed": sealed, "spellings": offered.spellings}
+    ask.echo = {"response": _echoed(body), "sealed": sealed, "spellings": offered.spellings}
     return ask
 
 
@@ -116,12 +116,12 @@ def _without_effect(fields: Fields, text: Fields) -> list[str]:
         "max_tool_calls": fields.whole("max_tool_calls", 1) is not None,
     }
     fields.object("metadata")  # told back in the response, so it must be what the response may hold
-    return [name for name, told in given.items() if told]
+    return [name for name, payload in given.items() if payload]
 
 
-def _told_back(body: dict[str, Any]) -> dict[str, Any]:
-    told = {name: default if body.get(name) is None else body[name] for name, default in _ECHOED.items()}
-    return {**told, **{name: {**_ECHOED[name], **told[name]} for name in ("reasoning", "text")}}
+def _echoed(body: dict[str, Any]) -> dict[str, Any]:
+    fields = {name: default if body.get(name) is None else body[name] for name, default in _ECHOED.items()}
+    return {**fields, **{name: {**_ECHOED[name], **fields[name]} for name in ("reasoning", "text")}}
 
 
 def _format(text: Fields) -> Format | None:

@@ -29,8 +29,8 @@ def opening(wanted: Wanted, stream_id: str) -> bytes:
     A reader that loses its connection without one would come back as a new request, and be answered anew.
     """
     if wanted.metadata:
-        told: dict[str, object] = {"session_id": wanted.session_id, "model": wanted.model, "stream_id": stream_id}
-        return _RETRY + encode(told, "metadata")
+        fields: dict[str, object] = {"session_id": wanted.session_id, "model": wanted.model, "stream_id": stream_id}
+        return _RETRY + encode(fields, "metadata")
     return _RETRY + encode(_chunk("", 1), "message")
 
 
@@ -80,12 +80,12 @@ class SessionEncoder(BaseEncoder):
 
     @override
     def end(self, usage: Usage | None) -> list[Piece]:
-        told = None if usage is None else usage_object(usage)
+        fields = None if usage is None else usage_object(usage)
         session_id, chunks = self._wanted.session_id, self._chunks
-        last = {"delta": "", "done": True, "total_chunks": chunks, "usage": told, "session_id": session_id}
+        last = {"delta": "", "done": True, "total_chunks": chunks, "usage": fields, "session_id": session_id}
         if not self._wanted.metadata:
             return [("message", last)]
-        metadata: dict[str, object] = {"usage": told, "finish_reason": self._reason}
+        metadata: dict[str, object] = {"usage": fields, "finish_reason": self._reason}
         if self._first_at is not None and self._accepted_at is not None:
             metadata["ttft_ms"] = round((self._first_at - self._accepted_at) * 1e3, 1)
         return [("metadata", metadata), ("message", last)]

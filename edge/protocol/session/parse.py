@@ -99,10 +99,10 @@ def prepared(
 ) -> Prepared:
     """The request as an exchange takes it."""
     ours = Ours(tuple(turns), keep_bytes, accepted_at, max_tokens)
-    told = {name: value for name, value in asdict(wanted).items() if name != "ignored"}
-    body = dumps({**dict.fromkeys(wanted.ignored, True), **told, _OURS: ours})
+    fields = {name: value for name, value in asdict(wanted).items() if name != "ignored"}
+    body = dumps({**dict.fromkeys(wanted.ignored, True), **fields, _OURS: ours})
     size = len(wanted.message.encode())
-    tokens = prompt_tokens(Surface.SESSION, {**told, "turns": ours.turns}, len(body))
+    tokens = prompt_tokens(Surface.SESSION, {**fields, "turns": ours.turns}, len(body))
     return Prepared(Surface.SESSION, wanted.model, True, True, body, False, 1, size, tokens=tokens)
 
 

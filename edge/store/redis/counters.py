@@ -250,6 +250,6 @@ def _read(days: list[str], found: list[list[bytes]]) -> Iterator[tuple[Account, 
         for field, amount in zip(fields[::2], fields[1::2], strict=True):
             text = field.decode()
             numbers.setdefault(text[1:], {})[text[0]] = int(amount)
-        for name, told in numbers.items():
+        for name, payload in numbers.items():
             rule, _, principal = name.partition("/")
-            yield Account(day, principal, rule), Used(*(told.get(field, 0) for field in "rpc"))
+            yield Account(day, principal, rule), Used(*(payload.get(field, 0) for field in "rpc"))

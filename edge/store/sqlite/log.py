@@ -271,12 +271,12 @@ class Log(StreamLog):
 class Batch(WriteTask):
     """The pieces of all streams in one round: a ``worker.WriteTask``."""
 
-    def __init__(self, owner: str, pieces: Sequence[Piece], told: Callable[["Batch"], None]) -> None:
+    def __init__(self, owner: str, pieces: Sequence[Piece], fields: Callable[["Batch"], None]) -> None:
         self.pieces = pieces
         self.kept: set[int] = set()  # numbers of streams that are still in the file
         self.written = False
         self._owner = owner
-        self._told = told
+        self._told = fields
 
     @override
     def done(self) -> None:

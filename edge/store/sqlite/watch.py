@@ -155,8 +155,8 @@ class WatchedFile:
                 saved = True
         self._forget()
         self._open()
-        told = "written anew with all that was in it" if saved else "begun anew, without what was in it"
-        self.news.append(f"{self._path} was deleted; it has been {told}")
+        fields = "written anew with all that was in it" if saved else "begun anew, without what was in it"
+        self.news.append(f"{self._path} was deleted; it has been {fields}")
         return saved
 
     def _replace(self, happened: str) -> sqlite3.Connection:

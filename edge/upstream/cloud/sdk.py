@@ -199,11 +199,11 @@ class CloudSource(Source):
             reuses: list[bool] = []
             _reuses.set(reuses)
             try:
-                return await client.post(path, Upload(call.body, self._tell_connected), headers)
+                return await client.post(path, Upload(call.body, self._report_connected), headers)
             except (*client.failures, *_BROKEN) as error:
                 if not reuses or self._over or not isinstance(_origin(error), _DEAD):
                     raise
-        return await client.post(path, Upload(call.body, self._tell_connected), headers)
+        return await client.post(path, Upload(call.body, self._report_connected), headers)
 
     async def _run(self, call: Call) -> None:
         client = self._cloud.client
@@ -268,7 +268,7 @@ class CloudSource(Source):
 
     # --- pushing --------------------------------------------------------------------------------------------------
 
-    def _tell_connected(self) -> None:
+    def _report_connected(self) -> None:
         if not (self._over or self._connected):
             self._connected = True
             self._sink.connected()

@@ -49,9 +49,9 @@ def read(body: bytes, cards: Iterable[Card], own: str) -> tuple[tuple[Card, ...]
     if b'"edge"' not in body:
         return None
     answer = loads(body)
-    told = answer.get(EDGE) if isinstance(answer, dict) else None
-    near = ids_in([told.get("id")]) if isinstance(told, dict) else None
-    if near is None or not isinstance(told, dict):
+    reported = answer.get(EDGE) if isinstance(answer, dict) else None
+    near = ids_in([reported.get("id")]) if isinstance(reported, dict) else None
+    if near is None or not isinstance(reported, dict):
         return None
     counted, models = [], {}
     for card in cards:
@@ -59,6 +59,6 @@ def read(body: bytes, cards: Iterable[Card], own: str) -> tuple[tuple[Card, ...]
         if own not in way:
             counted.append({name: value for name, value in card.items() if name != VIA})
             models[card["id"]] = way
-    beyond = ids_in(told.get("via"))
+    beyond = ids_in(reported.get("via"))
     reached = beyond is not None and own not in near + beyond
     return tuple(counted), Ways(near + beyond if reached and beyond is not None else None, models)

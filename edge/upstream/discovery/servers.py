@@ -204,9 +204,9 @@ async def identify(pool: Pool, before: Found | None = None, settled: Kind | None
     if cards is None and settled is Kind.OLLAMA:  # a proxy may pass /api alone
         cards = _tagged(await _peek(pool, "/api/tags"))
     mark = Mark(status, printable(answer.head.headers.get("server", "")), cards is not None, _owners(cards))
-    told = None if cards is None or pool.hop is None else read(answer.body, cards, pool.hop.id)
-    if told is not None:
-        return _edge(*told, mark)
+    reported = None if cards is None or pool.hop is None else read(answer.body, cards, pool.hop.id)
+    if reported is not None:
+        return _edge(*reported, mark)
     if before is not None and before.mark == mark:
         kind, seems = before.kind, before.seems
     elif settled is not None and _declared(mark) is not Kind.EDGE:
@@ -259,8 +259,8 @@ async def _slots(pool: Pool, kind: Kind, mark: Mark, before: Found | None) -> in
         return None
     if before is not None and before.mark == mark and before.up and before.slots is not None:
         return before.slots
-    told = total_slots(await _peek(pool, "/props"))
-    return listed_slots(await _peek(pool, "/slots")) if told is None else told
+    reported = total_slots(await _peek(pool, "/props"))
+    return listed_slots(await _peek(pool, "/slots")) if reported is None else reported
 
 
 async def _version(pool: Pool, mark: Mark, before: Found | None) -> str:
@@ -268,10 +268,10 @@ async def _version(pool: Pool, mark: Mark, before: Found | None) -> str:
     if before is not None and before.mark == mark and before.up and before.version:
         return before.version
     try:
-        told = orjson.loads(await _peek(pool, "/api/version") or b"{}")
+        reported = orjson.loads(await _peek(pool, "/api/version") or b"{}")
     except orjson.JSONDecodeError:
         return ""
-    version = told.get("version") if isinstance(told, dict) else None
+    version = reported.get("version") if isinstance(reported, dict) else None
     return printable(version) if isinstance(version, str) else ""
 
 

@@ -17,23 +17,25 @@ _RUNNING = re.compile(rb"^vllm:num_requests_running(?:\{[^\n]*\})? ([0-9.eE+]+)\
 
 def total_slots(props: bytes) -> int | None:
     """How many slots a llama.cpp has, by its ``/props``."""
-    told = _json(props)
-    slots = told.get("total_slots") if isinstance(told, dict) else None
+    reported = _json(props)
+    slots = reported.get("total_slots") if isinstance(reported, dict) else None
     return _plausible(slots)
 
 
 def listed_slots(slots: bytes) -> int | None:
     """Likewise, by its ``/slots``."""
-    told = _json(slots)
-    return _plausible(len(told)) if isinstance(told, list) else None
+    reported = _json(slots)
+    return _plausible(len(reported)) if isinstance(reported, list) else None
 
 
 def busy_slots(slots: bytes) -> int | None:
     """How many slots a llama.cpp works on, by its ``/slots``."""
-    told = _json(slots)
-    if not isinstance(told, list) or not all(isinstance(slot, dict) and "is_processing" in slot for slot in told):
+    reported = _json(slots)
+    if not isinstance(reported, list) or not all(
+        isinstance(slot, dict) and "is_processing" in slot for slot in reported
+    ):
         return None
-    return sum(slot["is_processing"] is not False for slot in told)
+    return sum(slot["is_processing"] is not False for slot in reported)
 
 
 def running_requests(metrics: bytes) -> int | None:
@@ -42,8 +44,8 @@ def running_requests(metrics: bytes) -> int | None:
     A request with ``n = 4``, or with four prompts, is four.
     """
     try:
-        told = [float(number) for number in _RUNNING.findall(metrics)]
-        return int(sum(told)) if told else None
+        reported = [float(number) for number in _RUNNING.findall(metrics)]
+        return int(sum(reported)) if reported else None
     except (ValueError, OverflowError):
         return None
 

@@ -20,7 +20,7 @@ from edge.protocol.batch import Batch
 from edge.protocol.dialect import BadStream, Codec, TooLarge
 from edge.protocol.json_text import dumps, loads
 from edge.protocol.ollama.truncation import Context
-from edge.protocol.shapes import tells_error, upstream_said
+from edge.protocol.shapes import is_error, upstream_said
 from edge.protocol.surface import EMBEDS
 from edge.protocol.transcode import Transcoder
 from edge.protocol.whole_answer import flaw
@@ -171,11 +171,11 @@ class Turned(Events):
     def on_bytes(self, data: bytes) -> None:
         """See ``Events.on_bytes``: a token that is plain text goes the same way, as the client's event."""
         try:
-            told, count = self._turned(data)
-            if count == 1 and told:
-                self._tokens(told, 1)
+            fields, count = self._turned(data)
+            if count == 1 and fields:
+                self._tokens(fields, 1)
             elif count:
-                self._sink.feed(Batch(told, 1 if told else 0, count))
+                self._sink.feed(Batch(fields, 1 if fields else 0, count))
             else:
                 self._push(data)
         except Exception as bug:  # noqa: BLE001 - as in Events
@@ -244,7 +244,7 @@ class Answer(Body):
         except orjson.JSONDecodeError:
             self._end(LifecycleEvent.ERROR, UpstreamBroken(f"upstream {self._name} sent a malformed JSON answer"))
             return
-        if tells_error(decoded):
+        if is_error(decoded):
             self._end(LifecycleEvent.ERROR, upstream_said(decoded, 502))
         elif not self._wanted:
             message = f"upstream {self._name} answered with JSON instead of a stream"

@@ -231,7 +231,7 @@ class Connection(asyncio.Protocol):
             else:
                 self._end(Malformed(str(error)))
         if self._fresh:
-            self._tell_head()
+            self._report_head()
         if parts:
             body = parts.pop()
             if parts:
@@ -319,7 +319,7 @@ class Connection(asyncio.Protocol):
     def _status(self) -> int:
         return 0 if self._parser is None else self._parser.get_status_code()
 
-    def _tell_head(self) -> None:
+    def _report_head(self) -> None:
         self._fresh = False
         self._barren = 0
         head, self._headers = Head(self._status(), self._reason, self._headers), {}

@@ -69,9 +69,9 @@ class RelaySource(Source, Asker):
         "_over",
         "_paused",
         "_relay",
+        "_reporting",
         "_reused",
         "_sink",
-        "_telling",
         "_tries",
         "_work",
         "connecting",
@@ -90,7 +90,7 @@ class RelaySource(Source, Asker):
         self._paused = False
         self._over = False
         self._tries = 0 if call.upload is not None else _POOL_TRIES  # a body that can be sent only once is not risked
-        self._telling: asyncio.Handle | None = None  # a push that is due in the next turn
+        self._reporting: asyncio.Handle | None = None  # a push that is due in the next turn
         self._begin()
 
     def __repr__(self) -> str:
@@ -159,14 +159,14 @@ class RelaySource(Source, Asker):
         if not self._connected:
             self._connected = True
             # A request over a pooled connection is on its way before ``open`` returns; that is told after it has.
-            self._telling = asyncio.get_running_loop().call_soon(self._tell_connected)
+            self._reporting = asyncio.get_running_loop().call_soon(self._report_connected)
 
     async def _pass_on(self, upload: Upload, connection: Connection) -> None:
         """The body, no faster than the client brings it and the server takes it."""
         frame = chunk if upload.length is None else bytes
         try:
             while not self._over:
-                self._tell_connected()
+                self._report_connected()
                 self._sink.uploading(clients_turn=True)
                 data = await self._brought(upload)
                 if data is None:
@@ -192,9 +192,9 @@ class RelaySource(Source, Asker):
             self._end(LifecycleEvent.REJECT, error)
         return None
 
-    def _tell_connected(self) -> None:
+    def _report_connected(self) -> None:
         """Also called when there is more to tell: uvloop reads before it runs what was to be called soon."""
-        telling, self._telling = self._telling, None
+        telling, self._reporting = self._reporting, None
         if telling is not None:
             telling.cancel()
             self._sink.connected()
@@ -203,7 +203,7 @@ class RelaySource(Source, Asker):
 
     @override
     def headed(self, head: Head) -> Callable[[bytes], None]:
-        self._tell_connected()
+        self._report_connected()
         if self._over:  # aborted from within the push
             return ignore
         call, self._call = self._call, None  # its body may be an image of 30 MB, and the answer may take minutes
@@ -237,7 +237,7 @@ class RelaySource(Source, Asker):
     @override
     def broke(self, fault: Exception, *, heard: bool) -> None:
         self._connection = None
-        self._tell_connected()
+        self._report_connected()
         name = self._relay.name
         if self._over:
             return
@@ -267,8 +267,8 @@ class RelaySource(Source, Asker):
             return False
         self._over = True
         self._work.drop()
-        if self._telling is not None:
-            self._telling.cancel()
+        if self._reporting is not None:
+            self._reporting.cancel()
         if self.connecting is not None and self.connecting is not asyncio.current_task():
             self.connecting.cancel()
         connection, self._connection = self._connection, None

@@ -123,8 +123,8 @@ def _tool(ask: Ask) -> Tool | None:
         if tool is None:
             raise BadRequest("tool_choice: names a tool that is not among the tools", param="tool_choice")
         return tool
-    told = bool(ask.messages) and ask.messages[-1].role == "tool"
-    unwanted = told or (choice is not None and choice.mode == "none")
+    pieces = bool(ask.messages) and ask.messages[-1].role == "tool"
+    unwanted = pieces or (choice is not None and choice.mode == "none")
     return None if unwanted or not ask.tools else ask.tools[0]
 
 

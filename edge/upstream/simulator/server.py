@@ -141,16 +141,16 @@ def _generated(body: Body, asks: list[Ask], prompt: int, script: str | None, kin
     """One choice for each of ``asks``, which are of one model; ``prompt`` is their length in tokens."""
     model = asks[0].model or ""
     chunks = kind(uuid.uuid4().hex, model, int(time.time()))
-    told = _told(chunks, [say(model, ask, script, number) for number, ask in enumerate(asks)], prompt)
+    pieces = _chunked(chunks, [say(model, ask, script, number) for number, ask in enumerate(asks)], prompt)
     ending = ENDINGS.get(model, Ending.WHOLE)
     if not body.get("stream"):
-        return Reply(_head("application/json"), _collected(told, ending, kind.collector()), ending)
+        return Reply(_head("application/json"), _collected(pieces, ending, kind.collector()), ending)
     options = body.get("stream_options")
     usage = isinstance(options, dict) and bool(options.get("include_usage"))
-    return Reply(_head("text/event-stream"), _streamed(told, ending, usage=usage), ending)
+    return Reply(_head("text/event-stream"), _streamed(pieces, ending, usage=usage), ending)
 
 
-def _told(chunks: Chunks, choices: list[Iterator[Event]], prompt: int) -> Iterator[list[Chunk]]:
+def _chunked(chunks: Chunks, choices: list[Iterator[Event]], prompt: int) -> Iterator[list[Chunk]]:
     """The chunks of an answer, each time those that come together: a token of each choice; at last the usage."""
     begun = [chunk for number in range(len(choices)) for chunk in chunks.begin(number)]
     for events in zip_longest(*choices):
@@ -159,8 +159,8 @@ def _told(chunks: Chunks, choices: list[Iterator[Event]], prompt: int) -> Iterat
     yield [chunks.usage(prompt)]
 
 
-def _streamed(told: Iterator[list[Chunk]], ending: Ending, *, usage: bool) -> Iterator[bytes]:
-    for chunks in told:
+def _streamed(pieces: Iterator[list[Chunk]], ending: Ending, *, usage: bool) -> Iterator[bytes]:
+    for chunks in pieces:
         if chunks[0]["choices"]:
             yield b"".join(map(encode, chunks))
         elif ending is Ending.WHOLE:
@@ -170,9 +170,9 @@ def _streamed(told: Iterator[list[Chunk]], ending: Ending, *, usage: bool) -> It
 
 
 def _collected(
-    told: Iterator[list[Chunk]], ending: Ending, collector: ChatCollector | CompletionsCollector
+    pieces: Iterator[list[Chunk]], ending: Ending, collector: ChatCollector | CompletionsCollector
 ) -> Iterator[bytes]:
-    for chunks in told:
+    for chunks in pieces:
         for chunk in chunks:
             collector.add(chunk)
         yield b""
