@@ -121,7 +121,7 @@ class Edge:
     async def start(
         self, adopted: Mapping[str, Sequence[int]] | None = None, bound: Callable[[], None] | None = None
     ) -> None:
-        """Listen, then look for upstreams: a client that is early is told that none is known yet.
+        """Listen, then look for upstreams: a client that is early gets the answer that none is known yet.
 
         With sockets that others hold it is the other way round: there, clients that are early wait.
 
@@ -290,7 +290,7 @@ def for_operators(settings: Settings) -> Settings:
 
 
 async def _while(waiting: Callable[[], bool]) -> None:
-    while waiting():  # noqa: ASYNC110 - aiohttp has nothing to wait for that tells of its connections
+    while waiting():  # noqa: ASYNC110 - aiohttp offers nothing to wait for about its connections
         await asyncio.sleep(_LOOK_S)
 
 

@@ -8,7 +8,7 @@ In: nothing. Out: numbers. Must not: hold a bound on what clients send (``settin
 EVENT_BYTES = 16 * 2**20
 
 # What comes before the first content and is held, beside one event of the largest kind: 10,000 empty deltas of 400
-# bytes. Responses tells the request's instructions and tools back in each of its first two events.
+# bytes. Responses repeats the request's instructions and tools in each of its first two events.
 PRELUDE_BYTES = 4 * 2**20
 
 # One answer that is held whole. OpenAI's API takes 2,048 texts at once; 3,072 numbers for each, written with 21
@@ -18,7 +18,7 @@ ANSWER_BYTES = 256 * 2**20
 # A model list. Those of brokers have some thousand entries of 2 KB with prices and descriptions.
 MODEL_LIST_BYTES = 16 * 2**20
 
-# What an Ollama tells of one model or of the models that it has in memory; with ``verbose`` the whole vocabulary.
+# What an Ollama reports of one model or of the models that it has in memory; with ``verbose`` the whole vocabulary.
 MODEL_FACTS_BYTES = 32 * 2**20
 
 # The body of an error. FastAPI's 422 quotes what it refuses once for each thing wrong with it: a long conversation.

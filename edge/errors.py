@@ -31,7 +31,7 @@ class TooLong(NamedTuple):
 
 
 class EdgeError(Exception):
-    """A failure that a client is told about.
+    """A failure that a client sees.
 
     Args:
         message: One sentence for the person who reads it; names the field and the fix where there is one.
@@ -44,7 +44,7 @@ class EdgeError(Exception):
     type: str = "api_error"
     code: str | None = None
     retryable: bool = False
-    too_long: TooLong | None = None  # the prompt is; agents shorten theirs when they are told so
+    too_long: TooLong | None = None  # the prompt is; agents shorten theirs when an error says so
 
     def __init__(
         self,
@@ -221,7 +221,7 @@ class LoopDetected(EdgeError):
 
 
 class InternalError(EdgeError):
-    """A bug of ours, told like every other failure."""
+    """A bug of ours, answered like every other failure."""
 
     status, type, code = 500, "server_error", "internal_error"
 

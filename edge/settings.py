@@ -279,7 +279,7 @@ class Queue(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is told, and how."""
+    """What is logged, and how."""
 
     level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="least level that is logged")] = (
         "info"
@@ -376,7 +376,7 @@ class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         int | None,
         Meta(
             description="requests it is given at once (Ollama: for each model), others wait; 0 = no limit; "
-            "unset = as the server tells, 1 for Ollama",
+            "unset = as the server reports, 1 for Ollama",
         ),
     ] = None
     num_ctx: Annotated[int, Meta(ge=0, description="Ollama: the context length to ask for; 0 = the server's own")] = 0
@@ -387,7 +387,7 @@ class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     on_truncation: Annotated[
         Literal["auto", "warn", "refuse"],
         Meta(
-            description="Ollama: a prompt over its context is a 400 (refuse), or is cut and told in log and metrics "
+            description="Ollama: a prompt over its context is a 400 (refuse), or is cut, and log and metrics show it "
             "(warn); auto = refuse for requests with tools, warn for others"
         ),
     ] = "auto"

@@ -17,7 +17,7 @@ class Threads(ThreadPoolExecutor):
     """A ``ThreadPoolExecutor`` whose work fails with ``OSError`` while no thread can be started.
 
     The standard one raises ``RuntimeError`` then, which callers take for a bug, and has already queued the work: it
-    would be done with the next work that gets a thread, though its caller was told that it failed.
+    would be done with the next work that gets a thread, though its caller has seen it fail.
     """
 
     @override

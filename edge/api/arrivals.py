@@ -33,7 +33,7 @@ class Arrivals:
 
         Args:
             limit_s: How long that may take.
-            late: What is told if it takes longer.
+            late: The error if it takes longer.
 
         Raises:
             RequestTimeout: it took longer.

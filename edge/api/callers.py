@@ -46,7 +46,7 @@ class WhoCalls:
         """Find out who is calling.
 
         Raises:
-            EdgeError: that cannot be told, or not them.
+            EdgeError: that is not known now, or not them.
         """
         raise NotImplementedError
 
@@ -62,7 +62,7 @@ class Anybody(WhoCalls):
 
 
 class _Refusal(NamedTuple):
-    """Why nobody was let in. ``is_wrong``: a credential was, and it was not just that nobody could tell."""
+    """Why nobody was let in. ``is_wrong``: a credential was, and it was not just that the store could not be asked."""
 
     error: EdgeError
     is_wrong: bool
@@ -123,7 +123,7 @@ class Callers(WhoCalls):
     @property
     @override
     def required(self) -> bool:
-        """It is assumed while nobody can tell whether keys were made (see ``allow_anonymous``)."""
+        """It is assumed while it is not known whether keys were made (see ``allow_anonymous``)."""
         ring = self._ring
         return self._required or bool(ring.keys) or not (ring.certain or self._settings.allow_anonymous)
 
@@ -192,11 +192,11 @@ class Callers(WhoCalls):
         """
         await self._ring.refresh()
         if self.required and not self._ring.keys:
-            raise CannotTell("whether keys are needed here cannot be told now; try again")
+            raise CannotTell("Edge cannot check now whether it needs keys; try again")
         return not self.required
 
     async def _judged(self, offers: list[str], request: web.BaseRequest, *, is_ticket: bool) -> "Principal | _Refusal":
-        """Whoever the first credential is of that is right; if none is, what is told is of the first."""
+        """Whoever the first credential is of that is right; if none is, the error is about the first."""
         fields: EdgeError | None = None
         is_wrong = False
         for offer in offers:
@@ -235,7 +235,7 @@ class Callers(WhoCalls):
             return ring.keys
         # It may have been made a moment ago.
         if not await ring.refresh() or ring.keys is None:
-            raise CannotTell("whether this key is valid here cannot be told now; try again")
+            raise CannotTell("Edge cannot check this key now; try again")
         return ring.keys
 
     async def _of_token(self, token: str) -> Principal:
@@ -295,7 +295,7 @@ def ticket_of(request: web.BaseRequest) -> str:
 
 
 def _final(error: tokens.UnknownKey) -> Unauthorized:
-    """What is told of a token whose key is none of its issuer's, as far as can be known."""
+    """The error for a token whose key is none of its issuer's, as far as is known."""
     return Unauthorized(error.message, code=error.code, headers=error.headers)
 
 

@@ -80,7 +80,7 @@ class RequestMiddleware:
             if isinstance(response, web.Response) and not response.prepared:
                 await deliver(request, response, self._stall_s)
         except ConnectionError:
-            # The client left; there is nobody to tell. Raised on, aiohttp would log it as a failure of ours; a response
+            # The client left; nobody reads an answer. Raised on, aiohttp would log it as a failure of ours; a response
             # it finds undeliverable by itself.
             if request.transport is not None:
                 request.transport.abort()
@@ -105,7 +105,7 @@ class RequestMiddleware:
         except Exception as bug:  # noqa: BLE001 - a bug of ours is answered in the surface's shape too
             error = InternalError("Edge failed while handling the request")
             error.__cause__ = bug
-            context.exchanged = False  # an exchange tells of its own failures; this one is news to it
+            context.exchanged = False  # an exchange records its own failures; this one is news to it
             return self._answer(request, context, error)
 
     async def on_response_prepare(self, request: web.BaseRequest, response: web.StreamResponse) -> None:

@@ -32,7 +32,7 @@ class KeyRing:
 
     Args:
         store: Opens the store when it is first needed.
-        log: Is told when the store cannot be read, and when it can be again.
+        log: Gets a line when the store cannot be read, and when it can be again.
         clock: Seconds, monotonic.
 
     Attributes:
@@ -141,7 +141,7 @@ class KeyRing:
         began = self._clock()
         try:
             await self._read()
-        except Exception as error:  # noqa: BLE001 - no thread or no memory to be had, say: it is unread, and that is told
+        except Exception as error:  # noqa: BLE001 - no thread or no memory to be had, say: it is unread, and the log says so
             self._failed(str(error) or type(error).__name__)
         else:
             self._unchanged_at = began

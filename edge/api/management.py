@@ -107,7 +107,7 @@ def routes(services: ExchangeServices, bodies: Bodies) -> list[web.RouteDef]:
 def _request(
     request: web.Request, path: str, model: str | None, headers: Mapping[str, str], **what: Any
 ) -> TransferRequest:
-    """What is passed on; from here on the transfer tells of it."""
+    """The body to pass on; from here on the transfer records it."""
     context = request[CONTEXT]
     context.exchanged = True
     return TransferRequest(

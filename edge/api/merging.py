@@ -17,7 +17,7 @@ from edge.protocol.mux_events import Marks, parse_marks
 from edge.resume.lookup import unknown
 from edge.resume.resume_many import MuxRequest, resume_many
 
-# Each event's id tells of all streams, with 40 bytes for each, and comes back as a header, of which 8 KiB are taken.
+# Each event's id covers all streams, with 40 bytes for each, and comes back as a header, of which 8 KiB are taken.
 _MOST_IDS = 64
 
 
@@ -39,7 +39,7 @@ def ids(request: web.Request) -> Sequence[str] | None:
 
 
 async def follow(request: web.Request, services: ExchangeServices, asked: Sequence[str] | None) -> web.StreamResponse:
-    """Follow these streams to their ends; 204 if the reader has been told of all of them.
+    """Follow these streams to their ends; 204 if the reader has seen all of them.
 
     Raises:
         EdgeError: see ``resume.resume_many.resume_many``.

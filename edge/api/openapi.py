@@ -1,7 +1,7 @@
 """The description of Edge's own routes, as an OpenAPI 3.1 document.
 
 In: ``GET /openapi.json``. Out: the document, made at the first request: most processes are never asked, and until then
-it is not even imported. Must not: tell of upstreams or models; those differ from hour to hour and have routes.
+it is not even imported. Must not: name upstreams or models; those differ from hour to hour and have routes.
 """
 
 import functools

@@ -14,7 +14,7 @@ Family = Literal["OpenAI", "Anthropic", "Ollama"]
 
 # What each status of an error means, whatever the surface; "default" is any other.
 FAILURES: dict[str, str] = {
-    "400": "The request is malformed, or cannot be told to the upstream; the field is named.",
+    "400": "The request is malformed, or the upstream cannot express it; the field is named.",
     "401": "No credential, or not a valid one.",
     "403": "This Host or Origin is not allowed, the operator does not allow this, or the key does not.",
     "404": "There is no such model, session, stream or route.",
@@ -29,7 +29,7 @@ FAILURES: dict[str, str] = {
     "500": "A bug in Edge.",
     "501": "No upstream can answer this surface.",
     "502": "The upstream could not be reached, broke off, or sent what makes no sense.",
-    "503": "No upstream is up, none has had a slot in time, Edge is leaving or full, or cannot tell who may call.",
+    "503": "No upstream is up, none has had a slot in time, Edge is leaving or full, or cannot check who may call.",
     "504": "A clock for the upstream ran out.",
     "default": "What the upstream said, with its own status.",
 }

@@ -16,9 +16,9 @@ from edge.policy.queue.lanes import Lane
 _ABOUT = """\
 What Edge answers, whichever model server is behind it. Request schemas name the fields that Edge reads and how it reads
 them when it translates a request; a server that speaks the surface itself is given all fields as they are, and unknown
-ones always pass or are told in `x-edge-dropped-params`. A field may be null wherever it may be left out.
+ones always pass or are named in `x-edge-dropped-params`. A field may be null wherever it may be left out.
 
-Errors after a stream has begun are told in the stream, in the surface's own shape. Every `GET` route but the session
+Errors after a stream has begun come in the stream, in the surface's own shape. Every `GET` route but the session
 API's streams answers `HEAD` too, and every route answers a browser's preflight.
 """
 _SECURITY = {

@@ -1,6 +1,6 @@
 """Requests and answers of Ollama's own API.
 
-In: nothing. Out: JSON schemas by name. Must not: list what is passed on unread, or promise what only an Ollama tells.
+In: nothing. Out: JSON schemas by name. Must not: list what is passed on unread, or promise what only an Ollama reports.
 """
 
 from edge.api.openapi_schema import Schema, anything, either, flag, items, number, record, ref, text, whole, word

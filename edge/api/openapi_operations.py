@@ -210,7 +210,7 @@ def _streams() -> Iterator[Operation]:
     )  # fmt: skip
     yield Operation(
         "delete", path, "stopStream", "Stop the model.", "OpenAI", {JSON: "Stream"},
-        fails=(404, 503), parameters=key, also={202: "Whoever generates it has been told."},
+        fails=(404, 503), parameters=key, also={202: "The process that generates it has been asked to stop."},
     )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ _SAMPLING: Schema = {
     "user": text(),
 }
 _USAGE = record(
-    {"include_usage": flag("The last event tells the token counts.")}, about="Of a stream.", optional=True
+    {"include_usage": flag("The last event has the token counts.")}, about="Of a stream.", optional=True
 )  # fmt: skip
 _TOKENS = items(whole(0, needed=True), "Token numbers; for upstreams that take them.", needed=True, minItems=1)
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
@@ -72,7 +72,7 @@ def session_fields(message: str) -> dict[str, Schema]:
         "session_id": text(f"The conversation; {DEFAULT_SESSION} if left out.", pattern=f"^{SESSION_PATTERN}$"),
         "model": text("The configured one (sessions.model), or the only one there is, if left out."),
         "system": text("Instructions, for this message alone."),
-        "metadata": flag("Events that tell of the answer, at its start and end."),
+        "metadata": flag("Events about the answer, at its start and end."),
     }
 
 

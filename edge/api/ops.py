@@ -1,6 +1,6 @@
 """The operator's routes, and the list of models.
 
-In: GET requests. Out: what the fleet, the registry and the metrics say. Must not: probe anything; it tells what is
+In: GET requests. Out: what the fleet, the registry and the metrics say. Must not: probe anything; it says what is
 known already.
 """
 
@@ -58,7 +58,7 @@ def models(fleet: Fleet) -> list[web.RouteDef]:
 
     async def cards(request: web.Request) -> web.Response:
         principal, passed = caller(request), request[CONTEXT].passed
-        # Another Edge is told more; see ``upstream.discovery.edges``.
+        # Another Edge gets more; see ``upstream.discovery.edges``.
         found: dict[str, Any] = fleet.models_for(passed) if passed else {"object": "list", "data": fleet.models()}
         return json_answer({**found, "data": [card for card in found["data"] if may_use(principal, card["id"])]})
 

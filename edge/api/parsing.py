@@ -139,7 +139,7 @@ class Parser:
                     pass_fds=(number,),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,  # what failed is told here
+                    stderr=subprocess.DEVNULL,  # this process logs what failed
                 )
         except BaseException:
             ours.close()

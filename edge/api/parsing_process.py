@@ -78,7 +78,7 @@ def _serve_one(sock: socket.socket) -> bool:
     pickler = _Pickler(file)
     try:
         pickler.dump(answer)
-    except Exception as bug:  # noqa: BLE001 - an exception that cannot be pickled is told in words
+    except Exception as bug:  # noqa: BLE001 - an exception that cannot be pickled goes back in words
         file.seek(0)
         file.truncate()
         pickler = _Pickler(file)

@@ -1,4 +1,4 @@
-"""Reading requests off one connection: nothing of one gets into the next, and what is not HTTP is told without quoting.
+"""Reading requests off one connection: nothing of one gets into the next, and no answer quotes what is not HTTP.
 
 In: what was received. Out: heads with their bodies to come, or ``Malformed``. Must not: keep a connection open after a
 request whose framing could leave something behind, hold a head without a bound, or cost an ordinary request more than a
@@ -39,7 +39,7 @@ class Malformed(HttpProcessingError):
     """What came is not HTTP, or is over a bound.
 
     Attributes:
-        error: What the client is told.
+        error: The answer for the client.
         head: The beginning of the request, as far as it is known.
     """
 
@@ -75,7 +75,7 @@ class RequestParser(HttpRequestParser):
         """Take what was received; returns whole heads, whose bodies may still come.
 
         Raises:
-            Malformed: it cannot be read, and no handler waits for a body that could be told so.
+            Malformed: it cannot be read, and no handler waits for a body that could answer it.
         """
         if self._last and (self.broken or self._body.is_eof()):
             return _NOTHING

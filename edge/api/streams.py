@@ -25,7 +25,7 @@ from edge.stream.persistence import StoredStream
 
 _MOST_LISTED = 1000
 _DIGITS = 16
-_STOP_S = 2.0  # for the word of a stop to reach the process that generates, and for that to be told
+_STOP_S = 2.0  # for a stop to reach the process that generates, and for its answer
 
 
 def routes(services: ExchangeServices) -> list[web.RouteDef]:

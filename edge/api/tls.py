@@ -11,7 +11,7 @@ from typing import cast
 from edge.api.tls_layer import Layer
 from edge.config import server_context
 
-_SPARE = 16  # handshakes beyond the room for connections: whoever is refused can be told so only after one
+_SPARE = 16  # handshakes beyond the room for connections: a refusal can be sent only after one
 
 
 class Certificate:

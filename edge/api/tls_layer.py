@@ -3,7 +3,7 @@
 In: an accepted connection, and a context. Out: a transport for the protocol above, with the buffer, the marks and the
 pauses of the connection itself. Must not: hold bytes back, or let a cut look like an end.
 
-The event loop's own TLS keeps up to 64 KiB per connection that its transport does not tell of, and with a high-water
+The event loop's own TLS keeps up to 64 KiB per connection that its transport does not count, and with a high-water
 mark of zero its pauses come and go by turns. The writer relies on both: it counts what a reader has not taken, and
 resets only when the last event is out.
 """
@@ -125,7 +125,7 @@ class Layer(asyncio.Transport, asyncio.Protocol):
         log.refused(client=_host(self._below), error="tls_handshake", reason=reason)
         self._closing = True
         self._finish_shaking()
-        self._below.write(last_words or self._out.read())  # else the alert that tells why
+        self._below.write(last_words or self._out.read())  # else the alert that says why
         self._below.close()
 
     def _finish_shaking(self) -> None:
@@ -165,7 +165,7 @@ class Layer(asyncio.Transport, asyncio.Protocol):
         self._flush()
 
     def abort(self) -> None:
-        """End without one: the client can tell that something is missing."""
+        """End without one: the client sees that something is missing."""
         self._closing = True
         self._below.abort()
 

@@ -128,5 +128,5 @@ async def read_piece(request: web.BaseRequest, limit_s: float) -> bytes:
 
 
 def too_slow(limit_s: float) -> str:
-    """What a client is told that brings no more of its body."""
+    """The error for a client that brings no more of its body."""
     return f"no more of the request body came for {limit_s:g} s (server.body_s)"

@@ -1,4 +1,4 @@
-"""What a request is told for which there is no route: the one that it meant, and the base URL that leads there.
+"""The answer to a request for which there is no route: the one that it meant, and the base URL that leads there.
 
 In: a request, and aiohttp's refusal of it. Out: an ``EdgeError``. Must not: quote more of a request than is printable
 and short, or lead anybody anywhere: routes are exact.
@@ -86,7 +86,7 @@ def _is_known(path: str, method: str) -> bool:
 
 
 def _base(request: web.Request) -> str:
-    """Where the client has reached Edge, as far as it tells."""
+    """Where the client has reached Edge, as far as it says."""
     host = request.headers.get("Host", "")
     forwarded = request.headers.get("X-Forwarded-Proto", "").lower()
     scheme = forwarded if forwarded in ("http", "https") else request.scheme

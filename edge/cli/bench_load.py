@@ -19,7 +19,7 @@ _HEAD_END = b"\r\n\r\n"
 
 
 class Answer:
-    """Who is told of one answer. Times are ``time.monotonic()``."""
+    """Follows one answer. Times are ``time.monotonic()``."""
 
     __slots__ = ()
 
@@ -177,7 +177,7 @@ class Connection(asyncio.Protocol):
         return connection
 
     def ask(self, request: bytes, answer: Answer) -> None:
-        """Send a request; ``answer`` is told of all that follows."""
+        """Send a request; ``answer`` gets all that follows."""
         self.reusable = False
         self._answer, self._head, self._body, self._closes = answer, b"", None, False
         self.transport.write(request)
@@ -188,7 +188,7 @@ class Connection(asyncio.Protocol):
         return self._answer is None
 
     def leave(self) -> None:
-        """Drop the connection; the answer is told nothing more."""
+        """Drop the connection; the answer gets nothing more."""
         self._answer = None
         self.transport.abort()
 

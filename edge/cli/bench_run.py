@@ -173,7 +173,7 @@ def percentiles(values: Sequence[float]) -> dict[str, float] | None:
     return {**ranks, "max": ordered[-1]}
 
 
-# --- telling --------------------------------------------------------------------------------------------------------
+# --- printing -------------------------------------------------------------------------------------------------------
 
 
 def _progress(plan: Plan) -> AbstractContextManager[Moved]:

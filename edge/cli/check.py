@@ -67,7 +67,7 @@ class Report:
         nobody: Why there is no upstream at all; None if there is one.
         locked: A sentence for each port where something wants a key that nobody has configured.
         unstored: Why the store cannot be written; None if it can.
-        made: How many keys that were made let somebody in, and how many do not any more; or why that cannot be told.
+        made: How many keys that were made let somebody in, and how many do not any more; or why that is unknown.
         token_keys: With how many keys tokens can be verified, if there are tokens; or why with none.
     """
 
@@ -94,7 +94,7 @@ def check(config: Path | None) -> None:
     loaded = load_or_exit(config)
     for warning in loaded.warnings:
         click.echo(f"warning: {warning}", err=True)
-    log.configure(Log(level="error"))  # the tables tell what a look found
+    log.configure(Log(level="error"))  # the tables show what a look found
     report = asyncio.run(_look(loaded.settings))
     _show(loaded, report)
     sys.exit(0 if report.is_fine(loaded.settings) else 1)
@@ -214,7 +214,7 @@ def _cannot_create(path: Path) -> str | None:
     return None
 
 
-# --- telling --------------------------------------------------------------------------------------------------------
+# --- printing -------------------------------------------------------------------------------------------------------
 
 
 def _show(loaded: Loaded, report: Report) -> None:
@@ -225,7 +225,7 @@ def _show(loaded: Loaded, report: Report) -> None:
         head = ("upstream", "kind", "url", "state", "models", "surfaces", "repairs")
         print_table(head, [_member_row(member) for member in report.members])
     if report.nobody:
-        click.echo(report.nobody)  # which tells what is locked, too
+        click.echo(report.nobody)  # which names what is locked, too
     else:
         for sentence in report.locked:
             click.echo(sentence)

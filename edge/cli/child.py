@@ -66,7 +66,7 @@ class Child:
         with self.log.open("wb") as log, not_inherited():
             self._process = subprocess.Popen(  # noqa: S603 - our own programs, no shell
                 argv,
-                stdin=subprocess.PIPE,  # never written to: its end tells the child that we are gone
+                stdin=subprocess.PIPE,  # never written to: its end shows the child that we are gone
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=self._env,

@@ -183,7 +183,7 @@ async def _until_edge_is_ready(client: aiohttp.ClientSession, edge: Child) -> No
 
 
 async def _unless_dead(answer: Awaitable[None], *children: Child) -> None:
-    """Await the answer; if it fails because a process died, tell that instead."""
+    """Await the answer; if it fails because a process died, say that instead."""
     try:
         await answer
     except (aiohttp.ClientError, TimeoutError, Unavailable) as error:

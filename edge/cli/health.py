@@ -112,10 +112,10 @@ def _over_tls(host: str, port: int | None) -> http.client.HTTPSConnection:
 
 
 def _listening() -> Listen:
-    """The first address that tells where it is: the sockets of systemd and port 0 do not."""
+    """The first address that can be asked: sockets of systemd and port 0 cannot."""
     text = os.environ.get("EDGE_SERVER_LISTEN")
     addresses = [item.strip() for item in text.split(",")] if text else Server().listen
     for listen in map(parse_listen, addresses):
         if listen.kind == "unix" or listen.port:
             return listen
-    raise ValueError("EDGE_SERVER_LISTEN does not tell where Edge is: give --url")
+    raise ValueError("EDGE_SERVER_LISTEN does not say where Edge is: give --url")

@@ -59,7 +59,7 @@ def init(*, output: str, choices: tuple[str, ...], reference: bool) -> None:
 
 async def _found() -> list[Server]:
     """The model servers that answer on the usual ports."""
-    log.configure(Log(level="error"))  # what is found is told at the end
+    log.configure(Log(level="error"))  # the last lines say what was found
     settings = Settings(discovery=load(None, os.environ).settings.discovery)
     fleet = Fleet(settings, lambda pool, upstream, _member: Relay(pool, upstream.name), log=log.get_logger())
     try:

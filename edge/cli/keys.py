@@ -177,7 +177,7 @@ def _matching(records: Sequence[KeyRecord], name_or_id: str, live_at: float | No
     return found
 
 
-# --- telling --------------------------------------------------------------------------------------------------------
+# --- printing -------------------------------------------------------------------------------------------------------
 
 
 def _show_once(key: str, record: KeyRecord) -> None:

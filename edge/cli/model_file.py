@@ -93,7 +93,7 @@ def cache_folder() -> Path:
 
 def _cached(folder: Path, progress: Progress, pin: Pin) -> Path:
     target = folder / Path(pin.member).name
-    # The hash was checked before the file was given its name; the size alone tells a file cut short since then.
+    # The hash was checked before the file was given its name; the size alone shows whether it was cut short since then.
     if not target.is_file() or target.stat().st_size != pin.size:
         scratch = folder / "download"
         shutil.rmtree(scratch, ignore_errors=True)  # what a killed download left

@@ -1,4 +1,4 @@
-"""``edge serve``: run one process until it is told to stop."""
+"""``edge serve``: run one process until it is stopped."""
 
 import asyncio
 import atexit
@@ -90,7 +90,7 @@ def serve(
     verbose: bool,
     quiet: bool,
 ) -> None:
-    """Serve until told to stop.
+    """Serve until stopped.
 
     Without a configuration, Edge stands in front of the model servers that it finds on the usual loopback ports.
     """

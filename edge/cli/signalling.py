@@ -60,11 +60,11 @@ def _outcome(pid: int, places: pidfile.Places, action: str, asked_at: float, wit
             if outcome.action == action and outcome.began >= asked_at:
                 return outcome
         if not lives:
-            return f"process {pid} ended before it had said what came of the {action}; its log tells more"
+            return f"process {pid} ended before it reported the outcome of the {action}; its log says more"
         if time.monotonic() > asked_at + within_s:
             return (
                 f"process {pid} was asked to {action}, and has not said within {within_s:g} s what came of it; "
-                "its log tells more"
+                "its log says more"
             )
         time.sleep(_LOOK_S)
 

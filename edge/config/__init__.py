@@ -1,6 +1,6 @@
 """The configuration: an optional TOML file and the environment in, checked ``Settings`` out.
 
-In: a path, the environment, what the command line overrides. Out: ``Loaded``, or one ``ConfigError`` that tells every
+In: a path, the environment, what the command line overrides. Out: ``Loaded``, or one ``ConfigError`` that names every
 mistake at once. Must not: open sockets, log, or put a configured value into a message (it may be a secret).
 
 ``python -m edge.config`` prints ``config/edge.toml``; with ``--table`` it prints the README's table.

@@ -105,7 +105,7 @@ def _key_set(auth: Auth) -> Iterator[Conflict]:
         yield Conflict(("auth.jwt_algorithms", "auth.jwt_jwks"), message)
     for name, why in (("jwt_issuer", "whose tokens they are"), ("jwt_audience", "that they are meant for this server")):
         if not getattr(auth, name):
-            message = f"is needed with auth.jwt_jwks: its keys may sign tokens for others too, so it must be told {why}"
+            message = f"is needed with auth.jwt_jwks: its keys may sign tokens for others too, so Edge must know {why}"
             yield Conflict((f"auth.{name}", "auth.jwt_jwks"), message)
     if fault := _place_fault(auth.jwt_jwks):
         yield Conflict(("auth.jwt_jwks",), fault)

@@ -1,7 +1,7 @@
 """What the command line says in place of the configuration: addresses, upstreams, the log.
 
 In: the options of ``edge serve`` as they were given. Out: raw values by key, for ``sources``. Must not: check a value
-beyond what tells a name from a URL.
+beyond what distinguishes a name from a URL.
 """
 
 import re

@@ -145,7 +145,7 @@ def _homeless(found: Found, settings: Settings, environ: Mapping[str, str]) -> l
 
 
 def _impossible(found: Found, settings: Settings) -> list[Problem]:
-    """Conflicts between values that are right by themselves; a key that is wrong already is not told twice."""
+    """Conflicts between values that are right by themselves; a key that is wrong already is not reported twice."""
     wrong = {problem.key for problem in found.problems}
     problems = []
     for conflict in conflicts(settings):

@@ -30,7 +30,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """What cannot work, though every value has the right type; told at the first of its keys that was given."""
+    """What cannot work, though every value has the right type; reported at the first of its keys that was given."""
 
     keys: tuple[str, ...]
     message: str

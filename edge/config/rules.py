@@ -196,7 +196,7 @@ def _headers(place: str, upstream: Upstream) -> Iterator[Conflict]:
         elif name.lower() == "authorization" and upstream.api_key:
             yield Conflict((key, f"{place}.api_key"), f"{name} and api_key exclude each other")
         elif names[name.lower()] > 1:
-            names[name.lower()] = 0  # told once, not at each of them
+            names[name.lower()] = 0  # one problem, not one for each of them
             yield Conflict((key,), f"{name} is there more than once")
         if _CONTROL.search(value):
             yield Conflict((key,), f"the value of header {n} has a line end or another control character")

@@ -14,7 +14,7 @@ _NAME = "edge.toml"
 def config_file(given: Path | None, environ: Mapping[str, str]) -> Path | None:
     """``--config``, else ``$EDGE_CONFIG``, else ``./edge.toml``, else ``$XDG_CONFIG_HOME/edge/edge.toml``.
 
-    What the command line or the variable names need not be there: that it is missing is then told as a mistake.
+    A file that the command line or the variable names need not be there: whoever reads it reports that.
 
     Args:
         given: What the command line names.

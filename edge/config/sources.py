@@ -68,7 +68,7 @@ def from_environ(found: Found, environ: Mapping[str, str]) -> None:
         where = Where(variable)
         place = f"{section}[0]" if section in LISTED else section
         if section in LISTED and given[section] > 1:
-            message = f"the file has {given[section]} {section}s, so a variable cannot tell which: set it in the file"
+            message = f"the file has {given[section]} {section}s, so a variable cannot name one: set it in the file"
             found.problems.append(where.problem(f"{section}.{key}", message))
         elif not environ[variable].strip():
             message = "the variable is set but empty: give it a value, or unset it for the default"

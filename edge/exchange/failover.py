@@ -135,7 +135,7 @@ class Failover(SlotTaker, AttemptOwner):
             self._seek()
         except EdgeError as error:
             self._generation.reject(error)
-        except Exception as bug:  # noqa: BLE001 - told by the reader like every other end
+        except Exception as bug:  # noqa: BLE001 - the reader shows it like every other end
             self._generation.fail(bug)
 
     def _route(self) -> None:
@@ -149,7 +149,7 @@ class Failover(SlotTaker, AttemptOwner):
         """Open a call as soon as one of the candidates has a slot for it. ``first``: see ``Admission.enter``.
 
         Raises:
-            EdgeError: none will have; or the request is of no use, which is told before any wait.
+            EdgeError: none will have; or the request is of no use, which is found before any wait.
         """
         self._ready = self._compose_preferred()
         answer = self._take(first=first)
@@ -268,7 +268,7 @@ class Failover(SlotTaker, AttemptOwner):
                 return True
             self._candidates = [other for other in self._candidates if other.up]
             return error.retryable and bool(self._candidates) and self._elsewhere(self._compose_preferred())
-        except EdgeError:  # the next one cannot be asked this: the first one's failure is what there is to tell
+        except EdgeError:  # the next one cannot be asked this: the first one's failure is the answer
             return False
 
     def judge(self, error: EdgeError | None) -> None:

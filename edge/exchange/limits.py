@@ -1,6 +1,6 @@
 """Limits around an exchange: what it may take, taken before anything is asked, and settled when it has ended.
 
-In: who asks for what; a generation that has ended. Out: a reservation, or the error that tells the client why not.
+In: who asks for what; a generation that has ended. Out: a reservation, or the error that says why not.
 Must not: decide (``policy.limits.rules`` does), count (a counter store does), or let go of a reservation that nobody
 has.
 """

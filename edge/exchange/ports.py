@@ -41,7 +41,7 @@ class ExchangeRequest:
         resume: The client wants a stream that it can come back to.
         session: The session that it is part of.
         lane: How much hurry there is.
-        settle: Called once, when nothing more is generated: keeps what was said. The readers are told of the end when
+        settle: Called once, when nothing more is generated: keeps what was said. The readers see the end when
             it calls its last argument, which it does in any case, soon.
         detached: Called each time that nobody reads it any more, and it goes on for one that may come back.
         upload: The body, where it is passed on as it comes.
@@ -134,7 +134,7 @@ ExchangeRegistry = Registry[RunningExchange, RunningTransfer]
 
 
 class ExchangeObserver:
-    """Where an exchange tells what it does."""
+    """What an exchange reports to."""
 
     __slots__ = ()
 

@@ -65,7 +65,7 @@ class Held:
     def settle(self, message: str, generation: Generation, outcome: Outcome, announce: Callable[[], None]) -> None:
         """Nothing more is generated: keep what was said, if anything was, and let the next request have the session.
 
-        ``announce`` has the readers told of the end. It is called when the store has what was said, so that whoever has
+        ``announce`` shows the readers the end. It is called when the store has what was said, so that whoever has
         seen the end can read it there, from any process; at the latest after ``_KEEP_S``.
         """
         self._sessions.settle(self, message, generation, outcome, announce)
@@ -169,7 +169,7 @@ class Sessions:
             StoreUnavailable: it cannot be read now.
         """
         keeping = self._keeping.get((principal, session))
-        if keeping is not None:  # its end was told though it is not kept yet
+        if keeping is not None:  # its end went out though it is not kept yet
             await asyncio.wait({keeping}, timeout=_READ_S)
         try:
             return await self._store.read(principal, session)

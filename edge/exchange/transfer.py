@@ -43,7 +43,7 @@ from edge.upstream.relay.relay import LAST_CHUNK, chunk, reason
 _LINES = "application/x-ndjson"
 _FRAMED = frozenset({"content-length", "transfer-encoding"})  # without either, a body ends with its connection
 _AHEAD_BYTES = 64 * 1024  # of the answer, before the upstream is no longer read
-_TAIL_BYTES = 4096  # of the answer: more than any line that tells of an error
+_TAIL_BYTES = 4096  # of the answer: more than any line with an error
 
 
 class Transfer(Owned, Ticked, Asker):
@@ -216,7 +216,7 @@ class Transfer(Owned, Ticked, Asker):
     def headed(self, head: Head) -> Callable[[bytes], None]:
         self._head = head
         self._news.set()
-        if self.asked.method == "HEAD":  # whatever length it tells, nothing follows
+        if self.asked.method == "HEAD":  # whatever length it names, nothing follows
             self.whole()
         return self._take
 
@@ -294,7 +294,7 @@ class Transfer(Owned, Ticked, Asker):
         writer.abort()
 
     def _is_error(self, head: Head) -> bool:
-        """Whether the last line of progress tells of a failure, which an Ollama has no status for by then."""
+        """Whether the last line of progress reports a failure, which an Ollama has no status for by then."""
         if head.content_type != _LINES:
             return False
         last = self._tail.rstrip().rpartition(b"\n")[2]
@@ -303,7 +303,7 @@ class Transfer(Owned, Ticked, Asker):
             return isinstance(fields, dict) and bool(fields.get("error"))
         return False
 
-    # --- telling --------------------------------------------------------------------------------------------------
+    # --- the record -----------------------------------------------------------------------------------------------
 
     def _known_headers(self) -> dict[str, str]:
         asked = self.asked

@@ -60,7 +60,7 @@ class Hop:
 
 
 def ids_in(value: object) -> tuple[str, ...] | None:
-    """A list of Edges as another Edge tells it; None if it is none."""
+    """A list of Edges as another Edge sends it; None if it is none."""
     if not isinstance(value, list) or len(value) > MOST:
         return None
     return tuple(value) if all(isinstance(one, str) and _ID.fullmatch(one) for one in value) else None

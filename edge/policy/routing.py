@@ -1,7 +1,7 @@
 """Which upstreams may be tried for a request, best first.
 
 In: the surface, the model as the client wrote it, and what is known of each upstream. Out: a list that is never empty,
-or the error that tells the client why there is nobody. Must not: remember, log, or prefer an upstream by its name.
+or the error that says why there is nobody. Must not: remember, log, or prefer an upstream by its name.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -59,7 +59,7 @@ def route(surface: Surface, model: str | None, candidates: Sequence[C]) -> list[
     if willing:
         return _least_busy_first(willing)
     if len(speaking) == 1:
-        return speaking  # its own 404 tells the truth, in its own words
+        return speaking  # its own 404 is true, and in its own words
     there = _names(sorted({name for c in speaking for name in c.models}))
     raise NotFound(
         f"the model '{printable(model)}' does not exist; there are: {there}", param="model", code="model_not_found"
@@ -93,7 +93,7 @@ def uncounted(model: str | None, candidates: Sequence[C]) -> bool:
         NoUpstream: it is not up.
     """
     if not _unspoken_by_all(Surface.COUNT_TOKENS, model, candidates):
-        return False  # routing the count itself tells what else there is to tell
+        return False  # routing the count itself has whatever else there is to say
     try:
         route(Surface.MESSAGES, model, candidates)
     except Unsupported:

@@ -143,7 +143,7 @@ class Ask:
         options: Ollama's ``options``, for an upstream that has a place for them.
         extra: Fields that are not known here, as they came.
         ignored: Names of fields that mean nothing in the client's own surface, or nothing outside of it.
-        echo: What the client's answer needs of its request: what it tells back, how it spells tools.
+        echo: What the client's answer needs of its request: what it repeats, how it spells tools.
     """
 
     model: str | None

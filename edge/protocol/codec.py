@@ -212,7 +212,7 @@ class SseCodec(Codec):
                 raise
             if seen is Seen.END:
                 if self.finished(clean_eof=False):
-                    self._keep(event, kept)  # else it would tell the client that a cut answer is whole
+                    self._keep(event, kept)  # else the client would take a cut answer for whole
                 return kept.batch(terminated=True)
             if seen is Seen.TOKEN:
                 self._keep(event, kept, tokens=1)
@@ -320,7 +320,7 @@ class SseCodec(Codec):
             raise BadStream("the upstream sent a malformed event") from None
 
     def _is_text(self, token: bytes) -> bool:  # noqa: ARG002 - a subclass looks at it
-        """Whether an event like this one tells nothing but text: the next ones are not looked into."""
+        """Whether an event like this one holds nothing but text: the next ones are not looked into."""
         return True
 
     def _observe(self, event: Event) -> Seen:

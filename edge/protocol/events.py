@@ -59,7 +59,7 @@ class ToolCallArguments(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """A piece of the model's refusal, told apart from its text."""
+    """A piece of the model's refusal, apart from its text."""
 
     text: str
     choice: int = 0

@@ -73,7 +73,7 @@ class _List:
 
 
 def item_index(item: object) -> int | None:
-    """The ``index`` that an item of a streamed list belongs to, if it tells one."""
+    """The ``index`` that an item of a streamed list belongs to, if it has one."""
     index = item.get("index") if isinstance(item, dict) else None
     return index if isinstance(index, int) and not isinstance(index, bool) else None
 

@@ -1,7 +1,7 @@
 """The conversation so far, made fit for a surface that cannot carry all of it as it was sent.
 
 In: the canonical messages of a request that is to be translated. Out: the messages to render, and what was changed or
-left out. Must not: refuse a request for what only tells of the past, move anything forward, or lose anything silently.
+left out. Must not: refuse a request for what is only history, move anything forward, or lose anything silently.
 
 What was sent in one turn has to stay the beginning of what is sent in the next: servers keep the prompts that they
 have read, and read only what follows. So each message is rewritten by itself, whatever comes after it.
@@ -126,7 +126,7 @@ class _Settling:
         return UnsupportedPart("image", message.path, BadRequest(f"{message.path}: {why}", param=message.path))
 
     def _system(self, message: Message) -> None:
-        """Leave it where it is at the front; else tell it in its place, as most models take none there."""
+        """Leave it where it is at the front; else say it in its place, as most models take none there."""
         if not self._begun:
             self.messages.append(message)
             return
@@ -148,7 +148,7 @@ class _Settling:
 
 
 def unsupported(fields: Fields, kind: str, why: str, name: str = "type") -> UnsupportedPart:
-    """The part that these fields are, of which no other surface can be told.
+    """The part that these fields are, which no other surface can express.
 
     Args:
         fields: The part.

@@ -31,7 +31,7 @@ _LONE = re.compile("[\ud800-\udfff]")
 _ZEROS = bytes(48 if 48 <= byte <= 57 else byte for byte in range(256))
 _LONG, _NEGATIVE, _SMALL, _SMALL_TOO = b"0" * 20, b"-" + b"0" * 19, b"e-000", b"E-000"
 _SURE_DIGITS = 18  # so many are within 64 bits, with a sign too
-_DOUBLE_DIGITS = 17  # any double is told by so many
+_DOUBLE_DIGITS = 17  # any double can be written with so many
 _LEAST_WHOLE, _MOST_WHOLE = -(2**63), 2**64 - 1
 _NO_MEMORY = "Not enough memory"  # how orjson begins to say so, in an error that is otherwise the text's fault
 

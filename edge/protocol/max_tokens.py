@@ -1,7 +1,7 @@
 """How many tokens an answer may have at the most: looked up in a request, and set where the request names nothing.
 
 In: a request's body, and the cap. Out: the body with a limit in it that is not above the cap. Must not: clamp: a client
-that asks for more is told so, rather than be cut off in the middle and wonder why.
+that asks for more gets an error, rather than be cut off in the middle and wonder why.
 
 Every name that a server of the surface reads is looked at: llama.cpp takes its own ``n_predict`` in any body, before
 the surface's field.

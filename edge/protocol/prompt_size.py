@@ -3,7 +3,7 @@
 In: a parsed request of any surface. Out: a number, cheap enough for every request. Must not: tokenise, look at what a
 field means, or read a picture as if it were text.
 
-Short requests are told by their length: what JSON adds to their text is about what a model's template does. For the
+Short requests are known by their length: what JSON adds to their text is about what a model's template does. For the
 others all texts are added up; 100 KiB in 100 messages take 0.2 ms.
 """
 

@@ -31,7 +31,7 @@ _PIECE = re.compile(rb'(?:[^"]*+"(?:[^"\\]++|\\.)*+"?){1,4096}+|[^"]++', re.DOTA
 _BRACKET = re.compile(rb"[\[\]{}]")
 
 # A stream lacks what these ask for, or no server streams it. Such a request goes upstream as it is, and its connection
-# is closed if the client leaves. vLLM 0.32 tells kv_transfer_params, prompt_logprobs (chat's echo means them too) and
+# is closed if the client leaves. vLLM 0.32 gives kv_transfer_params, prompt_logprobs (chat's echo means them too) and
 # routed_experts in whole answers only; SGLang likewise what return_routed_experts asks for.
 _UNSTREAMABLE = (
     "prompt_logprobs",
@@ -89,7 +89,7 @@ class Prepared:
         streamed: The upstream is asked for a stream.
         body: What is sent upstream.
         strip_usage: Edge asked for the usage chunk, the client did not.
-        choices: How many choices must finish, as far as the request tells.
+        choices: How many choices must finish, as far as the request says.
         size: Length of the client's body in bytes.
         crossed: The request written for upstreams that speak another surface, where that has been done beforehand.
         raw: Ollama: the prompt is to be continued as it stands.
@@ -253,7 +253,7 @@ def _bound(raw: bytes) -> None:
     opened = raw.count(b"{") + raw.count(b"[")
     if opened <= MAX_DEPTH and opened + raw.count(b",") <= MAX_ELEMENTS:
         return
-    # Only now is it worth telling structure from text: take the strings out and count exactly.
+    # Only now is it worth separating structure from text: take the strings out and count exactly.
     elements = depth = 0
     for piece in _PIECE.finditer(raw):
         bare = _STRING.sub(b"", piece.group())

@@ -1,7 +1,7 @@
 """How an error looks in each family of surfaces, as HTTP body and in-band; and how an upstream's error is read.
 
 In: an ``EdgeError``, or the upstream's decoded JSON. Out: plain dicts, or an ``UpstreamSaid``.
-Must not: encode (the dialects do), or invent a message: what the upstream said is what is told.
+Must not: encode (the dialects do), or invent a message: what the upstream said is what goes out.
 """
 
 from collections.abc import Mapping
@@ -158,7 +158,7 @@ def upstream_said(said: object, status: int, headers: Mapping[str, str] | None =
 
     Args:
         said: The decoded JSON: mostly an object, from Google a list with one in it.
-        status: The HTTP status it came with; inside a 200, what to make of it where the object does not tell.
+        status: The HTTP status it came with; inside a 200, what to make of it where the object does not say.
         headers: Response headers to pass on.
     """
     if isinstance(said, list) and len(said) == 1:

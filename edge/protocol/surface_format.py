@@ -24,8 +24,8 @@ class Opened(NamedTuple):
 
     Attributes:
         id: Of the answer.
-        created_at: Unix time, where the surface tells it.
-        model: As it was told.
+        created_at: Unix time, where the surface has it.
+        model: As it went out.
         number: The event's own, on surfaces that number their events.
     """
 
@@ -184,7 +184,7 @@ class SurfaceFormat:
             identity = self.id_prefix + stream_id.removeprefix("st_")
             self.opened = Opened(identity, int(time.time()), self._model)
             event = self.opening(self.opened)
-        # The upstream's own may tell the whole request back, which nobody needs again.
+        # The upstream's own may repeat the whole request, which nobody needs again.
         self.before = self.opening(self.opened)
         return event, found is not None
 

@@ -3,7 +3,7 @@
 In: the error's object and its text. Out: figures, as far as there are any. Must not: take an answer that was asked to
 be too long (``max_tokens``) for a prompt that is.
 
-Agents shorten their conversation and go on, if they are told so in the words of the API that they speak. Each server
+Agents shorten their conversation and go on, if the error says so in the words of the API that they speak. Each server
 has words of its own.
 """
 
@@ -17,7 +17,7 @@ _MAXIMUM = r"maximum context length is (?P<maximum>\d+) tokens.*?"
 _FIGURES = tuple(
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
     for pattern in (
-        # vLLM and OpenAI; where the messages' own part is told, that counts, not what the answer would add to it
+        # vLLM and OpenAI; where the messages' own part is given, that counts, not what the answer would add to it
         _MAXIMUM + r"\((?P<tokens>\d+) in the (?:messages|prompt)",
         _MAXIMUM + r"(?:resulted in|has|contains|at least) (?P<tokens>\d+)\b(?! characters)",
         # llama.cpp, and Ollama by it

@@ -154,7 +154,7 @@ def prepare_crossed(
     """``prepare``, and the request written for each of the targets: all of it in the process that reads large bodies.
 
     Raises:
-        BadRequest: see ``prepare``; what one target cannot be told is left out, and is found out when it is asked.
+        BadRequest: see ``prepare``; what one target cannot express is left out, and is found out when it is asked.
     """
     prepared = prepare(surface, raw, most, name_of)
     crossed = []
@@ -394,4 +394,4 @@ def _is_string(escaped: bytes) -> bool:
 
 
 def _unreadable(decoder: Decoder) -> str:
-    return f"it sent {decoder.unreadable}, which cannot be told to this client"
+    return f"it sent {decoder.unreadable}, which this client's API cannot express"

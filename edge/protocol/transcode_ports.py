@@ -48,7 +48,7 @@ class Encoder:
     def plain(self, said: Said, escaped: bytes) -> bytes | None:
         """The surface's event for a piece of text or thought, which is escaped: as ``add`` and ``frame`` would make it.
 
-        Empty if the surface does not tell such pieces; None if this one needs ``add``, as where something begins.
+        Empty if the surface has no such pieces; None if this one needs ``add``, as where something begins.
         """
         raise NotImplementedError
 

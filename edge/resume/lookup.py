@@ -88,7 +88,7 @@ def own_exchange(services: ExchangeServices, principal: str, stream_id: str) -> 
 
 
 def unknown(stream_id: str) -> NotFound:
-    """What is told of a stream that there is not, and in the same words of somebody else's."""
+    """The error for a stream that does not exist, and in the same words for somebody else's."""
     return NotFound(f"there is no stream {stream_id!r}", code="stream_not_found")
 
 
@@ -122,7 +122,7 @@ def check(place: Place, after: int) -> None:
 
 
 def seen_all(place: Place, after: int) -> bool:
-    """Whether it has ended, and nothing is left to be told to who has seen this event."""
+    """Whether it has ended, and nothing is left for who has seen this event."""
     if not isinstance(place, StoredStream):
         return place.generation.outcome is not None and after == place.generation.journal.last > 0
     ending, last = place.state.ending, place.state.last
@@ -130,7 +130,7 @@ def seen_all(place: Place, after: int) -> bool:
 
 
 async def count(places: Mapping[str, Place]) -> dict[str, Place]:
-    """One more reader has come back to these: a store is told so here, a generation by ``begin``."""
+    """One more reader has come back to these: a store counts it here, a generation in ``begin``."""
     counted = dict(places)
     stores: dict[StreamStore, list[str]] = {}
     for stream_id, place in places.items():
@@ -152,7 +152,7 @@ def begin(settings: StreamSettings, place: Place, after: int, *, speaks: bool = 
         settings: Those of the reader.
         place: Where it is; ``check`` has been passed.
         after: Sequence of the event seen last.
-        speaks: Errors that are not among the events are told as events of the stream's surface.
+        speaks: Errors that are not among the events come as events of the stream's surface.
 
     Raises:
         Gone: what is asked for is not kept any more.

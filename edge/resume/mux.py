@@ -2,7 +2,7 @@
 
 In: the journals of generations and replays, a slice of each in turn. Out: events that say whose they are, for one
 reader. Must not: hold more of a stream than its own journal does, or let that wait for a reader who lags more than any
-other reader would: while this one does, nothing is taken, and what a journal has let go of meanwhile is told as lost.
+other reader would: while this one does, nothing is taken, and what a journal has let go of meanwhile counts as lost.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ class Source(Reader):
         bytes_out: What it has brought, as the merged reader got it.
     """
 
-    committed = False  # how it ended is told beside its events, so none is made of that for this reader's sake
+    committed = False  # how it ended is said beside its events, so none is made of that for this reader's sake
     wants_events = True
 
     def __init__(self, mux: "Mux", start: StartPoint, stream_type: str) -> None:
@@ -83,11 +83,11 @@ class Mux(Channel):
         self.begun = True  # whatever follows, the streams are known
         self._format = mux_format
         self._sources: deque[Source] = deque()  # whose turn it is comes first
-        self._lost: list[tuple[str, EdgeError]] = []  # to be told
+        self._lost: list[tuple[str, EdgeError]] = []  # to be announced
         self._replays: list[Replay] = []
         self._handle: asyncio.Handle | None = None
         self._said = False  # something has gone out
-        self._leaving: EdgeError | None = None  # to be told when nothing is left to be taken
+        self._leaving: EdgeError | None = None  # to be said when nothing is left to be taken
         self._incomplete: EdgeError | None = None  # why some stream may yet be had by a reader that comes back
 
     def __repr__(self) -> str:
@@ -154,7 +154,7 @@ class Mux(Channel):
 
     @override
     def break_off(self, error: EdgeError) -> None:
-        """This reader is told, the streams go on."""
+        """This reader gets the error, the streams go on."""
         self._end(Outcome.REJECTED, error)
 
     @override
@@ -184,7 +184,7 @@ class Mux(Channel):
         self._handle = None
         try:
             again = self._slices()
-        except Exception as bug:  # noqa: BLE001 - told like every other end
+        except Exception as bug:  # noqa: BLE001 - an end like every other
             self.fail(bug)
             return
         if again:

@@ -1,6 +1,6 @@
 """A reader that comes back to a stream: from its journal if it runs here, else out of a store.
 
-In: where the reader was. Out: a response, and what is told of it. Must not: generate anything, or end the stream for
+In: where the reader was. Out: a response, and its record. Must not: generate anything, or end the stream for
 anybody else.
 """
 
@@ -95,7 +95,7 @@ class Resume(ResumedReader):
 def record(
     services: ExchangeServices, returned: ResumeRequest, described: Described, reader: Subscriber
 ) -> ReturnRecord:
-    """What is told of a reader that came back, and has gone."""
+    """The record of a reader that came back, and has gone."""
     return ReturnRecord(
         request_id=returned.request_id,
         stream_id=returned.stream_id,
@@ -120,7 +120,7 @@ async def resume_one(
 ) -> Resume | None:
     """What answers a reader that came back; None if it has seen all there is, and was.
 
-    ``surface``: whose route it came by; None for the one that is every surface's. ``speak``: told the stream's, as soon
+    ``surface``: whose route it came by; None for the one that is every surface's. ``speak``: gets the stream's, as soon
     as it is known that the reader may know of it.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A reader that came back, from its first moment to its last: owned, ticked, and told of once when it has gone.
+"""A reader that came back, from its first moment to its last: owned, ticked, and recorded once when it has gone.
 
 In: what it reads, from a subclass. Out: a response. Must not: generate anything, or end a stream for anybody else.
 """

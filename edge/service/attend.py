@@ -1,7 +1,7 @@
 """Attending to systemd while Edge runs: ready, alive, how it goes, leaving.
 
 In: a running Edge, asked once every few seconds. Out: notifications, from the event loop itself, so that a loop that
-hangs is found out. Must not: cost anything where nobody listens, or tell what has not changed.
+hangs is found out. Must not: cost anything where nobody listens, or repeat what has not changed.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ class Attendant:
         self._notifier.ready(self._told)
         if self._timers:
             return
-        self._timers.append(_Every(STATUS_S, self._tell))
+        self._timers.append(_Every(STATUS_S, self._report))
         if self._watchdog_s is not None:
             self._timers.append(_Every(self._watchdog_s / 2, self._notifier.watchdog))
 
@@ -58,7 +58,7 @@ class Attendant:
         while self._timers:
             self._timers.pop().cancel()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         status = self._status()
         if status != self._told and self._notifier.status(status):
             self._told = status

@@ -25,7 +25,7 @@ START_S = 30.0  # a start takes about a second, and five at the worst
 _VARIABLE = "EDGE_ADOPT"
 _READY = b"ready"
 _FIRST_PROCESS = 1
-# Each tells of the old process.
+# Each is about the old process.
 _NOT_INHERITED = frozenset({"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_PID", _VARIABLE})
 
 
@@ -111,7 +111,7 @@ async def replace_by_new(sockets: Sockets) -> int:
             answer = await reader.read()
             status = await asyncio.to_thread(parent.wait)
         if answer != _READY:
-            gone = f"the new process ended before it was ready (status {status}); what it printed tells why"
+            gone = f"the new process ended before it was ready (status {status}); what it printed says why"
             raise HandoverError(answer.decode(errors="replace") or gone)
         started, pid = pid, 0
     except TimeoutError:

@@ -1,6 +1,6 @@
 """The notification protocol of sd_notify(3): datagrams to the socket that ``NOTIFY_SOCKET`` names.
 
-In: what to tell, and the environment. Out: datagrams; nothing at all where nobody asked for them. Must not: raise into
+In: states, and the environment. Out: datagrams; nothing at all where nobody asked for them. Must not: raise into
 the caller, or hold up the event loop for longer than a moment.
 """
 
@@ -28,7 +28,7 @@ class Notifier:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "Notifier":
-        """The manager that started this process, if it wants to be told."""
+        """The manager that started this process, if it wants to be notified."""
         return cls(environ.get("NOTIFY_SOCKET"))
 
     def __bool__(self) -> bool:
@@ -66,7 +66,7 @@ class Notifier:
                 sock.settimeout(wait_s)
                 sock.sendto(text.encode(), self._address)
         except OSError:
-            return False  # nobody there, or too busy: there is nobody else to tell
+            return False  # nobody there, or too busy: nobody else can be notified
         return True
 
 

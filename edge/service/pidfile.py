@@ -31,7 +31,7 @@ class Outcome(msgspec.Struct, frozen=True):
         action: ``reload`` or ``upgrade``.
         began: When the process began with it, by the monotonic clock of this machine.
         done: It is done; else it was refused, and nothing has changed.
-        lines: What to tell: what changed, or why it was refused.
+        lines: What changed, or why it was refused.
     """
 
     action: str
@@ -101,7 +101,7 @@ class PidFile:
             return
 
     def write_outcome(self, outcome: Outcome) -> None:
-        """Leave this for whoever asked; in one piece. Where it cannot be written, the log alone tells it."""
+        """Leave this for whoever asked; in one piece. Where it cannot be written, only the log has it."""
         if self._place is None:
             return
         path = self._place.path / f"{_OUTCOME}.{os.getpid()}"

@@ -1,4 +1,4 @@
-"""Asking and telling systemd, by ``systemctl``.
+"""Asking and instructing systemd, by ``systemctl``.
 
 In: verbs and units. Out: what it says, as a dictionary or an error of one line. Must not: know what is in a unit.
 """

@@ -55,7 +55,7 @@ def config() -> File:
 
 
 def write(root: Path) -> Iterator[Path]:
-    """Write them all, and tell of each file that was written; a configuration that is there is left as it is.
+    """Write them all, and yield each file that was written; a configuration that is there is left as it is.
 
     Raises:
         OSError: A file cannot be written.
@@ -68,7 +68,7 @@ def write(root: Path) -> Iterator[Path]:
 
 
 def remove(root: Path) -> Iterator[Path]:
-    """Remove units and drop-ins, and tell of each file that is gone. Configuration, credentials and state stay.
+    """Remove units and drop-ins, and yield each file that is gone. Configuration, credentials and state stay.
 
     Raises:
         OSError: A file cannot be removed.

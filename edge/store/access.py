@@ -46,7 +46,7 @@ def this_user() -> User:
 
 
 def user_of(pid: int) -> User | None:
-    """Whom another process runs as; None where that cannot be told."""
+    """Whom another process runs as; None where that cannot be found out."""
     try:
         text = Path(f"/proc/{pid}/status").read_text()
     except OSError:

@@ -41,7 +41,7 @@ class Opened:
     """Stores that share a file or a server.
 
     Attributes:
-        start: See that it can be used; if it only cannot be reached now, that is told, and tried again. Raises
+        start: See that it can be used; if it only cannot be reached now, that is reported, and tried again. Raises
             ``Unusable`` if it cannot, until somebody mends it.
     """
 
@@ -120,7 +120,7 @@ class Stores:
         """What was used from this day on, by whom, for a command that counts nothing itself.
 
         Raises:
-            StoreDown, Unusable: it cannot be told.
+            StoreDown, Unusable: that cannot be found out.
         """
         url = self._settings.store.url
         if not url.startswith(SQLITE):

@@ -1,7 +1,7 @@
 """Conversations in a store that may be down for a while: what was said then waits in memory until it is back.
 
 In: turns. Out: what ``ports.SessionStore`` promises. Must not: answer from memory alone what the store may know better:
-a reader of a store that is down is told so.
+a reader of a store that is down gets an error.
 """
 
 import asyncio

@@ -220,7 +220,7 @@ class StreamLog:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What is in a store: numbers, and bytes as far as they can be told."""
+    """What is in a store: numbers, and bytes as far as they are known."""
 
     streams: int
     live: int
@@ -326,7 +326,7 @@ class DurableStreams(StreamStore):
 
 
 class StoreListener:
-    """Who is told what happens in a store; on the loop."""
+    """Hears what happens in a store; on the loop."""
 
     __slots__ = ()
 
@@ -335,7 +335,7 @@ class StoreListener:
         raise NotImplementedError
 
     def store_failed(self, why: str) -> None:
-        """The store is down; told once per outage. Streams go on, kept in memory."""
+        """The store is down; once per outage. Streams go on, kept in memory."""
         raise NotImplementedError
 
     def store_recovered(self, after_s: float) -> None:
@@ -347,7 +347,7 @@ class StoreListener:
         raise NotImplementedError
 
 
-# What a reader is told of a stream whose process is gone.
+# The error for a reader of a stream whose process is gone.
 LOST = ("the Edge process that generated this stream is gone; send the request again", "shutdown", "server_error")
 
 
@@ -428,7 +428,7 @@ class KeyStore:
     async def mark(self) -> object:
         """Something that differs from what it was before ``put`` or ``forget``, by whomever; cheap to ask for.
 
-        None where that cannot be told: then they may have changed.
+        None where that is not known: then they may have changed.
         """
         raise NotImplementedError
 

@@ -62,13 +62,13 @@ class Channel:
 
     Attributes:
         outcome: How it ended; None before.
-        error: What a reader is told that has got nothing, if it did not end well.
+        error: For a reader that has got nothing, if it did not end well.
         clean: It ended, and the journal ends with the surface's regular end: nothing has to be cut off.
         fails_in_stream: It failed before the answer, and readers get that as a stream, not as a status.
         handed_over: Some event of the answer is, or was, within a reader's reach.
         begun: The status may go out though nothing is handed over: there is something to be said before.
         error_sent: It did not end well, and the journal ends with the event that says so.
-        parting: What readers are told beside the journal, last of all, if it did not end well.
+        parting: What readers get beside the journal, last of all, if it did not end well.
         pauses: Times that all readers lagged so far that its maker was to wait.
     """
 

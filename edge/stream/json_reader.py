@@ -1,7 +1,7 @@
 """A reader that waits for a generation's end and gives it as one JSON answer, for a client that asked for no stream.
 
 In: the journal; the answer itself is collected by the codec, which decodes what it must anyway. Out: the answer, or the
-error, as one HTTP response. Must not: commit before the end: a non-stream client can be told of a failure only by the
+error, as one HTTP response. Must not: commit before the end: a non-stream client learns of a failure only by the
 status.
 """
 

@@ -92,7 +92,7 @@ class LateStreams(Generic[T]):
                     mine = waiting.left & found.keys()
                     waiting.left -= mine
                     waiting.found.update({stream_id: found[stream_id] for stream_id in mine})
-        except Exception as error:  # noqa: BLE001 - it is those who wait that are told
+        except Exception as error:  # noqa: BLE001 - those who wait get it
             for waiting in some:
                 self._over(waiting, error)
 

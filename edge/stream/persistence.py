@@ -99,7 +99,7 @@ class StreamArchive:
         """Those of these streams that are this principal's, other than those that run here.
 
         All are looked for at once, and waited for together if one is not there: another process may have begun it a
-        moment ago. Somebody else's is not there, and is waited for like one that never was: how long it takes tells
+        moment ago. Somebody else's is not there, and is waited for like one that never was: how long it takes reveals
         nothing of others' streams.
 
         Raises:
@@ -179,7 +179,7 @@ async def _stop(found: StoredStream, within_s: float) -> StreamState | None:
 
 
 def unavailable() -> EdgeError:
-    """What a reader is told where the store cannot be asked."""
+    """The error where the store cannot be asked."""
     return StoreUnavailable("what is kept of streams cannot be read at the moment; try again shortly")
 
 

@@ -64,7 +64,7 @@ class BaseReader(Reader):
         self.blocked = False
         self.stalled = False
         self.gone = False
-        self.error: EdgeError | None = None  # what it was told by the status, if that was not 200
+        self.error: EdgeError | None = None  # what the status said, if that was not 200
         self.peak_pending = 0
         self.heartbeats = 0
         self._channel = channel
@@ -127,7 +127,7 @@ class BaseReader(Reader):
     def tick(self, now: float) -> None:
         """Cut a reader that has bytes pending and has taken none of them for ``client_stall_s``."""
         if self._writer.closing:
-            # Half-closed: while bytes are pending, the server tells of that end only after they are out, if ever.
+            # Half-closed: while bytes are pending, the server reports that end only after they are out, if ever.
             self._writer.abort()
             self.leave()
         if self.state not in (ReaderState.OPEN, ReaderState.ENDING):

@@ -1,4 +1,4 @@
-"""A reader for a request that does not tell early enough whether a stream is wanted: what the upstream does decides.
+"""A reader for a request that does not say early enough whether a stream is wanted: what the upstream does decides.
 
 In: the journal, or the answer in one piece. Out: one or the other. Must not: commit before it is known which.
 """

@@ -30,7 +30,7 @@ class Subscriber(BaseReader):
     """See the module.
 
     Args:
-        headers: Called at the commit for the response headers, so that they can tell what is known by then.
+        headers: Called at the commit for the response headers, so that they hold what is known by then.
         numbering: Puts ids on the events, for a reader that may come back.
         closes: The body may end cleanly after an error event; see ``policy.after_error``.
     """
@@ -108,7 +108,7 @@ class Subscriber(BaseReader):
             raise
         except Expired:
             self.cut_off()  # it is further behind than anything is kept
-        except Exception as bug:  # noqa: BLE001 - a bug of ours is told in-band like every other end
+        except Exception as bug:  # noqa: BLE001 - a bug of ours is an in-band end like every other
             self._channel.fail(bug)
             if self.state is ReaderState.OPEN:
                 await self._stream()
@@ -241,7 +241,7 @@ class Subscriber(BaseReader):
     def _may_close(self) -> bool:
         """The peer has the error event, and its client takes no clean end after that for a whole answer.
 
-        What this reader alone is told is no end of the stream: it may come back, so its connection is cut.
+        What this reader alone gets is no end of the stream: it may come back, so its connection is cut.
         """
         channel = self._channel
         return self._closes and channel.error_sent and not channel.parting and not self.http10

@@ -151,7 +151,7 @@ class Writer:
         await self.finish(stall_s)
 
     def write_nowait(self, data: bytes) -> bool:
-        """Hand ``data`` to the transport, whatever its state, and tell whether the writer is blocked now.
+        """Hand ``data`` to the transport, whatever its state; returns whether the writer is blocked now.
 
         Written straight to the transport: through ``StreamResponse.write`` it costs a coroutine and a second framing
         per call, and drains only after 64 KiB.

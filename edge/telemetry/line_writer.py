@@ -51,7 +51,7 @@ class LineWriter:
         self._wake.acquire()
         self._waiting: deque[bytes | int] = deque()  # a number stands for so many dropped lines
         self._waiting_bytes = 0
-        self._dropped = 0  # not told yet
+        self._dropped = 0  # not reported yet
         self._failing = False  # the last write did not get out whole: with the next line it is tried again
         self._torn = False  # the last thing that went out was a part of a line
         self._asleep = False

@@ -1,4 +1,4 @@
-"""Log lines: one for each thing worth telling, and one canonical line for each exchange.
+"""Log lines: one for each event, and one canonical line for each exchange.
 
 In: the log settings, once; then records, helpers' calls, and whatever libraries log through ``logging``.
 Out: one line each, as JSON, as key=value or for a terminal (see ``rendering``, ``console``). Must not: raise into the
@@ -316,7 +316,7 @@ def _to_stderr(stderr: TextIO | None) -> "_Lines | _Background":
 
 
 def _dropped_line(count: int) -> bytes:
-    """Lines of the log that could not be written, and are told of now that it goes on."""
+    """The line that counts those which could not be written, now that it goes on."""
     event: Any = {"event": "log lines dropped", "count": count, "why": "they could not be written in time, or at all"}
     for processor in structlog.get_config()["processors"]:
         event = processor(None, "warning", event)

@@ -105,7 +105,7 @@ class Metrics:
 
     Args:
         active: How many exchanges are running.
-        known_models: The models that the upstreams serve; any other is told as ``other``.
+        known_models: The models that the upstreams serve; any other is counted as ``other``.
         store: How the store is; None where there is none.
         queues: How the queues in front of upstreams are.
     """

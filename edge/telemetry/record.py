@@ -1,4 +1,4 @@
-"""The StreamRecord: everything that is told about one exchange, made once, when it has ended.
+"""The StreamRecord: everything that is reported about one exchange, made once, when it has ended.
 
 In: the exchange, or a reader that came back, at its end. Out: one frozen value, from which the log line and all metrics
 are made.
@@ -26,7 +26,7 @@ class StreamRecord:
     status: int  # HTTP status that went out; 499 when the reader left before there was one
     outcome: str  # policy.lifecycle.Outcome
     reader: str  # how the reader's side ended: finished, gone, stalled
-    error: str | None  # error code told to the client
+    error: str | None  # error code that the client got
     attempts: int
     queued_s: float
     connecting_s: float
@@ -104,7 +104,7 @@ class TransferRecord:
     upstream: str
     status: int  # HTTP status that went out; 499 when the client left before there was one
     outcome: str  # policy.lifecycle.Outcome
-    error: str | None  # error code told to the client
+    error: str | None  # error code that the client got
     bytes_in: int  # of the request's body
     bytes_out: int  # of the answer's
     total_s: float

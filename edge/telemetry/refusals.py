@@ -65,7 +65,7 @@ class Refusals:
         return False
 
     def flush(self) -> None:
-        """End the minute, and tell the counts."""
+        """End the minute, and write the counts."""
         cancel, self._cancel = self._cancel, None
         if cancel is not None:
             cancel()

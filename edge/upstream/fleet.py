@@ -1,8 +1,8 @@
-"""All upstreams together: found, watched, told about, let go.
+"""All upstreams together: found, watched, reported on, let go.
 
 In: the settings, and what answers at the places they name. Out: the members for routing, readiness, the model list.
 Must not: look more than once per interval and place, log a look that changed nothing, cut a stream because its server
-does not answer looks, or tell a secret.
+does not answer looks, or reveal a secret.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ class Fleet:
     Args:
         make: Gives a member its way to open calls; the pool stays the fleet's.
         own_ports: Loopback ports that Edge itself listens on, which are never used as upstreams.
-        clock: Seconds, as the admission is told them.
+        clock: Seconds, the same as the admission's.
         hop: This Edge, as others know it; a new one if there is none yet.
 
     Attributes:
@@ -163,7 +163,7 @@ class Fleet:
         self._changed(member, before)
 
     def note_outcome(self, member: Member, error: EdgeError | None) -> None:
-        """It has answered a request, or failed to by its own fault; ``error``: what a client is told of that."""
+        """It has answered a request, or failed to by its own fault; ``error``: what the client gets for it."""
         if member.kind not in MODEL_SERVERS:
             return
         before = _seen(member)
@@ -270,7 +270,7 @@ class Fleet:
                 self._log.error("looking for upstreams failed", exc_info=True)
             self._looked.set()
             interval_s = self._settings.discovery.interval_s
-            # What one Edge tells depends on what another told it: news goes through a circle without a wait each time.
+            # What one Edge says depends on what another said: news goes through a circle without a wait each time.
             await asyncio.sleep(min(interval_s, _AFTER_NEWS_S) if self._news else interval_s)
 
     def _known(self, wanted: Place) -> Place | None:

@@ -1,7 +1,7 @@
 """One upstream as Edge knows it: what it serves, whether it is up, and how a look changes that.
 
 In: what a look found, and the failures that the exchange met. Out: a ``Member``, read by routing and by the relay.
-Must not: do I/O, or log: whoever changes it tells.
+Must not: do I/O, or log: whoever changes it does.
 """
 
 import time
@@ -51,7 +51,7 @@ class Member:
         active: Requests of ours that it is working on; the exchange counts.
         misses: Failed looks in a row.
         defaults: What an Ollama is asked for where a request names nothing else.
-        version: What it calls itself; empty if it does not tell.
+        version: What it calls itself; empty if it does not say.
         thoughtless: Models that it has said cannot think, since it last listed others.
         outcomes: What came of the requests that it was asked.
         since: Unix time when it became known.
@@ -170,7 +170,7 @@ class Member:
     def _answered(self, found: Found) -> None:
         self.misses = 0
         if found.slots is not None or found.kind is not self.kind:
-            self._reported_slots = found.slots  # a server too busy to tell has not lost its limit
+            self._reported_slots = found.slots  # a server too busy to say has not lost its limit
         self.version = found.version
         self._become(found.kind)
         self.up, self.why = found.up, found.why

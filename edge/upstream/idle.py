@@ -3,7 +3,7 @@
 In: queues with draining slots, and what the server answers. Out: ``Queue.idle``, and the end of the wait for it. Must
 not: ask a server that has nothing to prove, or wait for its answer without bound.
 
-llama.cpp tells by ``/slots``, vLLM by ``/metrics``. Others, Ollama among them, tell nothing of their requests: there a
+llama.cpp shows it in ``/slots``, vLLM in ``/metrics``. Others, Ollama among them, show nothing of theirs: there a
 slot drains for a while that is about what it takes to notice a reader that has left, which is looked for between two
 tokens, or between two batches of a prompt. A cloud has nothing of ours to protect.
 """
@@ -54,7 +54,7 @@ class IdleWatch:
     Args:
         pool: Of its connections.
         kind: What it is, as far as is known at the time.
-        clock: Seconds, as the queues are told them.
+        clock: Seconds, the same as the queues'.
     """
 
     def __init__(self, pool: Pool, kind: Callable[[], Kind], clock: Callable[[], float]) -> None:
@@ -101,7 +101,7 @@ class IdleWatch:
                 await self._pause()
 
     async def _pause(self) -> None:
-        """What runs at the moment of a cut tells what is of others, hence a cut is looked at soon."""
+        """What runs at the moment of a cut shows how many are of others, hence a cut is looked at soon."""
         await asyncio.sleep(FIRST_S)
         with suppress(TimeoutError):
             async with asyncio.timeout(self._pause_s - FIRST_S):
@@ -110,7 +110,7 @@ class IdleWatch:
 
 
 async def running_on(pool: Pool, kind: Kind) -> int | None:
-    """How many sequences the server works on; None if it cannot tell, or does not answer in time."""
+    """How many sequences the server works on; None if it does not say, or not in time."""
     probe = PROBES.get(kind)
     if probe is None:
         return None

@@ -189,7 +189,7 @@ async def _connect(loop: asyncio.AbstractEventLoop, info: _AddrInfo) -> socket.s
     sock, address = _socket(info), info[4]
     try:
         if sock.connect_ex(address) not in _CONNECTED and sock.connect_ex(address) not in _CONNECTED:
-            await loop.sock_connect(sock, address)  # waits, or tells why not
+            await loop.sock_connect(sock, address)  # waits, or raises why not
     except BaseException:
         sock.close()
         raise

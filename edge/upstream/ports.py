@@ -114,7 +114,7 @@ class Sink:
         raise NotImplementedError
 
     def end(self, happened: LifecycleEvent, error: EdgeError | None) -> None:
-        """The attempt is over: DONE, CUT or ERROR (both with the error to tell)."""
+        """The attempt is over: DONE, CUT or ERROR (both with the error for the client)."""
         raise NotImplementedError
 
 

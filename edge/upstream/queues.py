@@ -33,7 +33,7 @@ class MemberQueues:
         member: Whose queues they are.
         pool: Of its connections, for asking whether it is idle.
         most_drain_s: ``queue.drain_s``.
-        clock: Seconds, as everybody tells them to the admission.
+        clock: Seconds, the same as the admission's.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from edge.protocol.ollama.format import now_text
 from edge.upstream.discovery.servers import Card
 
 _LATEST = ":latest"
-_FOREVER = "2318-01-01T00:00:00Z"  # as of an Ollama told to keep it; other servers never unload a model
+_FOREVER = "2318-01-01T00:00:00Z"  # as of an Ollama that is to keep it; other servers never unload a model
 _UNKNOWN_FAMILY = "unknown"
 # Nobody's card says whether a model takes tools; its server does when it gets some. Without the word, editors hide it.
 _CAPABILITIES = ["completion", "tools"]
@@ -87,7 +87,7 @@ def _context(card: Card) -> int:
 
 
 def _number(card: Card, name: str) -> int:
-    """On the card itself, or among what llama.cpp tells of the file."""
+    """On the card itself, or among what llama.cpp says of the file."""
     meta = card.get("meta")
     for holder in (card, meta if isinstance(meta, dict) else {}):
         value = holder.get(name)

@@ -68,7 +68,7 @@ async def test_a_process_that_hangs_is_not_healthy() -> None:
     [
         ("ftp://127.0.0.1:1", "", "--url must be http://HOST:PORT or https://HOST:PORT"),
         ("127.0.0.1:1", "", "--url must be http://HOST:PORT or https://HOST:PORT"),
-        ("", "127.0.0.1:0", "EDGE_SERVER_LISTEN does not tell where Edge is: give --url"),
+        ("", "127.0.0.1:0", "EDGE_SERVER_LISTEN does not say where Edge is: give --url"),
     ],
 )
 async def test_what_says_nothing_of_where_is_one_clear_line(url: str, listen: str, why: str) -> None:

@@ -271,7 +271,7 @@ async def test_a_process_that_says_nothing_is_not_waited_for_once_it_has_ended()
         await process.wait()
     assert done.status == 1
     assert done.err_lines == [
-        f"edge: process {process.pid} ended before it had said what came of the reload; its log tells more"
+        f"edge: process {process.pid} ended before it reported the outcome of the reload; its log says more"
     ]
 
 

@@ -44,7 +44,7 @@ class Hosts:
     def __init__(self, allowed: list[str], *, have_keys: bool) -> None:
         self._any = "*" in allowed or (have_keys and not allowed)
         self._allowed: set[Host] = set()
-        self._answered: set[str] = set()  # headers as they came: telling an address from a name takes 20 µs
+        self._answered: set[str] = set()  # headers as they came: distinguishing an address from a name takes 20 µs
         for entry in allowed:
             host = _parse(entry)
             if host is None and entry != "*":

@@ -116,7 +116,7 @@ class CreatedKeys:
         """Whose key this is; None if it is none of these.
 
         Raises:
-            Unauthorized: it was one, but is not any more; told only to who has it.
+            Unauthorized: it was one, but is not any more; only its holder learns that.
         """
         if not key.startswith(PREFIX) or len(key) > MAX_KEY_CHARS:
             return None

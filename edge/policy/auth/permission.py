@@ -1,6 +1,6 @@
 """What a principal may do: which models it may ask, and what takes an admin.
 
-In: a principal, and what it wants. Out: nothing, or Forbidden. Must not: touch an upstream, or tell a principal of
+In: a principal, and what it wants. Out: nothing, or Forbidden. Must not: touch an upstream, or reveal to a principal
 models that it may not use.
 
 A name that is allowed is not enough where a server answers whatever name it is asked by: there the models that it has
@@ -28,7 +28,7 @@ class Server(Protocol):
 def may_use(principal: Principal, model: str) -> bool:
     """Whether the principal may use a model of this name, as an upstream lists it.
 
-    A name with a tag is an Ollama's, which tells no cases apart and has defaults (see ``model_names``). Any other must
+    A name with a tag is an Ollama's, which ignores case and has defaults (see ``model_names``). Any other must
     be spelled as the key has it; its ``:latest`` is what Ollama's clients make of it.
     """
     if principal.models is None:

@@ -69,7 +69,7 @@ class Keys:
             return None
         digest = digest_of(key)
         found = None
-        for known, principal in self._principals.items():  # always all of them: the time taken tells nothing
+        for known, principal in self._principals.items():  # always all of them: the time taken reveals nothing
             if hmac.compare_digest(known, digest):
                 found = principal
         return found
@@ -98,7 +98,7 @@ def digest_of(key: str) -> bytes:
 
 
 def unknown(*, any_offered: bool) -> Unauthorized:
-    """What a request with no credential is told, or one with none that is right."""
+    """The error for a request with no credential, or with none that is right."""
     if any_offered:
         return Unauthorized(f"the API key is not valid here; {HOW}", headers=CHALLENGE)
     return Unauthorized(f"an API key is required; {HOW}", headers=CHALLENGE)

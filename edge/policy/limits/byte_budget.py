@@ -1,6 +1,6 @@
 """A budget of bytes that many requests share; who takes must give back, exactly once.
 
-In: sizes, and whose they are. Out: yes or no. Must not: wait; a request that does not fit is told to come again.
+In: sizes, and whose they are. Out: yes or no. Must not: wait; a request that does not fit is to be sent again.
 
 Nobody can use up the budget alone: one holder has at most ``each`` bytes of it, whatever number of requests they send.
 """

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from edge.policy.limits.rules import BUDGETS, Bound, Demand, Kind, Spent, Standing, Taken
 from edge.policy.limits.windows import Window, slot_of
 
-KEPT_DAYS = 31  # in memory; the current month is among them, so that its budget can be told
+KEPT_DAYS = 31  # in memory; the current month is among them, so that its budget is known
 _SWEEP_S = 60.0
 _DAY_S = 86400.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

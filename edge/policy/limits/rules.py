@@ -1,4 +1,4 @@
-"""Limits: which of them hold for a request, whether it may go on, and what its client is told either way.
+"""Limits: which of them hold for a request, whether it may go on, and what its client gets either way.
 
 In: the configured rules, a principal's own allowance, and how the counters stand. Out: bounds; then a reservation, or
 the error that says which limit it was, and when or whether it is worth coming again. Must not: read a clock, count
@@ -226,7 +226,7 @@ def _pattern(globs: Sequence[str]) -> re.Pattern[str] | None:
     return re.compile("|".join(map(translate, globs))) if globs else None
 
 
-# --- what the client is told ----------------------------------------------------------------------------------------
+# --- what the client gets -------------------------------------------------------------------------------------------
 
 
 def refusal(taken: Taken) -> RateLimited | OverBudget:

@@ -59,11 +59,11 @@ class Admission:
         """Another queue.
 
         Args:
-            name: As people are told it.
+            name: For people.
             capacity: How many slots there are; None = no limit.
             drain_s: See ``slots.Slots``.
             drains: Called with it when one of its slots has begun to drain.
-            upstream: Whose queue it is; unless told it is the upstream's only one, and called as it.
+            upstream: Whose queue it is; without one, it is the upstream's only queue and has its name.
         """
         queue = Queue(name, capacity, drain_s, self._rules, drains, upstream=upstream or name)
         self._queues[queue] = None
@@ -93,7 +93,7 @@ class Admission:
         Args:
             claim: For whom.
             queues: Of the upstreams that can be asked, the one to be preferred first; at least one.
-            waiter: Is told of the grant, unless that is at once: then the answer has its ``slot``.
+            waiter: Hears of the grant, unless that is at once: then the answer has its ``slot``.
             now: Seconds.
             first: It has been granted a slot before, of an upstream that failed: it goes before its principal's others.
         """

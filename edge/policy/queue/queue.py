@@ -1,6 +1,6 @@
 """The queue of one upstream: its slots, and who waits for one in which lane.
 
-In: who waits, what becomes of slots, and the time. Out: grants, in the order that ``policy.queue.admission`` tells of,
+In: who waits, what becomes of slots, and the time. Out: grants, in the order that ``policy.queue.admission`` describes,
 and places in the queue. Must not: know the other queues, but for letting go of whoever is granted a slot elsewhere.
 """
 

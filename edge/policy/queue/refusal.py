@@ -1,6 +1,6 @@
 """Why somebody is not let in to an upstream, and when to come again.
 
-In: what the queue knows. Out: a ``Refusal``, and the error that a client is told. Must not: promise a place.
+In: what the queue knows. Out: a ``Refusal``, and the error for the client. Must not: promise a place.
 """
 
 import math
@@ -58,7 +58,7 @@ class Refusal:
         return UNKNOWN_S if estimate is None else min(MOST_S, max(1, math.ceil(estimate)))
 
     def error(self) -> EdgeError:
-        """What the client is told: 429 where it is the client's own part that is used up, else 503."""
+        """The error for the client: 429 where it is the client's own part that is used up, else 503."""
         place = self.place
         headers = {
             "Retry-After": str(self.retry_after_s),

@@ -1,7 +1,7 @@
 """The slots of one upstream: taken, given back, and not free before the server is.
 
-In: who takes one, what becomes of it, and what others have seen of the server. Out: ``Slot`` objects, whose end is told
-to their owner. Must not: ask the server anything, wait, or give out more than there are.
+In: who takes one, what becomes of it, and what others have seen of the server. Out: ``Slot`` objects; their owner hears of
+the end. Must not: ask the server anything, wait, or give out more than there are.
 
 A slot is ``busy`` while a request has it. Let go of after a whole answer it is free at once. After a cancel the server
 may still be at work on what nobody wants (it looks only between two batches of a prompt), so that the slot is
@@ -42,7 +42,7 @@ class Slot:
     Attributes:
         since: When it was taken.
         sequences: How many answers the server works on for the request that has it.
-        at_the_cut: A look at the server has told how much it worked on when the slot began to drain.
+        at_the_cut: How much the server worked on when the slot began to drain, by a look at it.
         drains_since: When it was let go of, if it is or was draining; otherwise ``since``.
         held_s: How long it was taken, draining included; None until it is free.
         served: The server has worked on something in it.
@@ -85,7 +85,7 @@ class Slots:
     Args:
         capacity: How many there are; None = no limit, and then nothing drains.
         drain_s: How long one may be draining; 0 = no time.
-        owner: Is told what becomes of them.
+        owner: Hears what becomes of them.
 
     Attributes:
         hold_s: How long a slot is held, as of late; None until one has been.
@@ -156,7 +156,7 @@ class Slots:
         """The server was asked at ``asked_at``, and was at work on ``running`` sequences then.
 
         Those are of our requests that were with it at that time, of others, and of what is draining. The first look
-        after a cut tells how many are of others: whatever is more than all of ours, the cut ones included. A slot is
+        after a cut shows how many are of others: whatever is more than all of ours, the cut ones included. A slot is
         free when no more is running than what is ours and theirs.
         """
         ours = sum(slot.sequences for slot in self._busy if slot.since < asked_at)

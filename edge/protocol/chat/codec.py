@@ -202,7 +202,7 @@ def _with(data: bytes, more: dict[str, Any]) -> bytes:
 
 
 def _ends_choice(chunk: dict[str, Any]) -> bool:
-    """Whether a choice ends with it, so that usage may follow. llama.cpp tells it after each choice."""
+    """Whether a choice ends with it, so that usage may follow. llama.cpp sends it after each choice."""
     choices = chunk.get("choices")
     return isinstance(choices, list) and any(
         isinstance(choice, dict) and choice.get("finish_reason") for choice in choices

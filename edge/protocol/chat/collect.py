@@ -54,7 +54,7 @@ class ChoicesCollector(Collector):
     def head(self) -> dict[str, object]:
         """The fields beside the choices: the last value that is not null of each."""
         # A chunk without choices reports for the whole answer, unless there are several: llama.cpp reports each choice
-        # after its end (or, for completions, on its last chunk) and its non-stream answer tells the first one's.
+        # after its end (or, for completions, on its last chunk) and its non-stream answer has the first one's.
         reports = self._totals or self._shares
         return {**self._head, **reports[min(reports)]} if reports else dict(self._head)
 
@@ -138,7 +138,7 @@ def _with_text(delta: dict[str, Any]) -> dict[str, Any]:
 def _whole_call(call: Any) -> Any:
     """A tool call as non-stream answers have it.
 
-    Its index only told which deltas belong together, and its arguments are JSON.
+    Its index only said which deltas belong together, and its arguments are JSON.
     """
     if not isinstance(call, dict):
         return call

@@ -1,7 +1,7 @@
 """Legacy completions across surfaces: one prompt that is continued as it stands.
 
 In: the decoded body of a request, an ``Ask``, decoded chunks, or canonical events. Out: the other side of each. Must
-not: raise on any JSON of an upstream's, or accept what nobody else could be told of (several prompts, ``echo``).
+not: raise on any JSON of an upstream's, or accept what nobody else could express (several prompts, ``echo``).
 Format: https://platform.openai.com/docs/api-reference/completions
 """
 
@@ -139,7 +139,7 @@ class CompletionsDecoder(Decoder):
 
 
 def read_logprobs(fields: object) -> list[dict[str, Any]]:
-    """What a choice tells of its tokens: in the lists of completions, or as llama.cpp does, in those of chat."""
+    """What a choice says of its tokens: in the lists of completions, or as llama.cpp does, in those of chat."""
     if not isinstance(fields, dict):
         return []
     content = fields.get("content")

@@ -61,7 +61,7 @@ class Mender:
         self._pinned: Chunk | None = None  # id and created of the first chunk with choices, as far as it has them
         # Empty ones are all the same object; a set of its own takes 216 bytes.
         self._begun: frozenset[int] = frozenset()  # choices that have said something
-        self._role_added: frozenset[int] = frozenset()  # choices whose role was told by us
+        self._role_added: frozenset[int] = frozenset()  # choices whose role Edge has sent
         self._calls: dict[int, CallNumbers] = {}
 
     def mend(self, chunk: Chunk, event: Event) -> Mended | None:

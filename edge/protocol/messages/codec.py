@@ -117,7 +117,7 @@ class MessagesCodec(SseCodec):
         return Seen.PRELUDE
 
     def _merged(self, message: object) -> Seen:
-        """A second ``message_start`` is none; what it tells of usage goes on as the surface tells that in between."""
+        """A second ``message_start`` is none; what it says of usage goes on as the surface says that in between."""
         usage = message.get("usage") if isinstance(message, dict) else None
         if not isinstance(usage, dict):
             return Seen.DROP
@@ -149,7 +149,7 @@ class _Beginning:
         self._missing: list[dict[str, Any]] = []
 
     def repeated(self, kind: str, payload: dict[str, Any]) -> bool:
-        """Note an event, and what has to come before it; whether it has been told by us, and must not come again."""
+        """Note an event, and what has to come before it; whether Edge has sent it, so that it must not come again."""
         if kind == "ping":
             return False
         if kind == "message_start":
@@ -172,7 +172,7 @@ class _Beginning:
         return False
 
     def taken(self) -> list[dict[str, Any]]:
-        """The events to tell before the one at hand; they are not told again."""
+        """The events to send before the one at hand; they are not sent again."""
         missing, self._missing = self._missing, []
         return missing
 

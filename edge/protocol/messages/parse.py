@@ -1,7 +1,7 @@
 """Anthropic Messages requests, into the canonical request.
 
 In: the decoded body of one. Out: an ``Ask``. Must not: offer tools that run at Anthropic to anybody else, refuse what
-only tells of the past, or complain about what only Anthropic has a use for (``cache_control``).
+is only history, or complain about what only Anthropic has a use for (``cache_control``).
 Format: https://docs.anthropic.com/en/api/messages
 """
 

@@ -27,7 +27,7 @@ from edge.protocol.json_text import loads
 
 DEFAULT_MAX_TOKENS = 4096  # the field is required; every model can answer this long
 _LEAST_BUDGET = 1024
-# Tokens to think with, for OpenAI's words; the inverse of how chat completions are told of a budget.
+# Tokens to think with, for OpenAI's words; the inverse of how a budget becomes an effort of chat completions.
 _BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 32768, "max": 32768}
 _NOT_OF_AN_ID = re.compile(r"[^a-zA-Z0-9_-]")
 _CHOICES = {"auto": "auto", "none": "none", "required": "any", "tool": "tool"}

@@ -46,7 +46,7 @@ class OllamaCodec(SseCodec):
         self._surface = prepared.surface
         self._model = prepared.model or ""
         self._done = False
-        # The end of the latest reads, of which the last lines tell whether the model repeats itself. To keep them costs
+        # The end of the latest reads, whose last lines show whether the model repeats itself. To keep them costs
         # 0.05 µs a read; what an Ollama sends is small, and its answers are not the fastest.
         self._recent: deque[bytes] = deque(maxlen=_REPEATS)
         self._noted = b""  # the latest read that ``text`` has noted

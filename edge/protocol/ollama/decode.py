@@ -80,7 +80,7 @@ class OllamaDecoder(Decoder):
 
 
 def read_logprobs(line: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """What a line tells of its tokens; OpenAI's clients need the alternatives to be there, be it as an empty list."""
+    """What a line says of its tokens; OpenAI's clients need the alternatives to be there, be it as an empty list."""
     fields = line.get("logprobs")
     if not isinstance(fields, list) or not fields:
         return None

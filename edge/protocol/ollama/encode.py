@@ -35,7 +35,7 @@ from edge.protocol.surface import Surface
 from edge.protocol.surface_format import Progress, SurfaceFormat
 from edge.protocol.transcode_ports import MARK, Answering, BaseEncoder, Piece
 
-# Ollama has no word for tool calls, and none for filters: that one is told as it is.
+# Ollama has no word for tool calls, and none for filters: that one goes out as it is.
 _REASONS = {"tool_calls": "stop"}
 
 
@@ -151,7 +151,7 @@ class OllamaEncoder(BaseEncoder):
                 pieces.append(json)
 
     def _called(self, *, cut: bool) -> list[Piece]:
-        """All calls in one line, each whole; what a length limit has cut is left out, and the reason tells it.
+        """All calls in one line, each whole; what a length limit has cut is left out, and the reason says so.
 
         Raises:
             BadStream: what the model wrote as arguments is no JSON object, which is what Ollama's clients are given,
@@ -177,7 +177,7 @@ class OllamaEncoder(BaseEncoder):
 
 
 def _token(fields: dict[str, Any]) -> dict[str, Any]:
-    """One token, as Ollama tells of it: what is not known, or not asked for, is left out."""
+    """One token, as Ollama gives it: what is not known, or not asked for, is left out."""
     entry = {name: fields[name] for name in ("token", "logprob", "bytes") if fields.get(name) is not None}
     top = fields.get("top_logprobs")
     others = [_token(other) for other in top if isinstance(other, dict)] if isinstance(top, list) else []

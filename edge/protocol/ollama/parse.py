@@ -1,7 +1,7 @@
 """Ollama requests of clients, into the canonical request.
 
 In: the decoded body of an ``/api/chat`` or an ``/api/generate``. Out: an ``Ask``. Must not: accept what no other
-surface could be told of (``context``, ``template``), or lose a field without counting it.
+surface could express (``context``, ``template``), or lose a field without counting it.
 Format: https://github.com/ollama/ollama/blob/main/docs/api.md
 """
 

@@ -65,7 +65,7 @@ def render_generate(ask: Ask, to: Target) -> Rendering:
     """
     out = _rendered(ask, to)
     if ask.logprobs or ask.top_logprobs:
-        raise out.refuse("logprobs", f"{to.name} does not tell them in the form of completions; leave it out")
+        raise out.refuse("logprobs", f"{to.name} does not give them in the form of completions; leave it out")
     out.body["prompt"] = ask.prompt or ""
     out.put("suffix", ask.suffix)
     if not ask.suffix:

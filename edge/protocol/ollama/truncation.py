@@ -3,9 +3,9 @@
 In: the body that was sent, the limit as far as it is known, and the prompt's length as the server counted it. Out: an
 estimate, and a verdict. Must not: tokenise: an estimate is said to be one.
 
-An Ollama that is told to (``"truncate": false``) refuses what does not fit, with exact figures. Else it drops whole old
+With ``"truncate": false`` an Ollama refuses what does not fit, with exact figures. Else it drops whole old
 messages, and cuts what is still too long to the ``num_keep`` tokens at its front and half of the window. Of that a
-client is told nothing but the count of what is left. What cannot be seen: a prompt of which little was dropped, where
+client learns nothing but the count of what is left. What cannot be seen: a prompt of which little was dropped, where
 the count stays below the limit and near the estimate.
 """
 
@@ -75,7 +75,7 @@ def context_of(body: bytes) -> Context:
 
 
 def takes_truncate(version: str) -> bool:
-    """Whether an Ollama of this version refuses what it is told not to cut; one that does not tell may be older."""
+    """Whether an Ollama of this version refuses what it must not cut; one that does not say may be older."""
     found = _VERSION.match(version)
     fields = tuple(map(int, found.groups())) if found else (0, 0, 1)
     return fields == _DEVELOPMENT or fields >= _TRUNCATE_SINCE

@@ -3,7 +3,7 @@
 In: canonical events. Out: the surface's events. Must not: number an event twice, or leave an item open.
 Format: https://platform.openai.com/docs/api-reference/responses-streaming
 
-Thoughts are told as ``reasoning_text``, for that is what they are; no summary is made up of them.
+Thoughts come as ``reasoning_text``, for that is what they are; no summary is made up of them.
 """
 
 from typing_extensions import override
@@ -161,7 +161,7 @@ class ResponsesEncoder(Encoder):
         thought = self._spoken
         if not isinstance(thought, Thought):
             if not text:
-                return  # the signature of nothing that was told
+                return  # the signature of nothing that went out
             self._hush()
             thought = self._spoken = reasoning(self._emit, *self._next(), sealed=self._sealed)
         if text:

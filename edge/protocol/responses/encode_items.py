@@ -1,4 +1,4 @@
-"""The output items of a response as they grow: each tells its own events, from ``added`` to ``done``.
+"""The output items of a response as they grow: each makes its own events, from ``added`` to ``done``.
 
 In: pieces of text, thought and arguments. Out: events, through ``emit``; and at the end the whole item.
 Must not: know what else is in the response.
@@ -131,7 +131,7 @@ class Spoken(Item):
 
 
 class Thought(Spoken):
-    """A thought: told whole as content, with no summary of it.
+    """A thought: whole as content, with no summary of it.
 
     Attributes:
         signature: The provider's, over the whole of it.
@@ -178,7 +178,7 @@ class Called(Item):
 
 
 class CalledWithText(Item):
-    """A call of a custom tool, which was offered as a function: its text is told once the arguments are whole."""
+    """A call of a custom tool, which was offered as a function: its text goes out once the arguments are whole."""
 
     def __init__(self, emit: Emit, index: int, item: Json) -> None:
         self.index = index

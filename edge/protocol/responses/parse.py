@@ -13,7 +13,7 @@ from edge.protocol.responses.parse_input import Reading
 from edge.protocol.responses.tools import read_choice, read_tools
 from edge.protocol.sampling import read_sampling
 
-# Of no meaning to another surface, or only told back in the response.
+# Of no meaning to another surface, or only repeated in the response.
 _SETTLED = (
     "stream", "stream_options", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
     "prompt_cache_options", "client_metadata", "background_options",
@@ -28,7 +28,7 @@ _REFUSED = {
     "moderation": "this upstream does not moderate; leave it out",
     "logprobs": "log probabilities cannot be carried across from this upstream; leave it out",
 }
-# Fields of the request that the response tells back, and what stands there if they were not given.
+# Fields of the request that the response repeats, and what stands there if they were not given.
 _ECHOED: dict[str, Any] = {
     "background": False,
     "instructions": None,
@@ -108,14 +108,14 @@ def _refuse(fields: Fields) -> None:
 
 
 def _without_effect(fields: Fields, text: Fields) -> list[str]:
-    """What the client is told of; it changes how an answer is made, not what it means."""
+    """What is named to the client; it changes how an answer is made, not what it means."""
     given = {
         "truncation": fields.one_of("truncation", "auto", "disabled") == "auto",
         "text.verbosity": text.one_of("verbosity", "low", "medium", "high") not in (None, "medium"),
         "context_management": bool(fields.objects("context_management")),
         "max_tool_calls": fields.whole("max_tool_calls", 1) is not None,
     }
-    fields.object("metadata")  # told back in the response, so it must be what the response may hold
+    fields.object("metadata")  # repeated in the response, so it must be what the response may hold
     return [name for name, payload in given.items() if payload]
 
 

@@ -1,7 +1,7 @@
 """Responses' ``input``: from a flat list of items to messages.
 
 In: ``input`` and ``instructions`` of a request. Out: canonical messages, and the paths of items that were left out.
-Must not: look anything up: what only a stored response would tell is refused.
+Must not: look anything up: what only a stored response would know is refused.
 
 A thought, a text and the calls of one turn are items of their own here and one assistant's message everywhere else.
 """
@@ -28,12 +28,12 @@ from edge.protocol.responses.tools import CUSTOM_INPUT, flat_name
 
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 _TEXTS = {"input_text": "text", "output_text": "text", "refusal": "refusal"}
-# What asks for something that only a store of responses has; every other item tells of the past.
+# What asks for something that only a store of responses has; every other item is history.
 _WISHES = {
     "item_reference": "no responses are stored here: send the item itself",
     "compaction_trigger": "conversations are not compacted here",
 }
-# A provider's own tool that the client ran: told like a function of this name, if its output is there too.
+# A provider's own tool that the client ran: passed on like a function of this name, if its output is there too.
 _CLIENT_RUN = {"local_shell_call": "local_shell", "shell_call": "shell", "apply_patch_call": "apply_patch"}
 
 

@@ -1,7 +1,7 @@
 """Responses' tools: functions, custom tools and namespaces, all offered to the other surface as plain functions.
 
 In: ``tools`` and ``tool_choice`` of a request. Out: canonical tools, and how a call of one is spelled to the client.
-Must not: offer what the provider itself would have to run (web search and the like): such a tool is dropped and told.
+Must not: offer what the provider itself would have to run (web search and the like): such a tool is dropped and named.
 
 A custom tool takes text instead of JSON: its function has the one parameter ``input``. A namespace's functions get its
 name as a prefix. The encoder turns calls back by the same names.

@@ -30,7 +30,7 @@ class Wanted:
     """What a client asks.
 
     Attributes:
-        metadata: It wants the events that tell of the answer.
+        metadata: It wants the events about the answer.
         ignored: Names of the fields that mean nothing here.
     """
 

@@ -283,7 +283,7 @@ class MemoryStreams(StreamStore):
             self._make_room(next(iter(self._ended)))
 
     def _make_room(self, stream_id: str) -> bool:
-        """Let go of a stream, but not of what it was: whoever asks for it is told that it is gone."""
+        """Let go of a stream, but not of what it was: whoever asks for it learns that it is gone."""
         kept = self._let_go(stream_id)
         if kept is None:
             return False

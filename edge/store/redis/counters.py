@@ -5,7 +5,7 @@ let a request fail by Redis, or wait for it more than once per outage.
 
 What this node takes in Redis it counts itself too. So when Redis is gone it goes on from its own share of each minute,
 from all that it has running, and from the budgets as they last stood; and what it has counted meanwhile is added when
-Redis is back. The link tells of both. An outage may count the requests twice whose answers it swallowed: those of a
+Redis is back. The link reports both. An outage may count the requests twice whose answers it swallowed: those of a
 moment, for a minute, and their estimates for a budget's period.
 """
 
@@ -37,7 +37,7 @@ class RedisCounters(CounterStore, Part):
         self._ahead = 0.0  # of the server's clock to this node's, in seconds
         self._asking: set[asyncio.Task[Taken]] = set()
         self._pending: dict[str, Demand] = {}
-        self._told: set[str] = set()  # scopes that Redis was told running requests of
+        self._told: set[str] = set()  # scopes of which Redis knows running requests
         self._adding: asyncio.Task[None] | None = None
         self._batch: list[Argument] = []
         self._number = 0
@@ -168,7 +168,7 @@ class RedisCounters(CounterStore, Part):
 
     def _changed(self) -> None:
         if self._is_down():
-            self._local.changed.ended.clear()  # it is told what runs, when it is back
+            self._local.changed.ended.clear()  # it learns what runs, when it is back
         elif self._adding is None and not self._closed:
             self._add_soon()
 

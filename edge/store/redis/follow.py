@@ -1,7 +1,7 @@
-"""Who waits for streams to go on, told by Redis itself: one connection for all of them.
+"""Who waits for streams to go on, woken by Redis itself: one connection for all of them.
 
 In: who waits for which stream. Out: they return when it went on. Must not: ask per follower and event; a stream is
-looked at once, and from then on its messages tell.
+looked at once, and from then on its messages say so.
 """
 
 import asyncio

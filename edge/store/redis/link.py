@@ -53,7 +53,7 @@ class RedisLink:
 
     Args:
         url: ``store.url``.
-        hear: Who is told of outages, and of streams that are to be stopped.
+        hear: Hears of outages, and of streams that are to be stopped.
         clock: Unix time for leases; None is the server's own, which all nodes share.
         renew_s: Seconds between renewals.
 
@@ -189,7 +189,7 @@ class RedisLink:
             await self._tried(self._ears.unsubscribe([(PREFIX + channel).encode() for channel in channels]))
 
     async def open(self) -> None:
-        """See at once whether it can be used. If it is only down, ``hear`` is told, and it is used when it is back.
+        """See at once whether it can be used. If it is only down, ``hear`` learns of it, and of its return.
 
         Raises:
             Unusable: it holds what another version wrote.
@@ -310,7 +310,7 @@ class RedisLink:
 
     async def _replace(self) -> None:
         try:
-            with contextlib.suppress(StoreDown):  # it is down, and that has been told
+            with contextlib.suppress(StoreDown):  # it is down, and that has been reported
                 await self.renew()
         finally:
             self._replacing = None

@@ -7,7 +7,7 @@ Keys, all under ``edge:`` (``edge:schema`` and what ``keys`` keeps have no expir
 
 - ``edge:st:ID`` hash: a stream's ``meta principal owner keep first last size back``, and as it comes ``upstream``,
   ``stop``, ``ending`` and ``at``, or ``lost`` and ``at`` if a reader found its owner gone. It outlives the events, to
-  tell that they were there; without ``first``, or without events though ``last`` is not 0, they had to go
+  say that they were there; without ``first``, or without events though ``last`` is not 0, they had to go
 - ``edge:ev:ID`` stream: an entry is some whole events in a row, ``d``, and their number, ``n``; its id is the sequence
   of the last of them, so that what is written twice is written once
 - ``edge:all``, ``edge:of:PRINCIPAL`` sorted sets: ids of streams by when they began; may name some that are gone
@@ -18,7 +18,7 @@ Keys, all under ``edge:`` (``edge:schema`` and what ``keys`` keeps have no expir
 - channels ``edge:went:ID`` (a stream went on, or ended) and ``edge:ask:OWNER`` (a stream is to be stopped)
 
 ``WHOSE`` is the length of the principal, the principal and the session. The scripts make up names of keys, so a Redis
-Cluster, which wants to be told them beforehand, will not do.
+Cluster, which wants to know them beforehand, will not do.
 """
 
 import hashlib

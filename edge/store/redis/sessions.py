@@ -113,7 +113,7 @@ class RedisSessions(Durable, Part):
 
     @override
     def went_down(self, error: StoreDown | None) -> None:
-        """Whoever asked is told, nobody else waits."""
+        """Whoever asked gets the error, nobody else waits."""
 
     @override
     def stop_asked(self, stream_id: str) -> None:

@@ -61,7 +61,7 @@ class RedisStreams(DurableStreams, Part):
         return StoreStatistics(link.up.is_set(), writer.backlog, writer.lag_s, link.failures)
 
     async def open(self) -> None:
-        """See at once whether the server can be used; if it is down, that is told to ``hear`` only.
+        """See at once whether the server can be used; if it is down, only ``hear`` learns of it.
 
         Raises:
             Unusable: it holds what another version wrote.

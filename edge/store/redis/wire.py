@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-Lost = Callable[[Exception], None]  # told once, with what the library raised
+Lost = Callable[[Exception], None]  # called once, with what the library raised
 
 
 class Wire:

@@ -194,7 +194,7 @@ class Writer:
                 self.stop(each.decode())
 
     def stop(self, stream_id: str) -> None:
-        """Somebody wants that; told once per stream."""
+        """Somebody wants that; said once per stream."""
         log = self.live.get(stream_id)
         if log is not None and not log.stopped:
             log.stopped = True
@@ -287,7 +287,7 @@ class Writer:
             try:
                 while self._queue:
                     await self._write()
-                self._tell(self._number)
+                self._report(self._number)
             except StoreDown:
                 self._some.set()  # it is all still there; on with it when the server is back
 
@@ -314,9 +314,9 @@ class Writer:
                 self._flying = []
                 raise
             self._confirmed(bad)
-        self._tell(number)
+        self._report(number)
 
-    def _tell(self, number: int) -> None:
+    def _report(self, number: int) -> None:
         """All up to this one is written."""
         while self._waiting and self._waiting[0][0] <= number:
             _, waiting = self._waiting.popleft()

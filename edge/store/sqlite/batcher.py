@@ -1,6 +1,6 @@
 """When the file is written and looked at, as the loop sees it: by rounds, one in 50 ms while there is anything.
 
-In: what the stores that are in the file want written, read or looked for. Out: that, once it is done; one telling per
+In: what the stores that are in the file want written, read or looked for. Out: that, once it is done; one report per
 outage. Must not: let the loop wait for the disk, or anybody wait for a disk that hangs; or give up: while the file
 cannot be written it tries again.
 """
@@ -103,7 +103,7 @@ class SqliteFile:
             raise
         except FAULTS as error:
             self._failed(error)
-        self._tell()
+        self._report()
         self._arm()
 
     def want(self, within_s: float) -> None:
@@ -193,7 +193,7 @@ class SqliteFile:
 
         def in_time(connection: sqlite3.Connection) -> T:
             result = do(connection)
-            if late:  # whoever asked has been told that it failed: it is rolled back
+            if late:  # whoever asked has seen it fail: it is rolled back
                 raise self._no_answer()
             return result
 
@@ -223,7 +223,7 @@ class SqliteFile:
             self.want(self._retry_s)
             raise (InDoubt if isinstance(error, TimeoutError) else StoreDown)(self._why) from error
         finally:
-            self._tell()
+            self._report()
 
     def _on_writer(self, do: Callable[[], T]) -> asyncio.Future[T]:
         """Have the writer's thread do something. If that takes too long the store is down, whoever waits for it."""
@@ -342,7 +342,7 @@ class SqliteFile:
     ) -> None:
         self._round = None
         self._moved = False
-        self._tell()
+        self._report()
         try:
             done = round_.result()
         except Moved:
@@ -362,12 +362,12 @@ class SqliteFile:
                 self._failed(done.fault)
             for errand in errands:
                 errand.done()
-            for tell in done.seen:
-                tell()
+            for notify in done.seen:
+                notify()
         self._arm()
 
-    def _tell(self) -> None:
-        """Tell what became of the file; let go of one that has gone."""
+    def _report(self) -> None:
+        """Report what became of the file; let go of one that has gone."""
         news = self._writer.file.news
         if news and not self._closed:
             self._reading.submit(self._reader.drop_if_moved)

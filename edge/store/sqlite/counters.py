@@ -39,7 +39,7 @@ class SqliteCounters(CounterStore):
     """A ``ports.CounterStore``.
 
     Args:
-        opened: The file, when it is needed; it tells of outages.
+        opened: The file, when it is needed; it reports outages.
     """
 
     def __init__(self, opened: "Callable[[], SqliteFile]", clock: Callable[[], float] = time.time) -> None:

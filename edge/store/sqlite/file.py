@@ -107,7 +107,11 @@ def create(path: Path) -> None:
         os.mknod(path, stat.S_IFREG | 0o600)  # SQLite's other files get the same mode and owner
     except FileExistsError:
         pass
-    except (PermissionError, NotImplementedError, AttributeError):  # of ``mknod``, or of the directory: SQLite tells
+    except (
+        PermissionError,
+        NotImplementedError,
+        AttributeError,
+    ):  # of ``mknod``, or of the directory: SQLite reports it
         with closing(sqlite3.connect(path)) as made:
             made.execute("PRAGMA schema_version")
         path.chmod(0o600)

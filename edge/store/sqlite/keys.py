@@ -169,7 +169,7 @@ def _written(path: Path) -> tuple[tuple[str, int, int], ...]:
     """When the file and its log were last written to, and how long they are; nothing if there are none.
 
     Raises:
-        StoreDown: that cannot be told, so there may be.
+        StoreDown: that is not known, so there may be.
     """
     found = []
     for file in (path, path.with_name(f"{path.name}-wal")):

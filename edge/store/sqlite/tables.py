@@ -229,7 +229,7 @@ def _ended_before(found: Found, at: float) -> bool:
 
 
 def _recalled(found: Found, now: float, keep_s: float) -> StreamState | None:
-    """What is still told of a stream: nothing, if it was there long ago; that it was; or all."""
+    """What is still known of a stream: nothing, if it was there long ago; that it was; or all."""
     if _ended_before(found, now - REMEMBERED * keep_s):
         return None
     if _ended_before(found, now - keep_s):  # it is deleted soon

@@ -101,7 +101,7 @@ def http_options(settings: UpstreamSettings) -> dict[str, Any]:
 
 
 def settled(client: httpx2.AsyncClient) -> httpx2.AsyncClient:
-    """An SDK's ``DefaultAioHttpClient``, which serves everybody: it keeps no cookies, and tells of used connections."""
+    """An SDK's ``DefaultAioHttpClient``, which serves everybody: it keeps no cookies, and knows used connections."""
     client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     transport: Any = client._transport  # noqa: SLF001 - it takes a maker of sessions, and its client has no way to it
 

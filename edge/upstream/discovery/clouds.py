@@ -66,7 +66,7 @@ async def _look(kind: Kind, pool: Pool, before: Found | None) -> Found:
 
 
 def _dated(card: Card) -> Card:
-    """With ``created`` as OpenAI has it, where Anthropic's ``created_at`` tells."""
+    """With ``created`` as OpenAI has it, out of Anthropic's ``created_at``."""
     try:
         return {"created": int(datetime.fromisoformat(card["created_at"]).timestamp()), **card}
     except (KeyError, TypeError, ValueError, OverflowError):

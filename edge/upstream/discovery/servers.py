@@ -65,7 +65,7 @@ class Traits:
         repairs: Faults of its streams that are mended.
         answers_any: With a single model it answers whatever name it is asked for.
         buffers_calls: It parses a tool call when that is whole, and may send nothing at all while the model writes it.
-        slots: How many requests it works on at once if it does not tell; None = any number.
+        slots: How many requests it works on at once if it does not say; None = any number.
         ignored_formats: Fields of a Messages request that ask for a schema, and that it takes without following it.
         stops_unstreamed: It stops the model by itself when the reader of an answer that is not streamed leaves, so
             that Edge need not ask for a stream to have it stopped.
@@ -85,7 +85,7 @@ _ANTHROPIC = frozenset({Surface.MESSAGES, Surface.COUNT_TOKENS})
 
 TRAITS: Mapping[Kind, Traits] = {
     # llama.cpp has /v1/responses too, but its stream lacks what the SDKs' stream helpers need.
-    # A list of prompts is answered with a null event first; reasoning is told as reasoning_content alone. Its created
+    # A list of prompts is answered with a null event first; reasoning comes as reasoning_content alone. Its created
     # moves on each second, which no client is known to mind, so stable-id is not worth decoding every token. A first
     # token that is a part of a character is held back, and with it the role chunk or the message_start.
     Kind.LLAMA_CPP: Traits(
@@ -162,9 +162,9 @@ class Found:
         up: It can be used now.
         why: Why it cannot, as a phrase that follows its name.
         cards: The entries of its model list, as they came; None if there was no list.
-        listless: It answers, but has no model list, as far as its status tells.
+        listless: It answers, but has no model list, as far as its status shows.
         seems: For ``OTHER``, what it calls itself, if anything.
-        slots: How many requests it works on at once, if it tells.
+        slots: How many requests it works on at once, if it says.
         ways: See ``Member``.
         version: What an Ollama calls itself.
     """
@@ -254,7 +254,7 @@ async def _peek(pool: Pool, path: str) -> bytes:
 
 
 async def _slots(pool: Pool, kind: Kind, mark: Mark, before: Found | None) -> int | None:
-    """How many requests it works on at once. Asked after each start of the server, of which a failed look tells."""
+    """How many requests it works on at once. Asked after each start of the server, which a failed look reveals."""
     if kind is not Kind.LLAMA_CPP:
         return None
     if before is not None and before.mark == mark and before.up and before.slots is not None:
@@ -264,7 +264,7 @@ async def _slots(pool: Pool, kind: Kind, mark: Mark, before: Found | None) -> in
 
 
 async def _version(pool: Pool, mark: Mark, before: Found | None) -> str:
-    """An Ollama's version. Asked after each start of it, of which a failed look tells."""
+    """An Ollama's version. Asked after each start of it, which a failed look reveals."""
     if before is not None and before.mark == mark and before.up and before.version:
         return before.version
     try:
@@ -320,7 +320,7 @@ def cards_in(body: bytes) -> tuple[Card, ...] | None:
 
 
 def _detailed(cards: tuple[Card, ...], tags: bytes) -> tuple[Card, ...]:
-    """With what Ollama's own list tells of each model: family, size of the parameters, quantisation, size."""
+    """With what Ollama's own list says of each model: family, size of the parameters, quantisation, size."""
     try:
         listed = orjson.loads(tags or b"{}").get("models") or []
     except (orjson.JSONDecodeError, AttributeError):

@@ -1,6 +1,6 @@
-"""What servers tell of the requests that they can work on at once, and of those that they work on.
+"""What servers report of the requests that they can work on at once, and of those that they work on.
 
-In: bodies of their own routes. Out: numbers, or None where a body tells nothing. Must not: ask, or trust
+In: bodies of their own routes. Out: numbers, or None where a body says nothing. Must not: ask, or trust
 a body's shape.
 """
 

@@ -1,4 +1,4 @@
-"""Which body an answer has: by its head as far as that tells, and by its first bytes, which know better.
+"""Which body an answer has: by its head as far as that goes, and by its first bytes, which know better.
 
 In: the head, then the first bytes. Out: a ``Body`` that takes all of it, those bytes too. Must not: be in the way of
 what follows them.

@@ -4,7 +4,7 @@ In: a request and who asks it; network reads. Out: the head of the answer, the b
 Must not: know what a body means, repeat a request, time out an answer, or parse HTTP by itself: llhttp does.
 
 A paced token costs about half of what it does through aiohttp's client, whose bytes go through a stream reader with a
-buffer, water marks and a waiter; and a stream needs no task. What aiohttp's client also keeps to itself is told here:
+buffer, water marks and a waiter; and a stream needs no task. What aiohttp's client keeps to itself is known here:
 that body framing is broken, and what had come before it was.
 """
 
@@ -97,7 +97,7 @@ class Connection(asyncio.Protocol):
         self._headers: dict[str, str] = {}
         self._reason = ""
         self._headed = False  # the head is whole
-        self._fresh = False  # and the asker has not been told
+        self._fresh = False  # and the asker does not know yet
         self._barren = 0
         self._until_eof = False
         self._open = False  # more of the request's body is to come
@@ -125,7 +125,7 @@ class Connection(asyncio.Protocol):
         """Send a request; only while ``usable`` and not asked.
 
         Args:
-            asker: Who is told of the answer.
+            asker: Gets the answer.
             head: See ``Pool.head``.
             body: All of it, unless ``more``.
             more: The body goes on with ``send_more``, until ``sent_all``.
@@ -362,7 +362,7 @@ class Connection(asyncio.Protocol):
         self._fault = fault
 
     def _finish(self) -> None:
-        """Settle the connection, then tell the asker, who may use it again; not before it has taken all there is."""
+        """Settle the connection, then notify the asker, who may use it again; not before it has taken all there is."""
         asker = self._asker
         if asker is not None and (self._paused or self._kept):
             return

@@ -158,7 +158,7 @@ class RelaySource(Source, Asker):
         connection.ask(self, head, call.body, more=call.upload is not None)
         if not self._connected:
             self._connected = True
-            # A request over a pooled connection is on its way before ``open`` returns; that is told after it has.
+            # A request over a pooled connection is on its way before ``open`` returns; the sink hears of it afterwards.
             self._reporting = asyncio.get_running_loop().call_soon(self._report_connected)
 
     async def _pass_on(self, upload: Upload, connection: Connection) -> None:
@@ -183,7 +183,7 @@ class RelaySource(Source, Asker):
             self._fail(bug)
 
     async def _brought(self, upload: Upload) -> bytes | None:
-        """More of the body; None if the client failed, which has been told."""
+        """More of the body; None if the client failed, which has been reported."""
         try:
             return await upload.read()
         except ConnectionError:
@@ -193,10 +193,10 @@ class RelaySource(Source, Asker):
         return None
 
     def _report_connected(self) -> None:
-        """Also called when there is more to tell: uvloop reads before it runs what was to be called soon."""
-        telling, self._reporting = self._reporting, None
-        if telling is not None:
-            telling.cancel()
+        """Also called when there is more to report: uvloop reads before it runs what was to be called soon."""
+        due, self._reporting = self._reporting, None
+        if due is not None:
+            due.cancel()
             self._sink.connected()
 
     # --- connection.Asker -----------------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ class RelaySource(Source, Asker):
 
 
 def _framing(call: Call) -> dict[str, str]:
-    """The headers that tell of the body."""
+    """The headers that describe the body."""
     if call.upload is None:
         return {"Content-Type": JSON_TYPE, "Content-Length": str(len(call.body))}
     length = call.upload.length

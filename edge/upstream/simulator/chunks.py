@@ -42,7 +42,7 @@ class Chunks:
         return self._chunk(self._choice(event))
 
     def usage(self, prompt: int) -> Chunk:
-        """The chunk that tells the tokens of the prompt and of the whole answer."""
+        """The chunk with the token counts of the prompt and of the whole answer."""
         usage = Usage(prompt, self._tokens, reasoning=self._thoughts or None)
         return {**self._head, "choices": [], "usage": usage_object(usage)}
 

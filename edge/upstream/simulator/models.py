@@ -116,7 +116,7 @@ def _bounded(events: Iterable[Event], most: int | None, choice: int) -> Iterator
 
 
 def _tool(ask: Ask) -> Tool | None:
-    """The tool to call: the one that is named, else the first; none once a tool has told its result."""
+    """The tool to call: the one that is named, else the first; none once a tool has returned its result."""
     choice = ask.tool_choice
     if choice is not None and choice.mode == "tool":
         tool = next((tool for tool in ask.tools if tool.name == choice.name), None)

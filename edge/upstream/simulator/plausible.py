@@ -172,7 +172,7 @@ def _within_reach(number: float) -> float:
 
 
 def _counts(schema: dict[str, Any], name: str) -> bool:
-    """Whether a ``number`` can only be meant as a whole one: an index, a page, a count, as its name or words tell."""
+    """Whether a ``number`` can only be meant as a whole one: an index, a page, a count, as its name or words show."""
     step = schema.get("multipleOf")
     if isinstance(step, int | float) and not isinstance(step, bool):
         return step == int(step) if math.isfinite(step) else False
