@@ -178,7 +178,7 @@ class Bodies:
         return large or b"".join(parts)
 
     def _take(self, share: Share, size: int, *, made_here: bool = False) -> None:
-        if not share.take(size, made_here=made_here):
+        if not share.reserve(size, made_here=made_here):
             raise Busy("too many large requests at once (server.bodies_budget_bytes)", headers=_RETRY)
 
     async def estimate(self, prepared: Prepared) -> int:

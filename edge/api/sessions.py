@@ -85,7 +85,7 @@ def _stream(services: ExchangeServices, bodies: Bodies, sessions: Sessions) -> H
             wanted = await _wanted(request, services, bodies, share)
             check_model(principal, wanted.model, services.fleet.members)
             asked_at = services.clock()
-            held = await sessions.take(principal.name, wanted.session_id)
+            held = await sessions.hold(principal.name, wanted.session_id)
             refuse_if_draining(services)  # the drain has not waited for bodies, nor for the session
             exchange = _exchange(services, request, wanted, held, share, lane=lane)
             exchange.timeline.enter(Phase.QUEUED, asked_at)

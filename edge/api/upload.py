@@ -103,7 +103,7 @@ class FormUpload(Upload):
         more = min(size, _HELD_BYTES - self._held)
         if more <= 0 or self._share is None:
             return
-        if not self._share.take(more):
+        if not self._share.reserve(more):
             raise Busy("too many large requests at once (server.bodies_budget_bytes)", headers={"Retry-After": "1"})
         self._held += more
 

@@ -75,7 +75,7 @@ class Limits:
         demand = self.rules.demand(request, principal, limits, model=None, surface=READS, tokens=0)
         bounds = tuple(bound for bound in demand.bounds if bound.kind is Kind.REQUESTS)
         if bounds:
-            taken = self._reads.take(demand._replace(bounds=bounds), self._clock())
+            taken = self._reads.reserve(demand._replace(bounds=bounds), self._clock())
             if not taken.allowed:
                 raise refusal(taken)
             self._reads.keep(taken)
@@ -95,7 +95,7 @@ class Limits:
         if anonymous and self.rules.find(principal, limits, model, surface) is None:
             return None
         demand = self.rules.demand(request, principal, limits, model=model, surface=surface, tokens=prepared.tokens)
-        taken = await self.store.take(demand)
+        taken = await self.store.reserve(demand)
         if not taken.allowed:
             raise refusal(taken)
         return Reservation(taken, self.store.end)

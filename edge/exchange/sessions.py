@@ -102,7 +102,7 @@ class Sessions:
         """Other settings are in force."""
         self._settings = settings.sessions
 
-    async def take(self, principal: str, session: str) -> Held:
+    async def hold(self, principal: str, session: str) -> Held:
         """Have a session to oneself. What is said on it that nobody reads is stopped for that.
 
         Raises:
@@ -183,7 +183,7 @@ class Sessions:
             Conflict: see ``take``: what is being said would bring it back.
             StoreUnavailable: see ``read``.
         """
-        held = await self.take(principal, session)
+        held = await self.hold(principal, session)
         try:
             return await self._store.delete(principal, session)
         except StoreDown:

@@ -31,9 +31,9 @@ class AdmissionTimer(Ticked):
     @override
     def tick(self, now: float) -> None:
         self.admission.tick(now)
-        self.follow()
+        self.keep_time()
 
-    def follow(self) -> None:
+    def keep_time(self) -> None:
         """Somebody has begun to wait, or waits no more."""
         if self.admission.pending:
             self._ticker.add(self)
@@ -92,7 +92,7 @@ class SlotWait(Waiter):
         waiting = self._waiting
         return None if waiting is None or waiting.slot is not None else waiting.place(self._admitting.clock())
 
-    def take(self, members: Sequence[Member], *, first: bool = False) -> Member | Refusal | None:
+    def ask(self, members: Sequence[Member], *, first: bool = False) -> Member | Refusal | None:
         """Ask for a slot of any of these, the one to be preferred first.
 
         Args:
@@ -111,7 +111,7 @@ class SlotWait(Waiter):
         if answer.queue is not None:
             return members[queues.index(answer.queue)]
         self._queues = dict(zip(queues, members, strict=True))
-        admitting.follow()
+        admitting.keep_time()
         return None
 
     def give_back(self, *, cut_off: bool, sent: bool) -> None:
@@ -127,13 +127,13 @@ class SlotWait(Waiter):
         now = self._admitting.clock()
         if waiting.slot is None:
             waiting.leave(now)
-            self._admitting.follow()
+            self._admitting.keep_time()
         else:
             waiting.slot.release(now, draining=cut_off, served=sent)
 
     @override
     def granted(self, waiting: Waiting) -> None:
-        self._admitting.follow()
+        self._admitting.keep_time()
         queues, self._queues = self._queues, None
         if queues is None or waiting.queue is None:
             raise InternalError("a slot was granted that nobody waits for")
@@ -142,5 +142,5 @@ class SlotWait(Waiter):
     @override
     def refused(self, refusal: Refusal) -> None:
         self._waiting = None
-        self._admitting.follow()
+        self._admitting.keep_time()
         self._taker.refused(refusal)

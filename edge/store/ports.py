@@ -371,7 +371,7 @@ class CounterStore:
         """Learn what has been counted before; later, if that cannot be had now."""
         raise NotImplementedError
 
-    async def take(self, demand: Demand) -> Taken:
+    async def reserve(self, demand: Demand) -> Taken:
         """Take all that a demand is bounded by, or nothing of it; at once, as others see it.
 
         Cancelled, it has taken nothing. A demand without bounds is always allowed.

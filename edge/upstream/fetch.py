@@ -53,7 +53,7 @@ async def post(pool: Pool, path: str, body: bytes, most_bytes: int, hops: Mappin
 
 async def _fetch(pool: Pool, head: bytes, body: bytes, most_bytes: int) -> Answer:
     while True:
-        connection = pool.take()
+        connection = pool.checkout()
         reused = connection is not None
         if connection is None:
             try:

@@ -144,9 +144,9 @@ class Fleet:
             await self._dismiss(new)
             raise
         self._settings, before, self._places = settings, self._places, wanted
-        self.admission.follow(rules_of(settings.queue))
+        self.admission.apply_rules(rules_of(settings.queue))
         for queues in self._queues.values():
-            queues.follow(settings.queue.drain_s)
+            queues.apply(settings.queue.drain_s)
         await self._dismiss([place for place in before if place not in wanted])
 
     async def look(self) -> None:
@@ -331,7 +331,7 @@ class Fleet:
             found = replace(found, up=False, why="is this Edge itself", listless=False)
         before, ways = _seen(member), member.ways
         member.outcomes.try_again(self._clock())
-        member.take(found)
+        member.update(found)
         if (before, ways) != (_seen(member), member.ways):
             self._news = any(one.ways is not None for one in self.members)
         self._changed(member, before)
@@ -365,7 +365,7 @@ class Fleet:
 
     def _changed(self, member: Member, before: tuple[object, ...]) -> None:
         if member in self._queues:
-            self._queues[member].follow()
+            self._queues[member].apply()
         self._log_change(member, before)
 
     def _log_change(self, member: Member, before: tuple[object, ...]) -> None:

@@ -87,7 +87,7 @@ class Member:
         state = f"up, {len(self.models)} models, {self.active} active" if self.up else f"down: {self.why}"
         return f"<Member {self.name} {self.kind} {self.url} {state}>"
 
-    def take(self, found: Found) -> None:
+    def update(self, found: Found) -> None:
         """Learn from a look."""
         if self._configured and found.listless:
             kind = found.kind if found.kind in TRAITS else Kind.GENERIC

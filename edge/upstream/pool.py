@@ -90,7 +90,7 @@ class Pool(Home):
         """Those of a request that begins here."""
         return _NONE if self.hop is None else self.hop.headers
 
-    def take(self) -> Connection | None:
+    def checkout(self) -> Connection | None:
         """A connection that has been used, or None if a fresh one must be made."""
         while self._idle:
             connection = self._idle.pop()

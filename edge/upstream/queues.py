@@ -58,7 +58,7 @@ class MemberQueues:
             queue = self._queues[key] = self._make(key)
         return queue
 
-    def follow(self, most_drain_s: float | None = None) -> None:
+    def apply(self, most_drain_s: float | None = None) -> None:
         """The member is up or down, or another server, or has other slots; or other settings are in force."""
         if most_drain_s is not None:
             self._most_drain_s = most_drain_s

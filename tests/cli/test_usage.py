@@ -25,7 +25,7 @@ def run(url: str, *words: str) -> Result:
 
 async def count(store: Any) -> None:
     for who, spent in (("ann", Spent(1000, 20)), ("bob", Spent(3, 4)), ("ann", Spent(5, 6))):
-        store.end(await store.take(Demand(f"st_{spent.prompt}", who, "all")), spent)
+        store.end(await store.reserve(Demand(f"st_{spent.prompt}", who, "all")), spent)
     await store.usage("2026-01-01")
     await store.close()
 

@@ -69,7 +69,7 @@ class Place:
         make = lambda _pool, settings, _member: self.servers[settings.name]  # noqa: E731
         self.fleet = Fleet(self.settings, make, log=log.get_logger(), clock=self.clock)
         for member in self.fleet.members:
-            member.take(Found(Kind.GENERIC, up=True, cards=({"id": "m"},)))
+            member.update(Found(Kind.GENERIC, up=True, cards=({"id": "m"},)))
         ticker = Ticker(1.0, self.clock)
         timer = AdmissionTimer(self.fleet.admission, ticker, self.clock)
         nothing: object = None  # of what failover does not use

@@ -41,7 +41,7 @@ async def test_a_slot_that_was_cut_is_granted_again_when_the_model_has_stopped(l
         found = await identify(pool)
         assert (found.kind, found.slots) == (Kind.LLAMA_CPP, 2)
         queue = admission.queue("x", 1, SLOW_S, watch.watch)
-        told, slot = Told(), queue.take(Claim("a"), time.monotonic())
+        told, slot = Told(), queue.occupy(Claim("a"), time.monotonic())
         admission.enter(Claim("b"), [queue], told, time.monotonic())
         async with RawClient(port_of(llama)) as client:
             await client.post(CHAT, {**ASKED, "stream": True})

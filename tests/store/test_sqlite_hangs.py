@@ -122,10 +122,10 @@ async def test_what_was_used_is_counted_once_wherever_the_disk_hung(tmp_path: Pa
     await counters.open()
     with HungDisk(file, statement):
         async with hang_limit():
-            counters.end(await counters.take(demand(1, 20, tokens_per_day=500)), Spent(30, 40))
+            counters.end(await counters.reserve(demand(1, 20, tokens_per_day=500)), Spent(30, 40))
             with pytest.raises(StoreDown):
                 await counters.usage("2000-01-01")
-            assert (await counters.take(demand(2, 20, tokens_per_day=500))).allowed
+            assert (await counters.reserve(demand(2, 20, tokens_per_day=500))).allowed
     async with hang_limit():
         while True:
             try:

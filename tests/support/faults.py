@@ -186,7 +186,7 @@ def believe_up(edge: Running) -> None:
     """The upstreams answered the last look; what is wrong with them has not been noticed yet."""
     for member in edge.edge.fleet.members:
         member.up = member.any_model = True
-        edge.edge.fleet._queues[member].follow()
+        edge.edge.fleet._queues[member].apply()
 
 
 @contextmanager

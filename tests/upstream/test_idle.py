@@ -63,7 +63,7 @@ async def watched(server, kind: Kind, capacity: int = 1, drains_s: float = 60.0)
 
 
 def taken(queue: Queue) -> Slot:
-    return queue.take(Claim("a"), time.monotonic() - 1)
+    return queue.occupy(Claim("a"), time.monotonic() - 1)
 
 
 async def free(queue: Queue) -> None:
@@ -121,7 +121,7 @@ class TestWhatIsDetected:
     )
     def test_a_setting_wins_over_what_is_told_and_0_is_no_limit(self, kind, told, setting, expected):
         member = Member(Upstream(name="x", url="http://h", max_concurrency=setting))
-        member.take(Found(kind, up=True, cards=(), slots=told))
+        member.update(Found(kind, up=True, cards=(), slots=told))
         assert member.slots == expected
 
 
@@ -249,7 +249,7 @@ class TestAMembersQueues:
     async def made(self, server, *, kind: Kind, models=("m:latest",), **settings):
         admission = Admission(rules_of(QueueSettings()))
         member = Member(Upstream(name="gpu", url=server.url, **settings))
-        member.take(Found(kind, up=True, cards=tuple({"id": name} for name in models)))
+        member.update(Found(kind, up=True, cards=tuple({"id": name} for name in models)))
         async with pool_of(server) as pool:
             queues = MemberQueues(admission, member, pool, 10.0, time.monotonic)
             try:
@@ -273,8 +273,8 @@ class TestAMembersQueues:
             assert first is not queues.of("b:7b")
             assert queues.of("unknown") is queues.of("nobody's") is queues.of(None)
             assert (first.name, first.slots.capacity, first.slots.drain_s) == ("gpu (a:latest)", 1, UNPROVEN_S)
-            member.take(Found(Kind.OLLAMA, up=True, cards=({"id": "a:latest"},)))
-            queues.follow()
+            member.update(Found(Kind.OLLAMA, up=True, cards=({"id": "a:latest"},)))
+            queues.apply()
             assert [known.name for known in admission.statistics(0.0)] == ["gpu (a:latest)", "gpu"]
 
     async def test_down_it_grants_nothing_and_up_again_it_goes_on(self):
@@ -284,26 +284,26 @@ class TestAMembersQueues:
             told = Told()
             waiting = admission.enter(Claim("a"), [queue], told, time.monotonic())
             assert isinstance(waiting, Waiting)
-            queues.follow()
+            queues.apply()
             assert waiting.slot is None
-            member.take(Found(Kind.LLAMA_CPP, up=True, cards=(), slots=3))
-            queues.follow(5.0)
+            member.update(Found(Kind.LLAMA_CPP, up=True, cards=(), slots=3))
+            queues.apply(5.0)
             assert waiting.slot is not None
             assert (queue.slots.capacity, queue.slots.drain_s) == (3, 5.0)
-            member.take(Found(Kind.LLAMA_CPP, up=False, why="is loading its model"))
-            queues.follow()
+            member.update(Found(Kind.LLAMA_CPP, up=False, why="is loading its model"))
+            queues.apply()
             assert not queue.open
-            member.take(Found(Kind.LLAMA_CPP, up=True, cards=()))
-            queues.follow()
+            member.update(Found(Kind.LLAMA_CPP, up=True, cards=()))
+            queues.apply()
             assert queue.slots.capacity == 3, "too busy to tell is not without a limit"
 
     async def test_let_go_of_it_serves_nobody_and_what_runs_runs_on(self):
         async with llama_cpp() as server, self.made(server, kind=Kind.LLAMA_CPP, max_concurrency=1) as made:
             admission, _, queues = made
-            slot = queues.of("a").take(Claim("a"), time.monotonic())
+            slot = queues.of("a").occupy(Claim("a"), time.monotonic())
             queues.leave()
             assert not queues.of("a").open
             assert admission.statistics(0.0) == []
             slot.release(time.monotonic())
-            queues.follow()
+            queues.apply()
             assert not queues.of("a").open

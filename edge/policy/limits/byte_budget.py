@@ -43,7 +43,7 @@ class Share:
         self._holder = holder
         self._taken = 0
 
-    def take(self, size: int, *, made_here: bool = False) -> bool:
+    def reserve(self, size: int, *, made_here: bool = False) -> bool:
         """Take ``size`` bytes more; False, and nothing taken, if they do not fit.
 
         Args:

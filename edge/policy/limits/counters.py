@@ -135,7 +135,7 @@ class Counters:
         """Demands that were taken and have not ended."""
         return len(self._held)
 
-    def take(self, demand: Demand, now: float) -> Taken:
+    def reserve(self, demand: Demand, now: float) -> Taken:
         """Take all that a demand is bounded by, or nothing of it. Its ``id`` must not be held already."""
         self._sweep(now)
         bounds, tokens = demand.bounds, demand.tokens
@@ -207,7 +207,7 @@ class Counters:
         changed, self.changed = self.changed, Changed()
         return changed
 
-    def undrain(self, changed: Changed) -> None:
+    def restore(self, changed: Changed) -> None:
         """It could not be kept: it is still to be."""
         later, self.changed = self.changed, changed
         changed.slots.update(later.slots)

@@ -79,7 +79,7 @@ class Admission:
         del self._queues[queue]
         self._past[queue.upstream] = self._past.get(queue.upstream, Totals()) + queue.totals(now)
 
-    def follow(self, rules: Rules) -> None:
+    def apply_rules(self, rules: Rules) -> None:
         """Other bounds are in force, for those who wait already too."""
         self._rules = rules
         for queue in self._queues:
@@ -100,7 +100,7 @@ class Admission:
         waiting = Waiting(claim, waiter, now, self._forget)
         for queue in queues:
             if queue.open and not queue.waiting:
-                waiting.begin(queue, queue.take(claim, now))
+                waiting.begin(queue, queue.occupy(claim, now))
                 return waiting
         reasons = {queue: queue.admits(claim) for queue in queues}
         admitting = [queue for queue, why in reasons.items() if why is None]

@@ -237,9 +237,9 @@ class Queue(Owner):
         """See ``Slots.idle``."""
         self.slots.idle(running, asked_at, now)
 
-    def take(self, claim: Claim, now: float) -> Slot:
+    def occupy(self, claim: Claim, now: float) -> Slot:
         """A slot; one must be available."""
-        slot = self.slots.take(now, claim.sequences)
+        slot = self.slots.occupy(now, claim.sequences)
         if self.slots.capacity is None and not self.waiting:
             return slot  # there is one for everybody: nobody has it at the cost of others
         cost = self.slots.hold_s or _UNMEASURED
@@ -255,7 +255,7 @@ class Queue(Owner):
         self._granting = True
         try:
             while self.open and (waiting := self._next(now)) is not None:
-                slot = self.take(waiting.claim, now)
+                slot = self.occupy(waiting.claim, now)
                 try:
                     waiting.grant(self, slot)
                 except BaseException:

@@ -1,7 +1,7 @@
 """The slots of one upstream: taken, given back, and not free before the server is.
 
-In: who takes one, what becomes of it, and what others have seen of the server. Out: ``Slot`` objects; their owner hears of
-the end. Must not: ask the server anything, wait, or give out more than there are.
+In: who takes one, what becomes of it, and what others have seen of the server. Out: ``Slot`` objects, whose owner
+hears of their end. Must not: ask the server anything, wait, or give out more than there are.
 
 A slot is ``busy`` while a request has it. Let go of after a whole answer it is free at once. After a cancel the server
 may still be at work on what nobody wants (it looks only between two batches of a prompt), so that the slot is
@@ -136,7 +136,7 @@ class Slots:
         """Seconds that slots have ever spent draining."""
         return self._zombie_s + sum(now - slot.drains_since for slot in self._draining)
 
-    def take(self, now: float, sequences: int = 1) -> Slot:
+    def occupy(self, now: float, sequences: int = 1) -> Slot:
         """One that is available, for a request of so many sequences."""
         slot = Slot(self, now, sequences)
         self._busy[slot] = None

@@ -28,8 +28,8 @@ class MemoryCounters(CounterStore):
         pass
 
     @override
-    async def take(self, demand: Demand) -> Taken:
-        return self._counters.take(demand, self._clock())
+    async def reserve(self, demand: Demand) -> Taken:
+        return self._counters.reserve(demand, self._clock())
 
     @override
     def end(self, taken: Taken, spent: Spent | None) -> None:

@@ -52,7 +52,7 @@ class RedisCounters(CounterStore, Part):
         pass
 
     @override
-    async def take(self, demand: Demand) -> Taken:
+    async def reserve(self, demand: Demand) -> Taken:
         if not demand.bounds or self._is_down():
             return self._take_here(demand)
         asking = asyncio.get_running_loop().create_task(self._take_there(demand))
@@ -133,7 +133,7 @@ class RedisCounters(CounterStore, Part):
         return self._clock() + self._ahead
 
     def _take_here(self, demand: Demand) -> Taken:
-        taken = self._local.take(demand, self._now())
+        taken = self._local.reserve(demand, self._now())
         slots = self._local.changed.slots
         if len(slots) > _MOST_SLOTS:
             for slot in [slot for slot in slots if not counts(slot[2], taken.at)]:

@@ -118,7 +118,7 @@ class SqliteFile:
             self._timer.cancel()
         self._timer = loop.call_at(at, self._begin)
 
-    def chore(self, do: Callable[[sqlite3.Connection], None]) -> None:
+    def after_commit(self, do: Callable[[sqlite3.Connection], None]) -> None:
         """Have something done with the next round that succeeds, in its transaction."""
         self._chores.append(do)
         self.want(BATCH_S)
@@ -328,17 +328,17 @@ class SqliteFile:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        errands = [errand for part in self._parts if (errand := part.take()) is not None]
-        chores, self._chores = self._chores, []
+        tasks = [task for part in self._parts if (task := part.next_task()) is not None]
+        followups, self._chores = self._chores, []
         active = any(part.interval_s is not None for part in self._parts)
-        self._round = self._on_writer(partial(self._writer.go, errands, chores, active=active))
-        self._round.add_done_callback(lambda round_: self._finish(round_, errands, chores))
+        self._round = self._on_writer(partial(self._writer.go, tasks, followups, active=active))
+        self._round.add_done_callback(lambda round_: self._finish(round_, tasks, followups))
 
     def _finish(
         self,
         round_: asyncio.Future[Round],
-        errands: list[WriteTask],
-        chores: list[Callable[[sqlite3.Connection], None]],
+        tasks: list[WriteTask],
+        followups: list[Callable[[sqlite3.Connection], None]],
     ) -> None:
         self._round = None
         self._moved = False
@@ -347,21 +347,21 @@ class SqliteFile:
             done = round_.result()
         except Moved:
             self._moved = True
-            self._chores[:0] = chores
-            for errand in errands:
-                errand.failed()
+            self._chores[:0] = followups
+            for task in tasks:
+                task.failed()
         except Exception as error:  # noqa: BLE001 - whatever it is, what is streamed goes on
-            self._chores[:0] = chores
+            self._chores[:0] = followups
             self._failed(error)
-            for errand in errands:
-                errand.failed()
+            for task in tasks:
+                task.failed()
         else:
             if done.fault is None:
                 self._recovered()
             else:
                 self._failed(done.fault)
-            for errand in errands:
-                errand.done()
+            for task in tasks:
+                task.done()
             for notify in done.seen:
                 notify()
         self._arm()

@@ -62,8 +62,8 @@ class SqliteCounters(CounterStore):
         await self._end_of(self._start())
 
     @override
-    async def take(self, demand: Demand) -> Taken:
-        taken = self._counters.take(demand, self._clock())
+    async def reserve(self, demand: Demand) -> Taken:
+        taken = self._counters.reserve(demand, self._clock())
         self._changed()
         return taken
 
@@ -131,7 +131,7 @@ class SqliteCounters(CounterStore):
                 however_long=True,  # what may have been written cannot be written again: it would count twice
             )
         except StoreDown:
-            self._counters.undrain(changed)
+            self._counters.restore(changed)
             self._is_down = True
             return
         self._learned, self._is_down = True, False

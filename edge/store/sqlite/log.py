@@ -207,7 +207,7 @@ class Log(StreamLog):
         gone, self._gone = self._gone, array("Q")
         return gone
 
-    def take(self) -> Piece:
+    def next_piece(self) -> Piece:
         """What is to be written now; ``wrote`` or ``failed`` follows."""
         self.dirty = False
         self._writing, self._rows, self._row = self._rows, [], None

@@ -107,7 +107,7 @@ class SqliteSessions(Durable, Part):
         return RENEW_S if self._claimed else None
 
     @override
-    def take(self) -> None:
+    def next_task(self) -> None:
         """What is written here is waited for."""
 
     @staticmethod
@@ -195,7 +195,7 @@ class SqliteSessions(Durable, Part):
         def delete(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM claims WHERE principal = ? AND session = ? AND owner = ?", (*key, owner))
 
-        self._file.chore(delete)
+        self._file.after_commit(delete)
 
 
 def _turn(kept: Kept) -> Turn:

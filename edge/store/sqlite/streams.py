@@ -105,7 +105,7 @@ class SqliteStreams(DurableStreams, Owner, Part):
     def _lose(self, log: Log) -> None:
         gone = log.lose()
         if not self._closed:
-            self._file.chore(lambda connection: self._tables.discard(connection, log.meta.id, gone))
+            self._file.after_commit(lambda connection: self._tables.discard(connection, log.meta.id, gone))
 
     def _told(self, batch: Batch) -> None:
         """A batch is written, or it is not."""
@@ -136,10 +136,10 @@ class SqliteStreams(DurableStreams, Owner, Part):
         return _LIVE_S if self._logs else None
 
     @override
-    def take(self) -> Batch | None:
+    def next_task(self) -> Batch | None:
         dirty, self._dirty = self._dirty, []
         self._taken_at = time.monotonic()
-        pieces = [log.take() for log in dirty if not log.lost]
+        pieces = [log.next_piece() for log in dirty if not log.lost]
         if not pieces:
             self._oldest = None
             return None

@@ -53,7 +53,7 @@ class Part:
         """How soon it wants the next round, whatever is to be written; None: it has nothing of its own in the file."""
         raise NotImplementedError
 
-    def take(self) -> WriteTask | None:
+    def next_task(self) -> WriteTask | None:
         """On the loop: what is to be written now."""
         raise NotImplementedError
 
@@ -98,10 +98,10 @@ class Writer:
         self._version = -1
 
     def go(
-        self, errands: list[WriteTask], chores: list[Callable[[sqlite3.Connection], None]], *, active: bool
+        self, tasks: list[WriteTask], followups: list[Callable[[sqlite3.Connection], None]], *, active: bool
     ) -> Round:
         """A round. What is raised is raised before anything is written; ``Moved``: try again at once."""
-        if not (errands or chores or active or self._stuck is not None or self.file.connection):
+        if not (tasks or followups or active or self._stuck is not None or self.file.connection):
             return Round()
         try:
             connection = self.file.opened()
@@ -109,14 +109,14 @@ class Writer:
             renew = active and self._lease.due
             if self._stuck is not None:
                 self._make_room(connection, now)
-            if errands or chores or renew:
+            if tasks or followups or renew:
                 with transaction(connection):
                     if renew:
                         self._lease.renew(connection, now)
-                    for chore in chores:
-                        chore(connection)
-                    for errand in errands:
-                        errand.write(connection, now)
+                    for after_commit in followups:
+                        after_commit(connection)
+                    for task in tasks:
+                        task.write(connection, now)
                 self.file.see_that_it_is_there()
         except Moved:
             raise

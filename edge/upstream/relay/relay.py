@@ -118,7 +118,7 @@ class RelaySource(Source, Asker):
     # --- connecting -----------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        connection = self._relay.pool.take() if self._tries else None
+        connection = self._relay.pool.checkout() if self._tries else None
         if connection is not None:
             self._tries -= 1
             self._use(connection, reused=True)

@@ -10,25 +10,25 @@ from edge.policy.limits.byte_budget import ByteBudget
 def test_what_does_not_fit_takes_nothing() -> None:
     budget = ByteBudget(100)
     first, second = budget.share(), budget.share()
-    assert first.take(60)
-    assert not second.take(41)
+    assert first.reserve(60)
+    assert not second.reserve(41)
     assert budget.used == 60
-    assert second.take(40), "exactly full is not too much"
-    assert not second.take(1)
-    assert second.take(0)
+    assert second.reserve(40), "exactly full is not too much"
+    assert not second.reserve(1)
+    assert second.reserve(0)
     assert repr(budget) == "<ByteBudget 100/100>"
 
 
 def test_giving_back_twice_gives_back_once() -> None:
     budget = ByteBudget(100)
     first, second = budget.share(), budget.share()
-    assert first.take(30)
-    assert first.take(20)
-    assert second.take(50)
+    assert first.reserve(30)
+    assert first.reserve(20)
+    assert second.reserve(50)
     first.give_back()
     first.give_back()
     assert (budget.used, budget.peak) == (50, 100)
-    assert first.take(50), "a share can be filled again"
+    assert first.reserve(50), "a share can be filled again"
     first.give_back()
     second.give_back()
     assert (budget.used, budget.peak) == (0, 100)
@@ -37,19 +37,19 @@ def test_giving_back_twice_gives_back_once() -> None:
 def test_one_holder_has_a_part_only_and_leaves_the_rest_to_others() -> None:
     budget = ByteBudget(100, each=40)
     shares = [budget.share("a") for _ in range(3)]
-    assert shares[0].take(30)
-    assert not shares[1].take(11)
-    assert shares[1].take(10)
-    assert not shares[2].take(1)
-    assert shares[0].take(20, made_here=True), "what Edge itself makes of it is bounded by the whole"
-    assert not shares[0].take(41, made_here=True)
-    assert budget.share("b").take(40)
-    assert not budget.share("c").take(1), "all of it is held"
+    assert shares[0].reserve(30)
+    assert not shares[1].reserve(11)
+    assert shares[1].reserve(10)
+    assert not shares[2].reserve(1)
+    assert shares[0].reserve(20, made_here=True), "what Edge itself makes of it is bounded by the whole"
+    assert not shares[0].reserve(41, made_here=True)
+    assert budget.share("b").reserve(40)
+    assert not budget.share("c").reserve(1), "all of it is held"
     for share in shares:
         share.give_back()
         share.give_back()
     assert budget.held == {"b": 40}
-    assert budget.share().take(60), "of nobody in particular"
+    assert budget.share().reserve(60), "of nobody in particular"
 
 
 @unhurried
@@ -63,7 +63,7 @@ def test_any_order_adds_up(steps: list[tuple[int, int | None]]) -> None:
         if size is None:
             shares[who].give_back()
             taken[who] = 0
-        elif shares[who].take(size):
+        elif shares[who].reserve(size):
             taken[who] += size
         else:
             assert sum(taken) + size > 100

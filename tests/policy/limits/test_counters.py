@@ -20,7 +20,7 @@ def bounds(scope: str = "/ann", **limits: int) -> tuple[Bound, ...]:
 def used(counters: Counters, kind: Kind, now: float, scope: str = "/ann") -> int:
     """By asking for what is never refused."""
     probe = Demand("probe", "ann", "", 0, (Bound(kind, scope, 10**9),))
-    taken = counters.take(probe, now)
+    taken = counters.reserve(probe, now)
     counters.end(taken, None, now)
     return taken.standings[0].used - probe.bounds[0].amount(0)
 
@@ -28,34 +28,34 @@ def used(counters: Counters, kind: Kind, now: float, scope: str = "/ann") -> int
 def test_what_one_limit_refuses_no_other_has_counted() -> None:
     counters = Counters()
     limits = bounds(requests_per_min=2, tokens_per_min=100, concurrent=5, tokens_per_day=1000)
-    assert counters.take(Demand("1", "ann", "", 60, limits), NOW).allowed
-    refused = counters.take(Demand("2", "ann", "", 60, limits), NOW)
+    assert counters.reserve(Demand("1", "ann", "", 60, limits), NOW).allowed
+    refused = counters.reserve(Demand("2", "ann", "", 60, limits), NOW)
     assert not refused.allowed
     assert [standing.used for standing in refused.standings] == [1, 60, 1, 60]
-    assert counters.take(Demand("3", "ann", "", 40, limits), NOW).allowed
+    assert counters.reserve(Demand("3", "ann", "", 40, limits), NOW).allowed
     assert counters.held == 2
 
 
 def test_less_than_estimated_makes_room_where_it_was_taken_and_more_is_counted_where_it_came() -> None:
     counters = Counters()
     limits = bounds(tokens_per_min=100, tokens_per_day=1000)
-    cheap = counters.take(Demand("1", "ann", "", 80, limits), NOW)
+    cheap = counters.reserve(Demand("1", "ann", "", 80, limits), NOW)
     counters.end(cheap, Spent(10, 5), NOW + 20)
     assert used(counters, Kind.TOKENS, NOW + 20) == 15
     assert used(counters, Kind.TOKENS, NOW + 61) == 0, "as old as the request"
-    dear = counters.take(Demand("2", "ann", "", 50, limits), NOW + 61)
+    dear = counters.reserve(Demand("2", "ann", "", 50, limits), NOW + 61)
     counters.end(dear, Spent(50, 200), NOW + 100)
     assert used(counters, Kind.TOKENS, NOW + 100) == 250, "over the limit by what nobody could know"
-    assert not counters.take(Demand("3", "ann", "", 1, limits), NOW + 121).allowed
+    assert not counters.reserve(Demand("3", "ann", "", 1, limits), NOW + 121).allowed
     assert used(counters, Kind.TOKENS, NOW + 122) == 200, "the answer is younger than the prompt"
-    assert counters.take(Demand("4", "ann", "", 1, limits), NOW + 161).allowed
+    assert counters.reserve(Demand("4", "ann", "", 1, limits), NOW + 161).allowed
 
 
 def test_a_request_that_is_released_has_never_been() -> None:
     counters = Counters()
     limits = bounds(requests_per_min=1, tokens_per_min=50, concurrent=1, tokens_per_day=50, tokens_per_month=50)
     for number in range(3):
-        taken = counters.take(Demand(str(number), "ann", "", 50, limits), NOW)
+        taken = counters.reserve(Demand(str(number), "ann", "", 50, limits), NOW)
         assert taken.allowed
         counters.end(taken, None, NOW + number)
         counters.end(taken, None, NOW + number)
@@ -65,21 +65,21 @@ def test_a_request_that_is_released_has_never_been() -> None:
 def test_a_refused_demand_that_is_ended_gives_nothing_back() -> None:
     counters = Counters()
     limits = bounds(concurrent=1)
-    assert counters.take(Demand("1", "ann", "", 1, limits), NOW).allowed
-    refused = counters.take(Demand("2", "ann", "", 1, limits), NOW)
+    assert counters.reserve(Demand("1", "ann", "", 1, limits), NOW).allowed
+    refused = counters.reserve(Demand("2", "ann", "", 1, limits), NOW)
     counters.end(refused, None, NOW)
     counters.end(refused, Spent(1, 1), NOW)
-    assert not counters.take(Demand("3", "ann", "", 1, limits), NOW).allowed
+    assert not counters.reserve(Demand("3", "ann", "", 1, limits), NOW).allowed
 
 
 def test_a_budget_begins_anew_at_midnight_utc_and_a_request_belongs_to_the_day_on_which_it_began() -> None:
     counters = Counters()
     limits = bounds(tokens_per_day=100)
-    over_midnight = counters.take(Demand("1", "ann", "", 40, limits), NOW)
+    over_midnight = counters.reserve(Demand("1", "ann", "", 40, limits), NOW)
     assert over_midnight.standings[0].wait_s == 60
     counters.end(over_midnight, Spent(40, 60), NOW + 120)
-    assert not counters.take(Demand("2", "ann", "", 1, limits), NOW + 59).allowed
-    assert counters.take(Demand("3", "ann", "", 100, limits), NOW + 60).allowed
+    assert not counters.reserve(Demand("2", "ann", "", 1, limits), NOW + 59).allowed
+    assert counters.reserve(Demand("3", "ann", "", 100, limits), NOW + 60).allowed
     assert counters.usage == {Account("2026-11-28", "ann", ""): Used(1, 40, 60)}
 
 
@@ -90,17 +90,17 @@ def test_a_month_is_over_when_the_calendar_says_so() -> None:
     assert period_ends(Kind.DAY, NOW) == NOW + 60
     counters = Counters()
     limits = bounds(tokens_per_month=100)
-    taken = counters.take(Demand("1", "ann", "", 100, limits), NOW)
+    taken = counters.reserve(Demand("1", "ann", "", 100, limits), NOW)
     counters.end(taken, Spent(100, 0), NOW)
-    assert not counters.take(Demand("2", "ann", "", 1, limits), december - 1).allowed
-    assert counters.take(Demand("3", "ann", "", 100, limits), december).allowed
+    assert not counters.reserve(Demand("2", "ann", "", 1, limits), december - 1).allowed
+    assert counters.reserve(Demand("3", "ann", "", 100, limits), december).allowed
 
 
 def test_a_budget_counts_what_was_used_without_a_limit_too() -> None:
     """A limit that is configured in the middle of the day finds what the day has cost so far."""
     counters = Counters()
     for principal, named in (("ann", "all"), ("ann", ""), ("bob", "all")):
-        taken = counters.take(Demand(f"{principal}{named}", principal, named, 5), NOW)
+        taken = counters.reserve(Demand(f"{principal}{named}", principal, named, 5), NOW)
         counters.end(taken, Spent(30, 3), NOW)
     spent = {scope: counters.spent(scope, "2026-11-28") for scope in ("/ann", "all/ann", "all/", "/bob")}
     assert spent == {"/ann": 66, "all/ann": 33, "all/": 66, "/bob": 33}
@@ -127,10 +127,10 @@ def test_who_has_gone_is_forgotten() -> None:
     counters = Counters()
     for number in range(50):
         limits = bounds(f"/p{number}", requests_per_min=9, tokens_per_min=9, concurrent=1, tokens_per_day=9)
-        taken = counters.take(Demand(str(number), f"p{number}", "", 1, limits), NOW)
+        taken = counters.reserve(Demand(str(number), f"p{number}", "", 1, limits), NOW)
         counters.end(taken, Spent(1, 1), NOW)
     assert repr(counters) == "<Counters 0 held, 100 windows, 50 accounts>"
-    counters.take(Demand("later", "ann"), NOW + 40 * 86400)
+    counters.reserve(Demand("later", "ann"), NOW + 40 * 86400)
     assert (len(counters.windows), len(counters.usage), len(counters.running)) == (0, 0, 0)
     assert counters.spent("/p1", "2026-11") == 0
 
@@ -155,7 +155,7 @@ class Schedules(RuleBasedStateMachine):
     @rule(target=taken, tokens=st.integers(1, 150))
     def take(self, tokens: int) -> Taken:
         self.count += 1
-        got = self.counters.take(Demand(str(self.count), "ann", "", tokens, self.LIMITS), self.now)
+        got = self.counters.reserve(Demand(str(self.count), "ann", "", tokens, self.LIMITS), self.now)
         if got.allowed:
             self.held[got.demand.id] = got
             self.requests.append(self.now)
@@ -218,13 +218,13 @@ def test_what_changed_adds_up_to_what_there_is(tokens: list[int]) -> None:
     now = NOW - 3600
     for number, size in enumerate(tokens):
         now += size / 100
-        taken = counters.take(Demand(str(number), "ann", "", size, limits), now)
+        taken = counters.reserve(Demand(str(number), "ann", "", size, limits), now)
         if taken.allowed:
             counters.end(taken, None if size % 5 == 0 else Spent(size // 2, size % 7 * 100), now + 1)
         if size % 3 == 0:
             changed = counters.drain()
             if size % 2 == 0:
-                counters.undrain(changed)
+                counters.restore(changed)
                 continue
             for slot, amount in changed.slots.items():
                 copy.learn_slot(slot, amount)

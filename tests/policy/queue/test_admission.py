@@ -275,7 +275,7 @@ class TestRefusals:
         one, two = house.queue(1, "one"), house.queue(1, "two")
         for queue in (one, two):
             house.ask(queue)
-        house.admission.follow(rules(length=2))
+        house.admission.apply_rules(rules(length=2))
         _, both = house.ask(one, two)
         alone, _ = house.ask(one)
         house.ask(one, who="b")
@@ -294,7 +294,7 @@ class TestRefusals:
         house.pass_(0.1)
         assert first.refusals == [Refusal(RefusalReason.LATE, Place(1, 2, None), "up", 10.0)]
         assert not second.refusals
-        house.admission.follow(rules(wait_s=4.0))
+        house.admission.apply_rules(rules(wait_s=4.0))
         house.pass_(0.0)
         assert second.refusals, "a reload is for those who wait too"
         assert batch.refusals

@@ -52,7 +52,7 @@ MOVES = {
 def test_what_happens_to_a_slot(state: SlotState, event: str) -> None:
     """Whatever is not in the table changes nothing: both ends may let go of a slot in the same moment."""
     slots, owner = made()
-    slot = slots.take(0.0)
+    slot = slots.occupy(0.0)
     STATES[state](slot)
     EVENTS[event](slots, slot)
     after = MOVES.get((state, event), state)
@@ -64,9 +64,9 @@ def test_what_happens_to_a_slot(state: SlotState, event: str) -> None:
 
 def test_there_are_no_more_than_there_are() -> None:
     slots, _ = made(2)
-    first = slots.take(0.0)
+    first = slots.occupy(0.0)
     assert slots.available
-    slots.take(0.0)
+    slots.occupy(0.0)
     assert not slots.available
     first.release(1.0, draining=True)
     assert not slots.available, "the server may still be at work"
@@ -79,7 +79,7 @@ def test_there_are_no_more_than_there_are() -> None:
 @pytest.mark.parametrize(("capacity", "drain_s"), [(None, 10.0), (2, 0.0)])
 def test_nothing_drains_where_that_is_of_no_use(capacity: int | None, drain_s: float) -> None:
     slots, owner = made(capacity, drain_s)
-    slots.take(0.0).release(1.0, draining=True)
+    slots.occupy(0.0).release(1.0, draining=True)
     assert (slots.busy, slots.draining, owner.drained) == (0, 0, 0)
     assert slots.available
 
@@ -87,7 +87,7 @@ def test_nothing_drains_where_that_is_of_no_use(capacity: int | None, drain_s: f
 def test_without_a_limit_there_is_always_one() -> None:
     slots, _ = made(None)
     for _ in range(1000):
-        slots.take(0.0)
+        slots.occupy(0.0)
     assert slots.available
     assert repr(slots) == "<Slots 1000 busy, 0 draining of any>"
 
@@ -97,7 +97,7 @@ class TestWhatALookProves:
 
     def test_as_many_as_cannot_be_at_work_any_more_are_free(self) -> None:
         slots, owner = made(4)
-        taken = [slots.take(0.0) for _ in range(4)]
+        taken = [slots.occupy(0.0) for _ in range(4)]
         for slot in taken[:3]:
             slot.release(1.0, draining=True)
         slots.idle(3, 2.0, 2.1)
@@ -107,14 +107,14 @@ class TestWhatALookProves:
 
     def test_requests_of_others_leave_it_open(self) -> None:
         slots, _ = made(2)
-        slots.take(0.0).release(1.0, draining=True)
+        slots.occupy(0.0).release(1.0, draining=True)
         slots.idle(1, 2.0, 2.1)
         assert slots.draining == 1
 
     def test_a_request_counts_as_many_as_it_has_sequences(self) -> None:
         slots, owner = made(4)
-        slots.take(0.0, 4)
-        one, three = slots.take(0.0), slots.take(0.0, 3)
+        slots.occupy(0.0, 4)
+        one, three = slots.occupy(0.0), slots.occupy(0.0, 3)
         one.release(1.0, draining=True)
         three.release(1.0, draining=True)
         slots.idle(8, 2.0, 2.1)
@@ -128,8 +128,8 @@ class TestWhatALookProves:
 
     def test_what_ran_beside_ours_at_the_cut_is_of_others(self) -> None:
         slots, owner = made(3)
-        slots.take(0.0, 2)
-        cut = slots.take(0.0)
+        slots.occupy(0.0, 2)
+        cut = slots.occupy(0.0)
         cut.release(1.0, draining=True)
         slots.idle(2 + 1 + 5, 1.1, 1.2)
         assert owner.free == []
@@ -140,7 +140,7 @@ class TestWhatALookProves:
 
     def test_each_cut_is_looked_at_anew(self) -> None:
         slots, owner = made(3)
-        first, second = slots.take(0.0), slots.take(0.0)
+        first, second = slots.occupy(0.0), slots.occupy(0.0)
         first.release(1.0, draining=True)
         slots.idle(2 + 3, 1.1, 1.2)
         second.release(2.0, draining=True)
@@ -152,7 +152,7 @@ class TestWhatALookProves:
 
     def test_at_the_latest_when_its_time_is_over(self) -> None:
         slots, owner = made(2)
-        cut = slots.take(0.0, 2)
+        cut = slots.occupy(0.0, 2)
         cut.release(1.0, draining=True)
         slots.idle(2, 1.1, 1.2)
         slots.idle(7, 10.0, 10.1)
@@ -161,14 +161,14 @@ class TestWhatALookProves:
 
     def test_what_was_cut_after_the_question_is_not_proven(self) -> None:
         slots, _ = made(2)
-        slot = slots.take(0.0)
+        slot = slots.occupy(0.0)
         slot.release(2.0, draining=True)
         slots.idle(0, 1.5, 2.5)
         assert slots.draining == 1
 
     def test_what_was_cut_meanwhile_was_at_work_when_it_was_asked(self) -> None:
         slots, owner = made(2)
-        first, second = slots.take(0.0), slots.take(0.0)
+        first, second = slots.occupy(0.0), slots.occupy(0.0)
         first.release(1.0, draining=True)
         second.release(3.0, draining=True)
         slots.idle(1, 2.0, 4.0)
@@ -176,15 +176,15 @@ class TestWhatALookProves:
 
     def test_what_was_taken_after_the_question_is_not_what_it_saw(self) -> None:
         slots, _ = made(2)
-        slots.take(0.0).release(1.0, draining=True)
-        slots.take(2.5)
+        slots.occupy(0.0).release(1.0, draining=True)
+        slots.occupy(2.5)
         slots.idle(1, 2.0, 3.0)
         assert slots.draining == 1, "the one at work can only be the one that drains"
 
 
 def test_time_spent_draining_is_counted_while_it_lasts_and_after() -> None:
     slots, _ = made(2)
-    first, second = slots.take(0.0), slots.take(0.0)
+    first, second = slots.occupy(0.0), slots.occupy(0.0)
     first.release(1.0, draining=True)
     assert slots.zombie_s(3.0) == 2.0
     second.release(3.0, draining=True)
@@ -197,19 +197,19 @@ def test_time_spent_draining_is_counted_while_it_lasts_and_after() -> None:
 def test_how_long_a_slot_is_held_follows_what_is_measured() -> None:
     slots, _ = made(None)
     assert slots.hold_s is None
-    slots.take(0.0).release(0.5, served=False)
+    slots.occupy(0.0).release(0.5, served=False)
     assert slots.hold_s is None, "the server could not be reached: nothing is learnt from that"
-    slots.take(0.0).release(4.0)
+    slots.occupy(0.0).release(4.0)
     assert slots.hold_s == 4.0
-    slots.take(0.0).release(14.0)
+    slots.occupy(0.0).release(14.0)
     assert slots.hold_s == pytest.approx(5.0)
     for _ in range(100):
-        slots.take(0.0).release(1.0)
+        slots.occupy(0.0).release(1.0)
     assert slots.hold_s == pytest.approx(1.0, rel=0.01)
 
 
 def test_draining_counts_as_held() -> None:
     slots, _ = made(1)
-    slots.take(0.0).release(1.0, draining=True)
+    slots.occupy(0.0).release(1.0, draining=True)
     slots.idle(0, 2.0, 3.0)
     assert slots.hold_s == 3.0

@@ -83,7 +83,7 @@ async def test_two_nodes_hold_one_limit(opens: Opens) -> None:
     for number in range(2000):
         clock.now += 0.09  # 667 a minute are wanted, for 3 minutes
         node = nodes[number % 2]
-        taken = await node.take(demand(number, **limits))
+        taken = await node.reserve(demand(number, **limits))
         if taken.allowed:
             times.append(clock.now)
             node.end(taken, Spent(1, 1))
@@ -98,7 +98,7 @@ async def test_two_nodes_at_once_let_exactly_as_much_in_as_there_is_room_for(ope
     for node in nodes:
         await node._link.open()  # as Edge does when it starts
     limits = {"requests_per_min": 100, "concurrent": 60, "tokens_per_day": 5000}
-    takes = [nodes[number % 2].take(demand(number, 70, **limits)) for number in range(200)]
+    takes = [nodes[number % 2].reserve(demand(number, 70, **limits)) for number in range(200)]
     got = await asyncio.gather(*takes)
     held = [(nodes[number % 2], taken) for number, taken in enumerate(got) if taken.allowed]
     assert len(held) == 60
@@ -106,7 +106,9 @@ async def test_two_nodes_at_once_let_exactly_as_much_in_as_there_is_room_for(ope
         node.end(taken, Spent(50, 10))
     for node in nodes:
         await settled(node)
-    got = await asyncio.gather(*(nodes[number % 2].take(demand(f"b{number}", 70, **limits)) for number in range(200)))
+    got = await asyncio.gather(
+        *(nodes[number % 2].reserve(demand(f"b{number}", 70, **limits)) for number in range(200))
+    )
     assert sum(taken.allowed for taken in got) == (5000 - 60 * 60) // 70
     assert await nodes[0].usage(day_of(got[0].at)) == {Account(day_of(got[0].at), "ann", ""): Used(60, 3000, 600)}
 
@@ -115,29 +117,29 @@ async def test_what_a_node_had_running_is_free_again_when_the_node_is_gone(opens
     clock = Clock(NOON)
     dying, living = opens(clock), opens(clock)
     for number in range(2):
-        assert (await dying.take(demand(number, concurrent=2))).allowed
-    assert not (await living.take(demand("full", concurrent=2))).allowed
+        assert (await dying.reserve(demand(number, concurrent=2))).allowed
+    assert not (await living.reserve(demand("full", concurrent=2))).allowed
     await vanish(dying._link)
     clock.now += 9
     await living._link.renew()
-    assert not (await living.take(demand("still full", concurrent=2))).allowed
+    assert not (await living.reserve(demand("still full", concurrent=2))).allowed
     clock.now += 2
-    assert (await living.take(demand("free", concurrent=2))).allowed
+    assert (await living.reserve(demand("free", concurrent=2))).allowed
 
 
 async def test_without_redis_the_limits_are_local_and_that_is_said_once(server: RedisServer, opens: Opens) -> None:
     clock, heard = Clock(NOON), Heard()
     node = opens(clock, heard)
     limits = {"requests_per_min": 4, "concurrent": 3, "tokens_per_day": 100}
-    first = [await node.take(demand(number, 10, **limits)) for number in range(2)]
+    first = [await node.reserve(demand(number, 10, **limits)) for number in range(2)]
     server.kill()
-    took = [await node.take(demand(f"b{number}", 10, **limits)) for number in range(3)]
+    took = [await node.reserve(demand(f"b{number}", 10, **limits)) for number in range(3)]
     assert [taken.allowed for taken in took] == [True, False, False], "what ran before is known"
     node.end(first[0], Spent(10, 20))
     node.end(took[0], Spent(10, 5))
-    fourth = await node.take(demand("c", 10, **limits))
+    fourth = await node.reserve(demand("c", 10, **limits))
     assert (fourth.allowed, fourth.standings[0].used, fourth.standings[2].used) == (True, 4, 65)
-    assert not (await node.take(demand("d", 10, **limits))).allowed
+    assert not (await node.reserve(demand("d", 10, **limits))).allowed
     with pytest.raises(StoreDown):
         await node.usage("2026-11-01")
     assert (len(heard.failed), heard.recovered) == (1, 0)
@@ -151,20 +153,20 @@ async def test_what_was_counted_without_redis_counts_for_all_when_it_is_back(ser
     clock, heard = Clock(NOON), Heard()
     node, other = opens(clock, heard), opens(clock)
     limits = {"requests_per_min": 10, "tokens_per_min": 1000, "concurrent": 10, "tokens_per_day": 1000}
-    await node.take(demand("before", 10, **limits))
+    await node.reserve(demand("before", 10, **limits))
     await settled(node)
     server.save()
     server.kill()
-    ended = await node.take(demand("ended", 10, **limits))
+    ended = await node.reserve(demand("ended", 10, **limits))
     node.end(ended, Spent(10, 30))
-    running = await node.take(demand("running", 10, **limits))
+    running = await node.reserve(demand("running", 10, **limits))
     server.start()
     await until(lambda: heard.recovered == 1)
-    seen = await other.take(demand("seen", 1, **limits))
+    seen = await other.reserve(demand("seen", 1, **limits))
     assert [standing.used for standing in seen.standings] == [4, 61, 3, 61]
     node.end(running, None)
     await settled(node)
-    seen = await other.take(demand("seen again", 1, **limits))
+    seen = await other.reserve(demand("seen again", 1, **limits))
     assert [standing.used for standing in seen.standings] == [4, 52, 3, 52]
 
 
@@ -175,15 +177,15 @@ async def test_a_redis_that_hangs_holds_up_one_moment_and_no_more(
     heard = Heard()
     node = opens(None, heard, 2.5)
     limits = {"requests_per_min": 1000}
-    await node.take(demand("before", **limits))
+    await node.reserve(demand("before", **limits))
     server.suspend()
     try:
         async with hang_limit():  # each by itself would take longer
-            takes = [node.take(demand(number, **limits)) for number in range(200)]
+            takes = [node.reserve(demand(number, **limits)) for number in range(200)]
             assert all(taken.allowed for taken in await asyncio.gather(*takes))
         async with hang_limit():  # it is known by now
             for number in range(700):
-                node.end(await node.take(demand(f"b{number}", **limits)), Spent(1, 1))
+                node.end(await node.reserve(demand(f"b{number}", **limits)), Spent(1, 1))
         assert len(heard.failed) == 1
     finally:
         server.resume()
@@ -196,7 +198,7 @@ async def test_nothing_is_added_twice(server: RedisServer, opens: Opens) -> None
     """The answer to a batch was lost, so it is sent again."""
     clock = Clock(NOON)
     node = opens(clock)
-    taken = await node.take(demand(1, 10, tokens_per_day=1000))
+    taken = await node.reserve(demand(1, 10, tokens_per_day=1000))
     node.end(taken, Spent(20, 30))
     batch: list[Any] = []
     real = node._link.write
@@ -210,7 +212,7 @@ async def test_nothing_is_added_twice(server: RedisServer, opens: Opens) -> None
     node._link.write = lossy  # type: ignore[method-assign] - a wire that loses an answer
     await settled(node)
     assert await node.usage("2026-11-01") == {Account("2026-11-28", "ann", ""): Used(1, 20, 30)}
-    assert (await node.take(demand(2, 1, tokens_per_day=1000))).standings[0].used == 51
+    assert (await node.reserve(demand(2, 1, tokens_per_day=1000))).standings[0].used == 51
 
 
 async def test_usage_of_all_nodes_is_told_by_each(opens: Opens) -> None:
@@ -218,7 +220,7 @@ async def test_usage_of_all_nodes_is_told_by_each(opens: Opens) -> None:
     taken: Taken | None = None
     for number in range(10):
         node = nodes[number % 2]
-        taken = await node.take(Demand(f"st_{number}", "a/b", "rule"))
+        taken = await node.reserve(Demand(f"st_{number}", "a/b", "rule"))
         node.end(taken, Spent(2, 3))
     for node in nodes:
         await settled(node)
@@ -236,8 +238,8 @@ async def test_every_key_expires(server: RedisServer, opens: Opens) -> None:
         "tokens_per_day": 99,
         "tokens_per_month": 99,
     }
-    node.end(await node.take(demand(1, **limits)), Spent(1, 1))
-    await node.take(demand(2, **limits))
+    node.end(await node.reserve(demand(1, **limits)), Spent(1, 1))
+    await node.reserve(demand(2, **limits))
     await settled(node)
     found = server.all_keys()
     keys = [key.decode() for key in found if key != b"edge:schema"]

@@ -54,17 +54,17 @@ async def test_what_was_counted_survives_a_restart(stores: list[SqliteCounters],
     limits = {"requests_per_min": 3, "tokens_per_min": 100, "concurrent": 1, "tokens_per_day": 500}
     before = made(stores, path, clock)
     await before.open()
-    before.end(await before.take(demand(1, 20, **limits)), Spent(30, 40))
-    running = await before.take(demand(2, 20, **limits))
+    before.end(await before.reserve(demand(1, 20, **limits)), Spent(30, 40))
+    running = await before.reserve(demand(2, 20, **limits))
     assert running.allowed
     await before.close()
     clock.now += 5
     after = made(stores, path, clock)
     await after.open()
-    taken = await after.take(demand(3, 5, **limits))
+    taken = await after.reserve(demand(3, 5, **limits))
     assert taken.allowed
     assert [standing.used for standing in taken.standings] == [3, 95, 1, 75], "what ran then is no more, nor reserved"
-    assert not (await after.take(demand(4, 1, requests_per_min=3))).allowed
+    assert not (await after.reserve(demand(4, 1, requests_per_min=3))).allowed
     assert await after.usage("2026-11-28") == {Account("2026-11-28", "ann", ""): Used(1, 30, 40)}
 
 
@@ -75,11 +75,11 @@ async def test_two_processes_on_one_file_learn_from_each_other(stores: list[Sqli
     await new.open()
     for number in range(5):
         for name, store in (("old", old), ("new", new)):
-            taken = await store.take(demand(f"{name}{number}", 10, requests_per_min=99, tokens_per_day=9999))
+            taken = await store.reserve(demand(f"{name}{number}", 10, requests_per_min=99, tokens_per_day=9999))
             store.end(taken, Spent(10, 0))
             await settled(store)
     await settled(new)
-    last = await new.take(demand("last", 1, requests_per_min=99, tokens_per_day=9999))
+    last = await new.reserve(demand("last", 1, requests_per_min=99, tokens_per_day=9999))
     assert [standing.used for standing in last.standings] == [11, 101]
     assert await old.usage("2026-11-28") == {Account("2026-11-28", "ann", ""): Used(10, 100, 0)}
 
@@ -94,12 +94,12 @@ async def test_a_file_that_cannot_be_written_stops_nobody_is_told_once_and_catch
     other = connect(path)
     other.execute("BEGIN IMMEDIATE")
     for number in range(3):
-        taken = await store.take(demand(number, 10, requests_per_min=3))
+        taken = await store.reserve(demand(number, 10, requests_per_min=3))
         assert taken.allowed
         store.end(taken, Spent(10, 1))
         with pytest.raises(StoreDown):
             await store.usage("2026-11-28")
-    assert not (await store.take(demand("more", requests_per_min=3))).allowed
+    assert not (await store.reserve(demand("more", requests_per_min=3))).allowed
     assert heard.failures == [f"{path}: database is locked"]
     assert "not written" in repr(store)
     other.execute("ROLLBACK")
@@ -114,20 +114,20 @@ async def test_a_file_that_cannot_be_written_stops_nobody_is_told_once_and_catch
 async def test_a_file_that_comes_late_is_learned_then(stores: list[SqliteCounters], tmp_path: Path) -> None:
     clock, path, heard = Clock(NOON), tmp_path / "edge.db", Heard()
     before = made(stores, path, clock)
-    before.end(await before.take(demand(1, 20, tokens_per_day=100)), Spent(30, 40))
+    before.end(await before.reserve(demand(1, 20, tokens_per_day=100)), Spent(30, 40))
     await before.close()
     path.rename(tmp_path / "elsewhere")
     path.mkdir()
     store = made(stores, path, clock, heard)
     await store.open()
-    store.end(await store.take(demand(2, 1, tokens_per_day=100)), Spent(1, 1))
+    store.end(await store.reserve(demand(2, 1, tokens_per_day=100)), Spent(1, 1))
     path.rmdir()
     (tmp_path / "elsewhere").rename(path)
     async with hang_limit():
         while not heard.recoveries:
             await heard.anything()
     assert await store.usage("2026-11-28") == {Account("2026-11-28", "ann", ""): Used(2, 31, 41)}
-    assert (await store.take(demand(3, 20, tokens_per_day=100))).standings[0].used == 92
+    assert (await store.reserve(demand(3, 20, tokens_per_day=100))).standings[0].used == 92
     assert len(heard.failures) == len(heard.recoveries) == 1
 
 
@@ -135,7 +135,7 @@ async def test_it_is_written_by_itself(stores: list[SqliteCounters], tmp_path: P
     path = tmp_path / "edge.db"
     store = made(stores, path, Clock(NOON))
     await store.open()
-    store.end(await store.take(demand(1)), Spent(1, 2))
+    store.end(await store.reserve(demand(1)), Spent(1, 2))
     reader = connect(path)
     async with hang_limit():
         while not read_usage(reader, "2026-11-28"):
@@ -147,7 +147,7 @@ async def test_what_has_passed_does_not_stay_in_the_file(stores: list[SqliteCoun
     clock, path = Clock(NOON), tmp_path / "edge.db"
     store = made(stores, path, clock)
     await store.open()
-    store.end(await store.take(demand(1, requests_per_min=9, tokens_per_min=9)), Spent(1, 2))
+    store.end(await store.reserve(demand(1, requests_per_min=9, tokens_per_min=9)), Spent(1, 2))
     await settled(store)
     clock.now += 401 * 86400
     again = made(stores, path, clock)

@@ -33,7 +33,7 @@ class Watch:
 
     async def look(self, after_s: float = 0.0) -> Member:
         self.now += after_s
-        self.member.take(await self.looking.look(self.pool, self.now, up=self.member.up))
+        self.member.update(await self.looking.look(self.pool, self.now, up=self.member.up))
         return self.member
 
     @property
