@@ -4,10 +4,10 @@ In: runs of whole events of any surface. Out: server-sent events for one ``Event
 come from.
 
 What a stream brings has no event name, so that it comes to ``onmessage``, whatever its surface calls its events; that
-name is in the data. ``end`` and ``error`` are told once per stream, ``done`` once for all.
+name is in the data. ``end`` and ``error`` come once per stream, ``done`` once for all.
 
 The id of each event is a cursor: ``st_…:5,st_…:end,…``, for each stream the sequence of the event seen last, or ``end``
-once it has been told how it ended; after ``done`` that word, too. It holds all there is to know about where a reader
+once its end has gone out; after ``done`` that word, too. It holds all there is to know about where a reader
 is, so nothing has to be remembered between two of its connections.
 """
 
@@ -21,7 +21,7 @@ from edge.protocol.shapes import openai_body
 from edge.protocol.sse import SSE_TYPE, events, one_line
 from edge.protocol.surface_format import Progress, SurfaceFormat
 
-ENDED = -1  # in the place of a sequence: how the stream ended has been told
+ENDED = -1  # in the place of a sequence: its end has gone out
 _HEARTBEAT = b": ping\n"
 RETRY = b"retry: 1000\n"  # before the first event of a connection
 
@@ -33,7 +33,7 @@ _DONE = "done"
 class Marks:
     """How far a reader has got: by stream, the sequence of the event that it has seen last, or ``ENDED``.
 
-    ``done``: it has been told that all have ended.
+    ``done``: that all have ended has gone out.
     """
 
     seen: Mapping[str, int] = field(default_factory=dict)

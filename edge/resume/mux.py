@@ -198,7 +198,7 @@ class Mux(Channel):
         """Whether there is more."""
         again = False
         while self._lost and not self._paused:
-            self._tell_lost(*self._lost.pop(0))
+            self._announce_lost(*self._lost.pop(0))
         for _ in range(len(self._sources)):
             if self._paused:
                 return False
@@ -207,14 +207,14 @@ class Mux(Channel):
             try:
                 self._pass_on(source)
             except Expired:
-                self._tell_lost(stream.id, gone(stream.id, self._format.last(stream.id)))
+                self._announce_lost(stream.id, gone(stream.id, self._format.last(stream.id)))
                 stream.detach(source)
                 continue
             again |= source.behind
             if source.behind or stream.outcome is None:
                 self._sources.append(source)
             else:
-                self._tell_end(stream, stream.outcome)
+                self._announce_end(stream, stream.outcome)
                 stream.detach(source)
         return again
 
@@ -233,14 +233,14 @@ class Mux(Channel):
             self._say(tagged)
             channel.advanced()
 
-    def _tell_end(self, stream: Channel, outcome: Outcome) -> None:
+    def _announce_end(self, stream: Channel, outcome: Outcome) -> None:
         broken = stream.broken if isinstance(stream, Replay) else None
         if broken is not None:
-            self._tell_lost(stream.id, broken)
+            self._announce_lost(stream.id, broken)
         else:
             self._say(Tagged(self._format.end(stream.id, outcome, stream.error), 1, 0))
 
-    def _tell_lost(self, stream_id: str, error: EdgeError) -> None:
+    def _announce_lost(self, stream_id: str, error: EdgeError) -> None:
         self._say(Tagged(self._format.lost(stream_id, error, final=not error.retryable), 1, 0))
         if error.retryable:
             self._incomplete = error

@@ -61,7 +61,7 @@ class Prelude:
         self.events += events
 
     def excess(self) -> UpstreamBroken | None:
-        """What there is to tell if it is over its bounds."""
+        """The error if it is over its bounds."""
         if len(self._data) > self._most_bytes:
             return AnswerTooLarge(
                 f"the upstream sent over {self._most_bytes} bytes of events without any content; "
@@ -112,7 +112,7 @@ class Attempt(Sink, RunningAttempt):
         self.sent = self.cut_off = self.clients_turn = False
         self.other_events = 0
         self._held: Prelude | None = None  # the events before the first content
-        self._last: Prelude | None = None  # the events that tell of the end, until what was said is kept
+        self._last: Prelude | None = None  # the events of the end, until what was said is kept
         self._generation = generation
         self._owner = owner
         self._settings = settings

@@ -1,6 +1,6 @@
 """What a generation asks of whoever runs the exchange that it belongs to.
 
-In: what happened to it. Out: when its end may be told. Must not: do anything.
+In: what happened to it. Out: when its end may be shown. Must not: do anything.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ class Owner:
         raise NotImplementedError
 
     def settle(self, outcome: Outcome, announce: Callable[[], None]) -> None:
-        """Nothing more will be generated. Call ``announce``, now or soon, to have the readers told how it ended."""
+        """Nothing more will be generated. Call ``announce``, now or soon, to show the readers how it ended."""
         raise NotImplementedError
 
     def detached(self) -> None:

@@ -253,7 +253,7 @@ async def test_a_directory_that_somebody_else_may_have_made_is_not_used(tmp_path
     places = pidfile.directories({"TMPDIR": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "none")}, os.getuid())
     file = pidfile.PidFile(places)
     file.hold()
-    file.tell(pidfile.Outcome("reload", 0.0, done=True, lines=[]))
+    file.write_outcome(pidfile.Outcome("reload", 0.0, done=True, lines=[]))
     assert list(directory.iterdir()) == []
     with (directory / "edge.pid").open("w") as foreign:
         foreign.write(f"{os.getpid()}\n")

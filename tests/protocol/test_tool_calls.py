@@ -160,7 +160,7 @@ def test_content_of_an_unknown_shape_is_an_error(content: object) -> None:
     codec = transcoder(source, Surface.CHAT, Answering(prepared, "ab" * 16, 1))
     done = read(codec, [chunk({"content": content}), chunk({}, "stop"), DONE])  # type: ignore[arg-type]
     assert done.ending == "bad"
-    assert "cannot be told" in str(done.error)
+    assert "cannot express" in str(done.error)
 
 
 # --- finish reasons

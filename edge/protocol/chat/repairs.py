@@ -30,7 +30,7 @@ SPLIT_LONG = "split-long"
 MENDED = frozenset({ROLE_FIRST, STABLE_ID, FINISH_NULL, TOOL_INDEX, BOTH_REASONING, SPLIT_LONG})
 
 LONG_LINE = 48 * 1024  # bytes; no line of text gets longer
-_PIECE = LONG_LINE // 3  # a piece of reasoning may be told under both its names
+_PIECE = LONG_LINE // 3  # a piece of reasoning may come under both its names
 
 _HEAD = ("id", "object", "created", "model", "system_fingerprint", "service_tier")
 _TEXTS = ("reasoning_content", "reasoning", "content", "refusal")  # in the order in which a model says them
@@ -201,7 +201,7 @@ def split(chunk: Chunk) -> list[Chunk]:
         return [chunk]
     head = head_of(chunk)
     parts = [{**head, "choices": [piece]} for piece in pieces]
-    # What is told once is told first, but for the count of all of it.
+    # What comes once comes first, but for the count of all of it.
     parts[0] = {**{name: value for name, value in chunk.items() if name != "usage"}, **parts[0]}
     if "usage" in chunk:
         parts[-1]["usage"] = chunk["usage"]
@@ -229,7 +229,7 @@ def _deltas(delta: Chunk) -> Iterator[Chunk]:
     for name in _TEXTS:
         text = rest.get(name)
         if text and isinstance(text, str):
-            # Reasoning that is told under both names stays so: who reads either must not be told it twice.
+            # Reasoning that comes under both names stays so: who reads either must not get it twice.
             names = [other for other in _TEXTS if rest.get(other) == text]
             for other in names:
                 del rest[other]
