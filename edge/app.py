@@ -86,7 +86,7 @@ class Edge:
             queues=lambda: (self.fleet.admission.statistics(clock()), self.fleet.admission.totals(clock())),
         )
         self.bodies = Bodies(settings.server)
-        tell = LoggingObserver(self.metrics)
+        observer = LoggingObserver(self.metrics)
         self.sessions = Sessions(stores.sessions, settings.sessions)
         self.archive = StreamArchive(MemoryStreams(settings.store), stores)
         self.limits = Limits(stores.counters(), settings)
@@ -96,7 +96,7 @@ class Edge:
             self.fleet,
             self.registry,
             self.ticker,
-            tell,
+            observer,
             clock,
             self.archive,
             self.limits,
@@ -106,13 +106,13 @@ class Edge:
         self.callers = Callers(
             settings.auth, KeyRing(lambda: stores.keys, self.log), lambda auth: KeySet(auth, self.log)
         )
-        self.face = RequestMiddleware(settings, clock, tell, self.callers, self.fleet.hop)
+        self.face = RequestMiddleware(settings, clock, observer, self.callers, self.fleet.hop)
         probes = ops.probes(self.fleet, self.registry, self.callers.closed)
         app = make_app(self._services, self.face, self.bodies, self.sessions, self.metrics)
         app.add_routes(probes)
         app.add_routes(tickets.routes(self.callers, self.bodies))
         self.listener = Listener(app, settings.server, connection_limit(settings.server), self.face)
-        self._admin_face = RequestMiddleware(for_operators(settings), clock, tell, Anybody(), self.fleet.hop)
+        self._admin_face = RequestMiddleware(for_operators(settings), clock, observer, Anybody(), self.fleet.hop)
         admin = make_admin_app(self._admin_face, self.metrics, probes)
         self.admin_listener = Listener(admin, settings.server, _ADMIN_CONNECTIONS, self._admin_face)
         kept = (self.sessions, stores, self.archive)
@@ -233,7 +233,7 @@ class Edge:
         for part in (self.listener, self.admin_listener, self.fleet, self.bodies, self.sessions, self.callers):
             await self._close(part, _CLOSE_PART_S)
         await self._close(self.archive, _CLOSE_STORE_S)
-        log.tell_counts()
+        log.write_counts()
         if self._started:
             self.log.info("stopped")
 

@@ -158,7 +158,7 @@ class Exchange(Owned, Ticked, Owner):
             )
         except EdgeError as error:
             self.generation.reject(error)
-        except Exception as bug:  # noqa: BLE001 - told by the reader like every other end
+        except Exception as bug:  # noqa: BLE001 - the reader shows it like every other end
             self.generation.fail(bug)
         if self.generation.outcome is None:
             return True
@@ -179,7 +179,7 @@ class Exchange(Owned, Ticked, Owner):
             announce()
         else:
             self.changed()
-            self.failover.free()  # whatever the readers are told and when, no upstream is at work on it any more
+            self.failover.free()  # whatever the readers see and when, no upstream is at work on it any more
             self.asked.settle(self.generation, outcome, announce)
 
     @property

@@ -164,7 +164,7 @@ class Failover(SlotTaker, AttemptOwner):
         """See ``SlotWait.take``."""
         if self.prepared.surface in WITHOUT_MODEL:
             return self._candidates[0]
-        return self._slot_wait.take(self._candidates, first=first)
+        return self._slot_wait.ask(self._candidates, first=first)
 
     def _proceed(self, member: Member) -> None:
         """It has a slot of this one.

@@ -61,7 +61,7 @@ def _pattern(globs: list[str]) -> re.Pattern[str] | None:
 class Names:
     """The names that the upstreams list. Can be passed to another process.
 
-    One model is never taken for another where a server tells its names apart by case: only an Ollama's are read as an
+    One model is never taken for another where a server distinguishes names by case: only an Ollama's are read as an
     Ollama reads them, and all of them for clients that speak Ollama's API.
 
     Attributes:

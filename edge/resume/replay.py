@@ -21,11 +21,11 @@ from edge.stream.endings import error_events
 from edge.stream.persistence import StoredStream, unavailable
 
 _PAGE_BYTES = 64 * 1024  # read at once, where a reader may lag so far
-_LOOK_S = 1.0  # a store tells of changes by itself; this is for one whose word was lost
+_LOOK_S = 1.0  # a store announces changes by itself; this is for one whose word was lost
 
 
 def _told(ending: Ending) -> EdgeError:
-    """The error of a stream that has ended, as it was told then."""
+    """The error of a stream that has ended, as clients got it then."""
     message, code, kind = ending.error or (f"the stream ended as {ending.outcome}", ending.outcome, "server_error")
     error = EdgeError(message, code=code)
     error.status, error.type = ending.status, kind
@@ -38,7 +38,7 @@ class Replay(Channel):
     Args:
         after: Sequence of the event that the reader has seen last.
         numbering: Knows where events end.
-        surface_format: How an error looks that is not among the events; None where the reader tells of it by itself.
+        surface_format: How an error looks that is not among the events; None where the reader reports it by itself.
 
     Attributes:
         broken: What kept the stream from being read to its end.
@@ -82,7 +82,7 @@ class Replay(Channel):
 
     @override
     def break_off(self, error: EdgeError) -> None:
-        """This reader is told, the stream itself goes on."""
+        """This reader gets the error, the stream itself goes on."""
         self._part(Outcome.REJECTED, error)
 
     @override
@@ -111,7 +111,7 @@ class Replay(Channel):
             self.break_off(unavailable())
         except EdgeError as error:
             self.break_off(error)
-        except Exception as bug:  # noqa: BLE001 - told like every other end
+        except Exception as bug:  # noqa: BLE001 - an end like every other
             self.fail(bug)
 
     async def _follow(self) -> None:
@@ -140,7 +140,7 @@ class Replay(Channel):
                     self._format.learn(stretch.data)
 
     def _ends(self, state: StreamState) -> bool:
-        """Whether all of it has been read, and it has ended; which is told then."""
+        """Whether all of it has been read, and it has ended; the reader gets the end then."""
         if state.ending is None or state.last > self._last:
             return False
         self._conclude(state, state.ending)
@@ -194,7 +194,7 @@ class Replay(Channel):
         self._finish(outcome, error)
 
     def _words(self, error: EdgeError, *, final: bool) -> list[bytes]:
-        """An error as events; none where the status can tell it, or the reader does. ``final``: the stream ends so."""
+        """An error as events; none where the status can say it, or the reader does. ``final``: the stream ends so."""
         own, committed = self._format, self.handed_over or any(reader.committed for reader in self._readers)
         if own is None or not committed:
             return []
@@ -207,7 +207,7 @@ class Replay(Channel):
 
 
 def gone(stream_id: str, after: int) -> Gone:
-    """What is told where events are asked for that are not kept any more."""
+    """The error for events that are not kept any more."""
     return Gone(
         f"what follows event {after} of stream {stream_id} is not kept any more (stream.journal_bytes, store.keep_s); "
         "send the request again",
@@ -216,7 +216,7 @@ def gone(stream_id: str, after: int) -> Gone:
 
 
 def past_the_end(state: StreamState, after: int) -> EdgeError:
-    """What is told who has seen more than there is of a stream that has ended."""
+    """The error for who has seen more than there is of a stream that has ended."""
     if state.ending is not None and state.ending.error == LOST:
         message, code, _ = LOST
         return Gone(message, code=code)  # it may well have been there
@@ -224,7 +224,7 @@ def past_the_end(state: StreamState, after: int) -> EdgeError:
 
 
 def no_event(after: int, last: int) -> BadRequest:
-    """What is told where something is asked for that follows an event which there is not."""
+    """The error for a position after an event that does not exist."""
     return BadRequest(
         f"there is no event {after} of this stream, the last is {last}; ask for what follows one that there is",
         param="starting_after",

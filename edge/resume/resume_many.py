@@ -1,6 +1,6 @@
 """A reader of several streams at once: where each of them is, and the one response that they share.
 
-In: stream ids and a cursor. Out: a response, and what is told of it for each stream. Must not: generate anything, or
+In: stream ids and a cursor. Out: a response, and a record for each stream. Must not: generate anything, or
 end a stream for anybody else.
 """
 
@@ -42,7 +42,7 @@ class ResumeMany(ResumedReader):
 
     Args:
         places: The streams that it is to be read on from.
-        lost: The others, and what is told of them.
+        lost: The others, each with its error.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class ResumeMany(ResumedReader):
 
     @override
     def shut_down(self) -> None:
-        """Streams that are generated here are ended by their exchanges, and are told so."""
+        """Streams that are generated here are ended by their exchanges, whose readers see it."""
         self._mux.leave(ShuttingDown("Edge is shutting down; ask for the rest again"))
 
     def _begin(self) -> None:
@@ -106,15 +106,15 @@ class ResumeMany(ResumedReader):
                 after=wanted.marks.seen.get(stream_id, 0),
                 accepted_at=wanted.accepted_at,
             )
-            told = record(services, returned, start.described, reader)
-            services.observer.returned(dataclasses.replace(told, bytes_out=source.bytes_out, heartbeats=heartbeats))
+            fields = record(services, returned, start.described, reader)
+            services.observer.returned(dataclasses.replace(fields, bytes_out=source.bytes_out, heartbeats=heartbeats))
             heartbeats = 0  # which are no single stream's, and counted once
         if error is not None and error.__cause__ is not None:
             services.observer.failed(wanted.request_id, None, error.__cause__)
 
 
 async def resume_many(services: ExchangeServices, wanted: MuxRequest) -> ResumeMany | None:
-    """What answers a reader of several streams; None if it has been told that all have ended.
+    """What answers a reader of several streams; None if it has seen that all have ended.
 
     Raises:
         NotFound: the reader begins with a stream that there is not, or that is somebody else's.

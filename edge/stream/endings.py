@@ -1,6 +1,6 @@
-"""Ends that are not the upstream's own: when nobody reads, what is told of one from here, what it means to the server.
+"""Ends that are not the upstream's own: when nobody reads, the error for the reader, what it means to the server.
 
-In: what happened, and the settings. Out: what is to become of a generation; an error to tell; whether a server may
+In: what happened, and the settings. Out: what is to become of a generation; an error; whether a server may
 still be at work. Must not: end anything.
 """
 
@@ -24,13 +24,13 @@ def unread(settings: StreamSettings, state: State, *, resumable: bool) -> Litera
 
 
 def ended_here(happened: LifecycleEvent, settings: StreamSettings, *, resumable: bool) -> EdgeError | None:
-    """What a reader is told of a stream that was ended from this side; None if there is nobody to be told."""
+    """The error for the reader of a stream that was ended from this side; None if there is no reader."""
     if happened is LifecycleEvent.SHUTDOWN:
         return ShuttingDown("Edge is shutting down; send the request again")
     if happened is LifecycleEvent.STOP:
         return Stopped("the stream was stopped")
     if not resumable:
-        return None  # whoever has gone is told nothing
+        return None  # whoever has gone gets nothing
     waited = f"nobody has read this stream for {settings.grace_s:g} s, so it was stopped"
     return Gone(f"{waited}; send the request again", code="client_gone")
 
@@ -41,7 +41,7 @@ def broken_off(happened: LifecycleEvent, error: EdgeError | None) -> bool:
 
 
 def failed(bug: BaseException) -> InternalError:
-    """What a reader is told of a bug of ours, which is the cause."""
+    """The error for a bug of ours, which is its cause."""
     error = InternalError("Edge failed while relaying the answer")
     error.__cause__ = bug
     return error

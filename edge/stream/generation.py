@@ -349,12 +349,12 @@ class Generation(Channel):
         announce = partial(self._announce, outcome)
         try:
             self._owner.settle(outcome or Outcome.INTERNAL_ERROR, announce)
-        except Exception as bug:  # noqa: BLE001 - as in tokens; and whatever is broken, the readers are told
+        except Exception as bug:  # noqa: BLE001 - as in tokens; and whatever is broken, the readers see an end
             self.error, self.clean, self.terminated = failed(bug), False, False
             announce()
 
     def _announce(self, outcome: Outcome | None) -> None:
-        """Have the readers told how it ended; once."""
+        """Show the readers how it ended; once."""
         if self.outcome is not None:
             return
         try:

@@ -119,7 +119,7 @@ class Events(Body):
 
     @override
     def on_bytes(self, data: bytes) -> None:
-        """The hot path: most reads are plain tokens, told by two calls without an object between them."""
+        """The hot path: most reads are plain tokens, handed on by two calls without an object between them."""
         try:
             count = self._plain(data)
             if count:
@@ -255,7 +255,7 @@ class Answer(Body):
             self._give(data, decoded)
 
     def _need_not_be_read(self, data: bytes) -> bool:
-        """Many vectors, to be passed on as they are; that the body is whole is told by its framing."""
+        """Many vectors, to be passed on as they are; its framing says whether the body is whole."""
         if self._surface not in EMBEDS or self._reshape is not None or len(data) < _LARGE_BYTES:
             return False
         first, last = data[:_ENDS_BYTES].lstrip(), data[-_ENDS_BYTES:].rstrip()
@@ -341,7 +341,7 @@ def passed_on(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def broken_by(bug: Exception) -> InternalError:
-    """A bug of ours, as the error that is told of it."""
+    """A bug of ours, as the error that clients get."""
     error = InternalError("Edge failed while reading from the upstream")
     error.__cause__ = bug
     return error
