@@ -68,10 +68,10 @@ async def resume_after(
     )
     context.stream_id = stream_id
 
-    def speak(surface: Surface) -> None:
+    def on_surface(surface: Surface) -> None:
         context.dialect = DIALECTS[surface]
 
-    attachment = await resume_one(services, returned, surface, speak)
+    attachment = await resume_one(services, returned, surface, on_surface)
     if attachment is None:
         return web.Response(status=204, headers={"x-stream-id": stream_id})
     context.exchanged = True

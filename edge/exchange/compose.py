@@ -1,6 +1,6 @@
-"""From a prepared request and the member that is to answer it to the call: relayed as it is, or translated.
+"""Composes the call of an attempt: the request as it is (passthrough), or translated for the upstream.
 
-In: both. Out: one ``Call``. Must not: open it.
+In: a prepared request and the upstream that is asked. Out: one ``Call``. Must not: open it.
 """
 
 import time
@@ -32,16 +32,16 @@ _REQUEST_ID = "x-request-id"
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What holds for every attempt of an exchange.
+    """What is the same for every attempt of an exchange.
 
     Attributes:
-        dialect: The client's.
-        headers: Those that go upstream.
-        upload: The request's body, where it is passed on as it comes.
-        clock: Monotonic.
+        dialect: The client's dialect.
+        headers: Headers that go upstream.
+        upload: The request's body, if it is passed on as it comes.
+        clock: Monotonic, in seconds.
         apart: See ``Call``.
-        id_made: Edge has made the request's ``x-request-id``, since the client sent none.
-        kept: The answer is kept, for a session or for a reader that comes back: it is made of a stream.
+        id_made: Edge made the request's ``x-request-id``, since the client sent none.
+        kept: A session or a reader that comes back needs the answer, so the upstream has to stream it.
     """
 
     dialect: Dialect
@@ -56,10 +56,10 @@ class Terms:
 
 
 def compose(prepared: Prepared, member: Member, terms: Terms) -> Call:
-    """The call of ``member`` for this request.
+    """The call to ``member`` for this request.
 
     Raises:
-        BadRequest: the request cannot be said in any surface that the member speaks, or would be cut there.
+        BadRequest: no surface of the upstream can express the request, or the upstream would cut its prompt.
     """
     to = member.target(prepared.surface, raw=prepared.raw, format_field=prepared.format_field)
     call = _relayed(prepared, member, terms) if to is None else _translated(prepared, member, terms, to)
@@ -89,7 +89,7 @@ def _translated(prepared: Prepared, member: Member, terms: Terms, to: Target) ->
             takes_body=True, reshape=translated.reshape, dropped=translated.dropped, changed=translated.changed,
             apart=terms.apart,
         )  # fmt: skip
-    # Nothing is stripped on the way in: whether the client gets the usage is the encoder's business.
+    # The source codec strips nothing: the encoder decides whether the client gets the usage.
     asked = replace(prepared, strip_usage=False)
     source = DIALECTS[to.surface].codec(asked, terms.settings.max_event_bytes, member.repairs)
     answering = Answering(prepared, terms.stream_id.removeprefix("st_"), int(time.time()), translated.echo, terms.clock)
@@ -110,7 +110,7 @@ def _relayed(prepared: Prepared, member: Member, terms: Terms) -> Call:
     if prepared.streamed:
         if not prepared.stream and member.stops_unstreamed and not terms.kept:
             prepared, whole = unstreamed(prepared), True
-        # There is a codec for whole answers too: of the stream that some proxies make of everything.
+        # Whole answers get a codec too, since some proxies turn every answer into a stream.
         codec = terms.dialect.codec(prepared, terms.settings.max_event_bytes, member.repairs)
         if not prepared.stream and terms.upload is None:
             codec.collect(terms.dialect.collector(prepared))
@@ -130,14 +130,14 @@ def _relayed(prepared: Prepared, member: Member, terms: Terms) -> Call:
 
 
 def _headers(prepared: Prepared, terms: Terms) -> Mapping[str, str]:
-    """In vLLM the header wins over the body's ``request_id``; an id that Edge has made must not hide the client's."""
+    """Headers for the upstream, without an id of Edge's own: in vLLM it would win over the body's ``request_id``."""
     if not (prepared.names_itself and terms.id_made):
         return terms.headers
     return {name: value for name, value in terms.headers.items() if name != _REQUEST_ID}
 
 
 def _defaults(prepared: Prepared, named: Named, member: Member) -> Defaults:
-    """What this request for an Ollama is to be sent with where it names nothing else."""
+    """The settings for an Ollama that this request does not name itself."""
     if prepared.loads or prepared.surface is Surface.OLLAMA_EMBEDDINGS or not member.refuses_cuts(tools=named.tools):
         return member.defaults
     return replace(member.defaults, truncate=False)

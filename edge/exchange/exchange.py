@@ -1,7 +1,9 @@
-"""An exchange: the one place that runs a request from Principal to StreamRecord.
+"""An exchange: the one place that runs a request, from its principal to its StreamRecord.
 
-In: a prepared request and who sent it. Out: a response, through a reader, and one record. It has attempts made, books
-the time on phases and ends. Must not: parse a request, pick a codec or an upstream by itself, or write to a socket.
+In: a prepared request and who sent it. Out: a response, through a reader, and one record. Must not: parse a request,
+pick a codec or an upstream by itself, or write to a socket.
+
+It reserves limits, has failover open the attempts, books time on phases, settles and records.
 """
 
 from collections.abc import Callable, Mapping
@@ -57,7 +59,7 @@ class Exchange(Owned, Ticked, Owner):
         self._told_at = asked.accepted_at
         self._recorded = False
         self._reservation: Reservation | None = None  # of limits and budgets
-        self._over = False  # the generation's end has been seen to
+        self._over = False  # what the generation held has been given back
         own = asked.dialect.format(prepared.model, asked.request_id)
         resume = prepared.stream and (asked.resume or prepared.surface in self.settings.stream.resume)
         self._numbering = numbering(asked.dialect.stream_type, asked.stream_id) if resume else None
@@ -84,7 +86,7 @@ class Exchange(Owned, Ticked, Owner):
         )  # fmt: skip
 
     def _claim(self, prepared: Prepared) -> Claim:
-        """For whom its slot is. Without keys each address is one caller: a machine that floods shuts out no other."""
+        """For whom its slot is. Without keys each address is its own caller: one that floods shuts out no other."""
         asked, principal = self.asked, self.asked.principal
         name = f"{principal.name} {asked.client}" if principal.anonymous else principal.name
         weight = self.services.limits.weight(principal.name, principal.limits, prepared)
@@ -124,7 +126,7 @@ class Exchange(Owned, Ticked, Owner):
 
     @property
     def upstream(self) -> str | None:
-        """The name of the upstream tried last; None if none was."""
+        """The name of the upstream asked last; None if none was."""
         return self.failover.upstream
 
     @property
@@ -150,7 +152,7 @@ class Exchange(Owned, Ticked, Owner):
             self.generation.fail(bug)
 
     async def _reserved(self) -> bool:
-        """Take what limits allow; whether the exchange is to begin. Cancelled, nothing is left taken."""
+        """Reserve what the request may cost; whether the exchange begins. Cancelled, it leaves no reservation."""
         principal = self.asked.principal
         try:
             self._reservation = await self.services.limits.reserve(
@@ -158,7 +160,7 @@ class Exchange(Owned, Ticked, Owner):
             )
         except EdgeError as error:
             self.generation.reject(error)
-        except Exception as bug:  # noqa: BLE001 - the reader shows it like every other end
+        except Exception as bug:  # noqa: BLE001 - the reader gets a bug as an end like any other
             self.generation.fail(bug)
         if self.generation.outcome is None:
             return True
@@ -179,7 +181,7 @@ class Exchange(Owned, Ticked, Owner):
             announce()
         else:
             self.changed()
-            self.failover.free()  # whatever the readers see and when, no upstream is at work on it any more
+            self.failover.free()  # no upstream works on it any more, whenever the readers see the end
             self.asked.settle(self.generation, outcome, announce)
 
     @property
@@ -195,11 +197,11 @@ class Exchange(Owned, Ticked, Owner):
 
     @override
     def changed(self) -> None:
-        """Book the time, and record when both sides have ended."""
+        """Book time on the current phase; record once both sides have ended."""
         generation, reader = self.generation, self.reader
         state = generation.state
         if generation.clients_turn:
-            phase = Phase.EDGE  # as it is while a body is read that is not passed on at once
+            phase = Phase.EDGE  # as for a body that is read before it is sent on
         elif state is State.ROUTING and self.failover.waiting:
             phase = Phase.QUEUED
         elif reader is not None and reader.blocked:
@@ -212,7 +214,7 @@ class Exchange(Owned, Ticked, Owner):
             self._phase = phase
             self.timeline.enter(phase, self.services.clock())
         if state is State.STREAMING and self.prepared.body:
-            # No other attempt can follow, so nobody needs the request any more; an image may be 30 MB of it.
+            # No other attempt can follow, so nobody needs the body any more: with images it may be 30 MB.
             self.failover.prepared = replace(self.prepared, body=b"", crossed=())
             self.asked.release()
         if generation.outcome is not None:
@@ -223,7 +225,7 @@ class Exchange(Owned, Ticked, Owner):
                 self._record(reader)
 
     def _let_go(self) -> None:
-        """The generation has ended: give back what it had, and pass on what came of it."""
+        """The generation has ended: give back its slot, judge its upstream, settle its cost, end its archived copy."""
         self.failover.free()
         if self.generation.outcome in (Outcome.UPSTREAM_ERROR, Outcome.UPSTREAM_CUT):
             self.failover.judge(self.generation.error)
@@ -263,7 +265,7 @@ class Exchange(Owned, Ticked, Owner):
         return {**self.known_headers(), **STREAM_HEADERS, "Content-Type": self.asked.dialect.stream_type}
 
     def known_headers(self) -> dict[str, str]:
-        """What is known when the status goes out."""
+        """The response headers, as far as they are known when the status goes out."""
         headers = {"x-request-id": self.asked.request_id, "x-stream-id": self.stream_id, **self.generation.headers}
         if self._reservation is not None:
             headers.update(self._reservation.headers)

@@ -1,7 +1,7 @@
-"""The attempts of an exchange: which upstreams are asked, one after the other, each when it has a slot.
+"""Failover: opens the attempts of an exchange, one after the other, each when its upstream has a slot.
 
-In: the request, slots, and how each attempt ended. Out: attempts; and the end of the generation, when no other attempt
-is to follow. Must not: book time, or have more than one attempt at once.
+In: the request, slots, and how each attempt ended. Out: attempts; the end of the generation once no other attempt
+follows. Must not: book time, or have more than one attempt at once.
 """
 
 import re
@@ -30,26 +30,26 @@ _NAMES_STREAMING = re.compile(r"\bstream", re.IGNORECASE)  # but not "upstream",
 _CANNOT_THINK = "does not support thinking"  # Ollama, as a 400 before any work
 # Their clients ask any model to think, and Ollama's own routes for them take it where /api/chat does not.
 _THINK_ANYWAY = frozenset({Surface.MESSAGES, Surface.RESPONSES})
-_BROKEN = (500, 502, 504)  # not 501, 503 or 529, which say that it is well
+_BROKEN = (500, 502, 504)  # not 501, 503 or 529, which a healthy server sends
 
 
 class Failover(SlotTaker, AttemptOwner):
-    """See the module.
+    """Opens attempts until one brings an answer or none is left; see the module.
 
     Args:
         services: What all exchanges share.
         asked: Who asked for what.
         prepared: The request.
-        claim: Of its slots.
-        generation: What the attempts are for.
+        claim: For whom its slot is.
+        generation: The answer that the attempts work for.
         changed: Called when the request begins to wait for a slot.
 
     Attributes:
-        prepared: The request, as the next attempt sends it: without what a server has refused.
-        count: How many there have been.
-        member: Of the latest one.
-        context: Of its prompt, where the upstream may cut that.
-        dropped: Fields of the request that it had no place for.
+        prepared: The request as the next attempt sends it, without what a server has refused.
+        count: How many attempts there have been.
+        member: The upstream of the latest one.
+        context: How much of the prompt that upstream takes, if it may cut it.
+        dropped: Fields of the request that its surface has no place for.
         changed: What was changed of the prompt for it.
     """
 
@@ -96,11 +96,11 @@ class Failover(SlotTaker, AttemptOwner):
         self._generation = generation
         self._attempt: Attempt | None = None  # the latest
         self._on_wait = changed
-        self._busy: Member | None = None  # the one whose load the exchange counts towards
+        self._busy: Member | None = None  # the upstream whose load includes this exchange
         self._candidates: list[Member] = []  # not asked yet
-        self._judged = 0  # so many of them have been
-        self._whole = False  # the latest one is asked for its answer in one body
-        self._ready: tuple[Member, Call] | None = None  # composed in advance, for the one that is preferred
+        self._judged = 0  # the number of the latest attempt that was judged
+        self._whole = False  # the latest attempt asks for the answer in one body
+        self._ready: tuple[Member, Call] | None = None  # composed in advance, for the preferred upstream
         self._slot_wait = SlotWait(services.admitting, claim, prepared.model, self)
 
     def __repr__(self) -> str:
@@ -108,51 +108,51 @@ class Failover(SlotTaker, AttemptOwner):
 
     @property
     def upstream(self) -> str | None:
-        """The name of the upstream tried last; None if none was."""
+        """The name of the upstream asked last; None if none was."""
         return None if self.member is None else self.member.name
 
     @property
     def waiting(self) -> bool:
-        """The next one waits for a slot."""
+        """Whether the next attempt waits for a slot."""
         return self._slot_wait.waits
 
     @property
     def wanted(self) -> bool:
-        """Somebody waits for the slot that it has."""
+        """Whether another request waits for the slot that this one has."""
         return self._slot_wait.wanted
 
     @property
     def place(self) -> Place | None:
-        """Where in the queue that is; None if it does not wait."""
+        """Where in the queue the next attempt waits; None if it does not."""
         return self._slot_wait.place
 
     # --- beginning ------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Route the request, and make the first attempt as soon as an upstream has a slot for it."""
+        """Route the request, and open the first attempt as soon as an upstream has a slot for it."""
         try:
             self._route()
             self._seek()
         except EdgeError as error:
             self._generation.reject(error)
-        except Exception as bug:  # noqa: BLE001 - the reader shows it like every other end
+        except Exception as bug:  # noqa: BLE001 - the reader gets a bug as an end like any other
             self._generation.fail(bug)
 
     def _route(self) -> None:
         prepared = self.prepared
         members = self._services.fleet.members_for(prepared.model, self._asked.passed)
         candidates = route(prepared.surface, prepared.model, members)
-        # Who fails whatever it is asked is only asked where there is nobody else.
+        # An upstream that keeps failing is asked only if there is no other.
         self._candidates = [c for c in candidates if c.outcomes.failing is None] or candidates
 
     def _seek(self, *, first: bool = False) -> None:
         """Open a call as soon as one of the candidates has a slot for it. ``first``: see ``Admission.enter``.
 
         Raises:
-            EdgeError: none will have; or the request is of no use, which is found before any wait.
+            EdgeError: no candidate will have a slot, or the request cannot be composed, which shows before any wait.
         """
         self._ready = self._compose_preferred()
-        answer = self._take(first=first)
+        answer = self._ask_for_slot(first=first)
         if isinstance(answer, Refusal):
             raise answer.error()
         if answer is None:
@@ -160,17 +160,17 @@ class Failover(SlotTaker, AttemptOwner):
         else:
             self._proceed(answer)
 
-    def _take(self, *, first: bool) -> Member | Refusal | None:
-        """See ``SlotWait.take``."""
+    def _ask_for_slot(self, *, first: bool) -> Member | Refusal | None:
+        """See ``SlotWait.ask``."""
         if self.prepared.surface in WITHOUT_MODEL:
             return self._candidates[0]
         return self._slot_wait.ask(self._candidates, first=first)
 
     def _proceed(self, member: Member) -> None:
-        """It has a slot of this one.
+        """The request has a slot of this upstream: open a call.
 
         Raises:
-            EdgeError: it cannot be asked this, and there is no other.
+            EdgeError: the upstream cannot be asked this, and there is no other.
         """
         self._candidates.remove(member)
         ready, self._ready = self._ready, None
@@ -213,7 +213,7 @@ class Failover(SlotTaker, AttemptOwner):
         )  # fmt: skip
         return compose(prepared, member, terms)
 
-    # --- turn.SlotTaker -----------------------------------------------------------------------------------------------
+    # --- slot_wait.SlotTaker ------------------------------------------------------------------------------------------
 
     @override
     def admitted(self, member: Member) -> None:
@@ -228,7 +228,7 @@ class Failover(SlotTaker, AttemptOwner):
     def refused(self, refusal: Refusal) -> None:
         generation = self._generation
         try:
-            if refusal.why is RefusalReason.CLOSED:  # other settings are in force: there may be another in its place
+            if refusal.why is RefusalReason.CLOSED:  # a reload replaced the upstream, perhaps by another one
                 self._route()
                 self._seek(first=True)
             else:
@@ -243,14 +243,14 @@ class Failover(SlotTaker, AttemptOwner):
 
     @override
     def attempt_ended(self, happened: LifecycleEvent, error: EdgeError | None) -> None:
-        """Another attempt follows if nothing has been generated, else this is the end."""
+        """Open another attempt if nothing has been generated yet, else finish the generation."""
         generation = self._generation
         early = generation.state is State.ASKING and not generation.handed_over
         if error is None or happened is LifecycleEvent.BUG or not early or not self._retry(error):
             generation.finish(happened, error)
 
     def _retry(self, error: EdgeError) -> bool:
-        """Open another attempt, now or when an upstream has a slot; False if none is to follow this failure."""
+        """Open another attempt, now or when an upstream has a slot; False if none follows this failure."""
         upload, member = self._asked.upload, self.member
         self.judge(error)
         unreachable = isinstance(error, UpstreamUnreachable) or error.code == LifecycleEvent.CONNECT_TIMEOUT
@@ -268,11 +268,11 @@ class Failover(SlotTaker, AttemptOwner):
                 return True
             self._candidates = [other for other in self._candidates if other.up]
             return error.retryable and bool(self._candidates) and self._elsewhere(self._compose_preferred())
-        except EdgeError:  # the next one cannot be asked this: the first one's failure is the answer
+        except EdgeError:  # the next upstream cannot be asked this, so the client gets the first failure
             return False
 
     def judge(self, error: EdgeError | None) -> None:
-        """Note, once, what the latest attempt says of its server: it answered, or it failed by its own fault."""
+        """Note, once per attempt, whether its server answered, or failed by its own fault."""
         member = self.member
         if member is None or self._judged == self.count or self.prepared.surface not in GENERATING:
             return
@@ -285,15 +285,15 @@ class Failover(SlotTaker, AttemptOwner):
             self._services.fleet.note_outcome(member, error)
 
     def _elsewhere(self, ready: tuple[Member, Call]) -> bool:
-        """Another attempt with one of the other candidates, now or when one has a slot; False if that cannot be."""
+        """Open an attempt at one of the other candidates, now or when one has a slot; False if that is impossible."""
         generation = self._generation
         self.free()
         self._ready = ready
-        answer = self._take(first=True)
+        answer = self._ask_for_slot(first=True)
         if isinstance(answer, Refusal):
             return False
         if answer is None and not (generation.resumable or generation.readers):
-            self.free()  # nobody would read what it waits for
+            self.free()  # nobody would read the answer
             return False
         generation.retrying()
         if answer is not None:
@@ -301,7 +301,7 @@ class Failover(SlotTaker, AttemptOwner):
         return True
 
     def _eased(self, error: EdgeError, member: Member) -> Prepared | None:
-        """The request without what this server has just refused, if the answer is as good; None if there is no such."""
+        """The request without what this server has just refused; None if the answer would not be as good."""
         prepared = self.prepared
         if self._refuses_streaming(error):
             return unstreamed(prepared)
@@ -312,7 +312,7 @@ class Failover(SlotTaker, AttemptOwner):
         return None
 
     def _refuses_streaming(self, error: EdgeError) -> bool:
-        """The client wants no stream, Edge asked for one, and the server says that it cannot stream this."""
+        """Whether the server says that it cannot stream this, and only Edge wanted a stream."""
         prepared = self.prepared
         return (
             prepared.streamed
@@ -324,7 +324,7 @@ class Failover(SlotTaker, AttemptOwner):
         )
 
     def free(self) -> None:
-        """No attempt runs any more, and none is waited for; idempotent."""
+        """Give back the slot, or stop waiting for one: no attempt runs any more; idempotent."""
         attempt = self._attempt
         self._ready = None
         self._slot_wait.give_back(

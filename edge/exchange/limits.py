@@ -1,8 +1,7 @@
-"""Limits around an exchange: what it may take, taken before anything is asked, and settled when it has ended.
+"""Limits around an exchange: reserved before an upstream is asked, settled when the answer has ended.
 
-In: who asks for what; a generation that has ended. Out: a reservation, or the error that says why not.
-Must not: decide (``policy.limits.rules`` does), count (a counter store does), or let go of a reservation that nobody
-has.
+In: who asks for what; a generation that has ended. Out: a reservation, or the error that refuses the request. Must
+not: decide (``policy.limits.rules`` does), or count (a counter store does).
 """
 
 import time
@@ -24,7 +23,7 @@ from edge.stream.generation import Generation
 
 @dataclass(frozen=True, slots=True)
 class Most:
-    """How many tokens an answer of a model may have, for one principal on one surface. Can be sent to a process."""
+    """The most tokens that an answer of a model may have, for one principal on one surface. Can be pickled."""
 
     rules: Rules
     principal: str
@@ -32,7 +31,7 @@ class Most:
     surface: str
 
     def __call__(self, model: str | None) -> int | None:
-        """None is no limit."""
+        """The most for this model; None = no limit."""
         return self.rules.allowance(self.principal, self.limits, model, self.surface).max_tokens
 
 
@@ -52,25 +51,25 @@ class Limits:
         self._capped = any(limit.max_tokens for limit in settings.limit)
 
     def most(self, principal: str, limits: Own, surface: str) -> Callable[[str | None], int | None] | None:
-        """For ``protocol.request.prepare``; None where nothing has to be looked up."""
+        """The bound on answers, for ``protocol.request.prepare``; None if no rule has one."""
         own = isinstance(limits, Allowance) and limits.max_tokens is not None
         return Most(self.rules, principal, limits, surface) if self._capped or own else None
 
     def weight(self, principal: str, limits: Own, prepared: Prepared) -> float:
-        """The principal's share of a busy upstream, in proportion to those of others."""
+        """The principal's share of a busy upstream, relative to the shares of others."""
         if not self._weighted and not isinstance(limits, Allowance):
             return 1.0
         return self.rules.allowance(principal, limits, prepared.model, str(prepared.surface)).weight or 1.0
 
     def read(self, request: str, principal: str, limits: Own) -> None:
-        """Count a request that reads, or ends, what is kept: streams and sessions; ``request`` is its id.
+        """Count a request that reads or ends stored streams and sessions; ``request`` is its id.
 
-        As many are let through in a minute as requests that generate. They are counted apart from those, so that a
-        reader that lost its connection may come back for what its last request has generated; and in this process only,
-        so that no store is asked whether it may be asked.
+        The request limits of the caller hold for these too, but they are counted apart from generating requests: a
+        reader that lost its connection may come back for the answer to its last request. They are counted in this
+        process only, so that a read costs no query of the counter store.
 
         Raises:
-            RateLimited: it does not fit.
+            RateLimited: the caller has sent too many.
         """
         demand = self.rules.demand(request, principal, limits, model=None, surface=READS, tokens=0)
         bounds = tuple(bound for bound in demand.bounds if bound.kind is Kind.REQUESTS)
@@ -83,13 +82,12 @@ class Limits:
     async def reserve(
         self, request: str, principal: str, limits: Own, prepared: Prepared, *, anonymous: bool = False
     ) -> Reservation | None:
-        """Take what a request needs; ``request`` is its id. Whoever gets a reservation ends it, whatever happens.
+        """Reserve what a request needs; ``request`` is its id. The caller has to end the reservation, whatever happens.
 
-        None: what no rule is about is not counted of who is ``anonymous``. An Edge without keys and limits keeps no
-        counts.
+        None if the caller is ``anonymous`` and no rule applies: an Edge without keys and limits keeps no counts.
 
         Raises:
-            RateLimited, OverBudget: it does not fit; nothing was taken.
+            RateLimited, OverBudget: the limits do not allow it; nothing was reserved.
         """
         surface, model = str(prepared.surface), prepared.model
         if anonymous and self.rules.find(principal, limits, model, surface) is None:
@@ -102,7 +100,7 @@ class Limits:
 
 
 def usage_of(generation: Generation, surface: Surface) -> Usage | None:
-    """What its answer says that it has cost, as a stream or in one body of ``surface``; None if it does not say."""
+    """The usage that the answer reports, as a stream or in one body of ``surface``; None if it reports none."""
     usage = None if generation.codec is None else generation.codec.usage
     if usage is None and generation.whole is not None:
         return usage_in(surface, generation.whole)
@@ -110,7 +108,7 @@ def usage_of(generation: Generation, surface: Surface) -> Usage | None:
 
 
 def settle(reservation: Reservation, generation: Generation, prepared: Prepared, *, asked: bool) -> None:
-    """End a reservation by what its generation has cost; ``asked``: some upstream was asked. Done twice, it is once."""
+    """Settle a reservation by what its generation has cost; idempotent. ``asked``: an upstream was asked."""
     usage = usage_of(generation, prepared.surface)
     spent = cost(
         Course(

@@ -1,4 +1,4 @@
-"""What exchanges and transfers work with: what all of them share, who asked for what, and who looks at them.
+"""What exchanges and transfers are given: services that all share, the request, and ports for those who watch them.
 
 In: nothing. Out: values and ports. Must not: run anything.
 """
@@ -30,24 +30,24 @@ STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 @dataclass(frozen=True, slots=True)
 class ExchangeRequest:
-    """Who asked for what.
+    """A request that becomes an exchange: who asks, and how it is to be answered.
 
     Attributes:
-        client: The address of who is calling, as far as it can be believed.
+        client: The address of the caller, as far as Edge can trust it.
         headers: Allowlisted request headers that go upstream.
         release: Gives the body's share of the budget back.
-        accepted_at: When the request line was seen, on ``ExchangeServices.clock``.
-        opening: What goes out at once, before the upstream has said anything; empty where the status is held.
+        accepted_at: When the request line came, on ``ExchangeServices.clock``.
+        opening: Goes out at once, before the upstream has sent anything; empty if the status is held.
         resume: The client wants a stream that it can come back to.
-        session: The session that it is part of.
-        lane: How much hurry there is.
-        settle: Called once, when nothing more is generated: keeps what was said. The readers see the end when
-            it calls its last argument, which it does in any case, soon.
-        detached: Called each time that nobody reads it any more, and it goes on for one that may come back.
-        upload: The body, where it is passed on as it comes.
-        passed: The Edges that the request has passed before this one.
+        session: The session that the request belongs to.
+        lane: The lane that it waits in.
+        settle: Stores the answer; called once, when generating has ended. It calls its last argument soon, in any case:
+            only then do the readers see the end.
+        detached: Called each time that the last reader leaves and the generation goes on for one that may come back.
+        upload: The body, if it is passed on as it comes.
+        passed: The Edges that the request passed before this one.
         after_error: How the client's stream may end after an error event.
-        id_made: ``request_id`` is Edge's own, not the client's.
+        id_made: Edge made ``request_id``, not the client.
     """
 
     request_id: str
@@ -72,13 +72,13 @@ class ExchangeRequest:
 
 @dataclass(frozen=True, slots=True)
 class TransferRequest:
-    """What is asked, and by whom.
+    """A request that changes an upstream's models: who asks, and for what.
 
     Attributes:
-        operation: What for, as metrics name it: pull, push, create, copy, delete or blobs.
-        model: The model it is about; None for a blob.
-        headers: Of the body, besides its framing.
-        body: All of it, unless there is an ``upload``.
+        operation: What it does, as metrics name it: pull, push, create, copy, delete or blobs.
+        model: The model that it changes; None for a blob.
+        headers: Headers of the body, besides its framing.
+        body: The whole body, unless there is an ``upload``.
     """
 
     request_id: str
@@ -96,7 +96,7 @@ class TransferRequest:
 
 
 class RunningExchange(Protocol):
-    """An exchange, for whoever looks at it from outside; ``exchange.Exchange``."""
+    """An exchange as others see it; ``exchange.Exchange``."""
 
     stream_id: str
     asked: ExchangeRequest
@@ -104,7 +104,7 @@ class RunningExchange(Protocol):
 
     @property
     def prepared(self) -> Prepared:
-        """The request; without its body, once no attempt can need that any more."""
+        """The request; without its body once no attempt can need it any more."""
 
     @property
     def upstream(self) -> str | None:
@@ -116,7 +116,7 @@ class RunningExchange(Protocol):
 
 
 class RunningTransfer(Protocol):
-    """A request that changes an upstream's models, for whoever looks at it from outside; ``transfer.Transfer``."""
+    """A request that changes an upstream's models, as others see it; ``transfer.Transfer``."""
 
     asked: TransferRequest
     member: Member
@@ -127,35 +127,35 @@ class RunningTransfer(Protocol):
         """Since the request was accepted."""
 
     def stop(self) -> None:
-        """Somebody stopped it."""
+        """End it: somebody stopped it."""
 
 
 ExchangeRegistry = Registry[RunningExchange, RunningTransfer]
 
 
 class ExchangeObserver:
-    """What an exchange reports to."""
+    """Observes what exchanges and transfers do."""
 
     __slots__ = ()
 
     def started(self, exchange: RunningExchange) -> None:
-        """It was accepted."""
+        """An exchange has begun."""
         raise NotImplementedError
 
     def progressed(self, exchange: RunningExchange) -> None:
-        """It has been running for another ``log.progress_s``."""
+        """An exchange has been running for another ``log.progress_s``."""
         raise NotImplementedError
 
     def failed(self, request_id: str, stream_id: str | None, bug: BaseException) -> None:
-        """An exchange, or a reader that came back, ended by a bug of ours."""
+        """A bug in Edge ended an exchange, or a reader that came back."""
         raise NotImplementedError
 
     def ended(self, record: StreamRecord) -> None:
-        """It is over on both sides."""
+        """An exchange has ended on both sides."""
         raise NotImplementedError
 
     def returned(self, record: ReturnRecord) -> None:
-        """A reader that came back to a stream has gone."""
+        """A reader that had come back to a stream has gone."""
         raise NotImplementedError
 
     def transferred(self, record: TransferRecord) -> None:
@@ -168,8 +168,8 @@ class ExchangeServices:
     """What all exchanges share.
 
     Attributes:
-        settings: In force now. A reload puts others here; an exchange keeps those that it began with.
-        apart: Does work on a large body in another process.
+        settings: The current settings. A reload replaces them; an exchange keeps those that it began with.
+        apart: Works on a large body in another process.
     """
 
     settings: Settings

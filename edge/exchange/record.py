@@ -1,7 +1,6 @@
 """From an exchange that has ended on both sides to its StreamRecord.
 
-In: who asked for what, the attempts, the generation, its reader and the timeline. Out: one record. Must not: change
-anything.
+In: the request, failover, the generation, its reader and the timeline. Out: one record. Must not: change anything.
 """
 
 from typing import Protocol
@@ -24,7 +23,7 @@ _STALLS = frozenset({Outcome.UPSTREAM_STALL, Outcome.CLIENT_STALL})
 
 
 class Attempted(Protocol):
-    """What a record says of the attempts; ``failover.Failover`` has it."""
+    """What a record needs to know of the attempts; ``failover.Failover``."""
 
     prepared: Prepared
     count: int
@@ -34,7 +33,7 @@ class Attempted(Protocol):
 
     @property
     def upstream(self) -> str | None:
-        """The name of the upstream tried last."""
+        """The name of the upstream asked last."""
 
 
 def summarise(

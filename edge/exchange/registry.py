@@ -1,6 +1,6 @@
-"""Who owns the exchanges, and the readers that came back: the registry, never a handler's task.
+"""The registry: owns the exchanges, transfers and returned readers, so that no handler's task has to.
 
-In: what begins and ends. Out: how many there are; the exchange of a stream id; the drain. Must not: know HTTP.
+In: what begins and ends. Out: how many are alive; the exchange of a stream id; the drain. Must not: know HTTP.
 """
 
 import asyncio
@@ -12,25 +12,25 @@ TransferT = TypeVar("TransferT")
 
 
 class Owned:
-    """An exchange or another reader, as the registry sees it."""
+    """An exchange, a transfer or a returned reader, as the registry sees it."""
 
     __slots__ = ()
 
     def shut_down(self) -> None:
-        """End it with the truth: the process is leaving."""
+        """End it, with an error that says that the process shuts down."""
         raise NotImplementedError
 
 
 class Registry(Generic[ExchangeT, TransferT]):
-    """What is alive.
+    """All that is alive in this process.
 
     Attributes:
-        streams: The exchanges among it, by stream id.
-        transfers: The requests among it that change an upstream's models, by stream id.
+        streams: The exchanges among them, by stream id.
+        transfers: The transfers among them, by stream id.
     """
 
     def __init__(self) -> None:
-        self._alive: dict[Owned, None] = {}  # in the order in which they came
+        self._alive: dict[Owned, None] = {}  # in order of arrival
         self.streams: dict[str, ExchangeT] = {}
         self.transfers: dict[str, TransferT] = {}
         self._empty = asyncio.Event()
@@ -49,13 +49,13 @@ class Registry(Generic[ExchangeT, TransferT]):
         self._empty.clear()
 
     def discard(self, owned: Owned) -> None:
-        """It has ended on both sides."""
+        """It has ended on both sides: own it no more."""
         self._alive.pop(owned, None)
         if not self._alive:
             self._empty.set()
 
     async def drain(self, within_s: float, flush_s: float) -> bool:
-        """Wait until all have ended by themselves; after ``within_s`` end the rest with the truth.
+        """Wait until all have ended by themselves; after ``within_s``, shut down the rest.
 
         Returns:
             Whether all ended by themselves.

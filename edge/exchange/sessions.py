@@ -1,8 +1,8 @@
-"""Conversations and their requests: one request at a time on each, and what is kept of it when it has ended.
+"""Sessions: conversations that Edge remembers. One request at a time has one; its turns are stored at its end.
 
 In: requests that want a session; generations that have ended, or that nobody reads. Out: the conversation so far; turns
-for the store; a stop for what nobody reads while somebody waits. Must not: keep half a pair, or depend on a handler to
-live until the end: whoever asked may be gone.
+for the store; the stop of a generation that nobody reads while another request waits. Must not: store a question
+without its answer, or depend on the handler's task, which may be gone before the end.
 """
 
 import asyncio
@@ -20,10 +20,10 @@ from edge.store.ports import Conversation, SessionStore, StoreDown, Turn
 from edge.stream.generation import Generation
 from edge.stream.persistence import unavailable
 
-# A store that takes longer to keep an answer holds its end up no more: it is as good as down.
+# If the store takes longer to keep an answer, the readers see the end without it.
 _KEEP_S = 2.0
-_READ_S = 5.0  # who reads a session then waits so long for what is being kept
-_LOOK_S = 0.1  # between two looks whether another process is done with a session
+_READ_S = 5.0  # how long a read of a session waits for an answer that is being stored
+_LOOK_S = 0.1  # between two looks whether another process has given a session back
 
 Key = tuple[str, str]  # principal and session
 
@@ -32,9 +32,9 @@ class Held:
     """A session that one request has to itself, until ``settle`` or ``release``.
 
     Attributes:
-        turns: Of the conversation so far.
-        since: Unix time when it was taken.
-        generation: What is being said, once it is.
+        turns: The conversation so far.
+        since: Unix time when the request got it.
+        generation: The answer, once there is one.
     """
 
     def __init__(self, sessions: "Sessions", key: Key, lock: asyncio.Lock, turns: tuple[Turn, ...]) -> None:
@@ -46,33 +46,33 @@ class Held:
         self._lock: asyncio.Lock | None = lock
 
     @property
-    def speaking(self) -> bool:
-        """It is not just that what was said is still to be kept."""
+    def generating(self) -> bool:
+        """Whether its answer has not ended; else it only has to be stored."""
         return self.generation is None or self.generation.outcome is None
 
     def detached(self) -> None:
-        """The last reader has left, and another may come back to it; unless somebody waits for the session."""
+        """The last reader has left: stop generating if another request waits for the session, else go on."""
         if self._sessions.wanted(self.key):
             self.give_up()
 
     def give_up(self) -> bool:
-        """Stop what nobody reads; whether there was such a thing. What came of it is kept, as it is of any stop."""
+        """Stop the generation if nobody reads it; whether it did. The part that was generated is stored."""
         if self.generation is None or not self.generation.detached:
             return False
         self.generation.stop(LifecycleEvent.STOP)
         return True
 
     def settle(self, message: str, generation: Generation, outcome: Outcome, announce: Callable[[], None]) -> None:
-        """Nothing more is generated: keep what was said, if anything was, and let the next request have the session.
+        """Generating has ended: store the answer, if there is one, and let the next request have the session.
 
-        ``announce`` shows the readers the end. It is called when the store has what was said, so that whoever has
-        seen the end can read it there, from any process; at the latest after ``_KEEP_S``.
+        ``announce`` shows the readers the end. It is called once the store has the answer, so that a client that has
+        seen the end can read the session from any process; at the latest after ``_KEEP_S``.
         """
         self._sessions.settle(self, message, generation, outcome, announce)
 
     def release(self) -> None:
         """Let the next request have the session; idempotent."""
-        lock, self._lock = self._lock, None  # it lives only as long as somebody holds on to it
+        lock, self._lock = self._lock, None  # a lock lives only as long as somebody refers to it
         if lock is not None:
             self._sessions.let_go(self.key, lock)
 
@@ -82,7 +82,7 @@ def _busy(session: str) -> Conflict:
 
 
 class Sessions:
-    """All conversations, as requests see them.
+    """All sessions of this process.
 
     Args:
         clock: Unix time.
@@ -92,28 +92,28 @@ class Sessions:
         self._settings = settings
         self.clock = clock
         self._store = store
-        self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()  # as long as anybody wants it
+        self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()  # while a request wants the session
         self._held: dict[Key, Held] = {}
         self._waiting: Counter[Key] = Counter()
         self._running: set[asyncio.Task[None]] = set()
-        self._keeping: dict[Key, asyncio.Task[None]] = {}  # what was said last, until the store has it
+        self._keeping: dict[Key, asyncio.Task[None]] = {}  # storing the latest answer of a session
 
     def apply_settings(self, settings: Settings) -> None:
         """Other settings are in force."""
         self._settings = settings.sessions
 
     async def hold(self, principal: str, session: str) -> Held:
-        """Have a session to oneself. What is said on it that nobody reads is stopped for that.
+        """Get a session for one request alone, after the one that has it now. An answer that nobody reads is stopped.
 
         Raises:
-            Conflict: another request has it, and ``sessions.busy`` says not to wait for that.
-            StoreUnavailable: what is kept of it cannot be read now.
+            Conflict: another request has it, and ``sessions.busy`` says not to wait.
+            StoreUnavailable: the conversation cannot be read now.
         """
         key = (principal, session)
         lock = self._locks.setdefault(key, asyncio.Lock())
         holder = self._held.get(key)
         given_up = holder is not None and holder.give_up()
-        if holder is not None and holder.speaking and self._settings.busy == "conflict" and not given_up:
+        if holder is not None and holder.generating and self._settings.busy == "conflict" and not given_up:
             raise _busy(session)
         self._waiting[key] += 1
         try:
@@ -137,7 +137,7 @@ class Sessions:
         return held
 
     async def _claim(self, key: Key) -> None:
-        """Wait for other processes that share the store."""
+        """Wait until no other process that shares the store has the session."""
         try:
             while not await self._store.claim(*key):
                 if self._settings.busy == "conflict":
@@ -147,7 +147,7 @@ class Sessions:
             raise unavailable() from None
 
     def wanted(self, key: Key) -> bool:
-        """Whether somebody waits for this session."""
+        """Whether a request waits for this session."""
         return key in self._waiting
 
     def let_go(self, key: Key, lock: asyncio.Lock) -> None:
@@ -157,19 +157,19 @@ class Sessions:
 
     async def _yield_up(self, key: Key, lock: asyncio.Lock) -> None:
         try:
-            with contextlib.suppress(StoreDown):  # then it lapses, or is done later
+            with contextlib.suppress(StoreDown):  # then the claim lapses, or the store does it later
                 await self._store.yield_up(*key)
         finally:
             lock.release()
 
     async def read(self, principal: str, session: str) -> Conversation | None:
-        """A conversation as it is now; None if there is none.
+        """The conversation of a session as it is now; None if there is none.
 
         Raises:
             StoreUnavailable: it cannot be read now.
         """
         keeping = self._keeping.get((principal, session))
-        if keeping is not None:  # its end went out though it is not kept yet
+        if keeping is not None:  # readers have seen its end, but it is not stored yet
             await asyncio.wait({keeping}, timeout=_READ_S)
         try:
             return await self._store.read(principal, session)
@@ -177,10 +177,10 @@ class Sessions:
             raise unavailable() from None
 
     async def delete(self, principal: str, session: str) -> bool:
-        """Forget a conversation; whether there was one.
+        """Delete a conversation; whether there was one.
 
         Raises:
-            Conflict: see ``take``: what is being said would bring it back.
+            Conflict: see ``hold``; an answer that is being generated would bring it back.
             StoreUnavailable: see ``read``.
         """
         held = await self.hold(principal, session)
@@ -209,8 +209,8 @@ class Sessions:
             self._keeping[held.key] = self._run(self._keep(held, question, answer, announce))
 
     async def close(self) -> None:
-        """Wait until everything that ended is kept."""
-        while self._running:  # what is kept is then let go of
+        """Wait until all answers that have ended are stored."""
+        while self._running:  # storing one begins to give its session back
             await asyncio.wait(self._running)
 
     def _run(self, work: Coroutine[None, None, None]) -> "asyncio.Task[None]":

@@ -1,7 +1,7 @@
-"""A request's turn at the slots of upstreams: asked for, waited for, given back.
+"""The wait of a request for a slot of an upstream.
 
-In: the members that may be asked. Out: the one whose slot it has, at once or by a call; refusals. Must not: open
-anything, or decide who is next: that is ``policy.queue.admission``.
+In: the upstreams that may be asked. Out: the one whose slot the request has, at once or by a callback; refusals. Must
+not: open a call, or decide who is next: ``policy.queue.admission`` does.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from edge.upstream.health import Member
 
 
 class AdmissionTimer(Ticked):
-    """The admission of a process, and its clock, which runs while anybody waits; see ``ticker.Ticked``."""
+    """Ticks the admission of a process while any request waits."""
 
     def __init__(self, admission: Admission, ticker: Ticker, clock: Callable[[], float]) -> None:
         self.admission = admission
@@ -31,10 +31,10 @@ class AdmissionTimer(Ticked):
     @override
     def tick(self, now: float) -> None:
         self.admission.tick(now)
-        self.keep_time()
+        self.update()
 
-    def keep_time(self) -> None:
-        """Somebody has begun to wait, or waits no more."""
+    def update(self) -> None:
+        """Start or stop ticking: a request has begun to wait, or stopped."""
         if self.admission.pending:
             self._ticker.add(self)
         else:
@@ -42,24 +42,24 @@ class AdmissionTimer(Ticked):
 
 
 class SlotTaker:
-    """Whose turn it is. While it waits exactly one of these is called, once; neither may raise."""
+    """What waits for a slot. Exactly one of these is called, once, when its wait ends; neither may raise."""
 
     __slots__ = ()
 
     def admitted(self, member: Member) -> None:
-        """It has a slot of this one."""
+        """It has a slot of this upstream."""
         raise NotImplementedError
 
     def refused(self, refusal: Refusal) -> None:
-        """It will have none."""
+        """It will not get a slot."""
         raise NotImplementedError
 
 
 class SlotWait(Waiter):
-    """See the module; the turn of one exchange, taken anew for each upstream.
+    """The wait of one exchange, begun anew for each attempt at another upstream; see the module.
 
     Args:
-        model: Which model's slots, where each has its own.
+        model: The model whose slots it needs, where each model has its own.
     """
 
     __slots__ = ("_admitting", "_claim", "_model", "_queues", "_taker", "_waiting")
@@ -69,7 +69,7 @@ class SlotWait(Waiter):
         self._claim = claim
         self._model = model
         self._taker = taker
-        self._queues: dict[Queue, Member] | None = None  # where it waits, and whose they are
+        self._queues: dict[Queue, Member] | None = None  # where it waits, and whose queues they are
         self._waiting: Waiting | None = None
 
     def __repr__(self) -> str:
@@ -77,30 +77,30 @@ class SlotWait(Waiter):
 
     @property
     def waits(self) -> bool:
-        """It has no slot yet."""
+        """Whether it waits for a slot."""
         return self._waiting is not None and self._waiting.slot is None
 
     @property
     def wanted(self) -> bool:
-        """Somebody waits for the slot that it has."""
+        """Whether another request waits for the slot that this one has."""
         waiting = self._waiting
         return waiting is not None and waiting.slot is not None and bool(waiting.queue and waiting.queue.waiting)
 
     @property
     def place(self) -> Place | None:
-        """Where it is while it waits."""
+        """Its place in the queue; None if it does not wait."""
         waiting = self._waiting
         return None if waiting is None or waiting.slot is not None else waiting.place(self._admitting.clock())
 
     def ask(self, members: Sequence[Member], *, first: bool = False) -> Member | Refusal | None:
-        """Ask for a slot of any of these, the one to be preferred first.
+        """Ask for a slot of any of these upstreams, the preferred one first.
 
         Args:
             members: At least one.
             first: See ``Admission.enter``.
 
         Returns:
-            The one whose slot it has at once; None if it waits.
+            The upstream whose slot it has at once; None if it waits; a refusal if it will not get one.
         """
         admitting = self._admitting
         queues = [member.queue(self._model) for member in members]
@@ -111,15 +111,15 @@ class SlotWait(Waiter):
         if answer.queue is not None:
             return members[queues.index(answer.queue)]
         self._queues = dict(zip(queues, members, strict=True))
-        admitting.keep_time()
+        admitting.update()
         return None
 
     def give_back(self, *, cut_off: bool, sent: bool) -> None:
-        """It needs no slot any more, had or waited for; idempotent.
+        """Give the slot back, or stop waiting for one; idempotent.
 
         Args:
             cut_off: The server may still be at work.
-            sent: It has got something to work on.
+            sent: The server has got the request.
         """
         waiting, self._waiting = self._waiting, None
         if waiting is None:
@@ -127,13 +127,13 @@ class SlotWait(Waiter):
         now = self._admitting.clock()
         if waiting.slot is None:
             waiting.leave(now)
-            self._admitting.keep_time()
+            self._admitting.update()
         else:
             waiting.slot.release(now, draining=cut_off, served=sent)
 
     @override
     def granted(self, waiting: Waiting) -> None:
-        self._admitting.keep_time()
+        self._admitting.update()
         queues, self._queues = self._queues, None
         if queues is None or waiting.queue is None:
             raise InternalError("a slot was granted that nobody waits for")
@@ -142,5 +142,5 @@ class SlotWait(Waiter):
     @override
     def refused(self, refusal: Refusal) -> None:
         self._waiting = None
-        self._admitting.keep_time()
+        self._admitting.update()
         self._taker.refused(refusal)

@@ -1,11 +1,10 @@
-"""A request that changes an upstream's models: passed on as it comes, and the answer passed back as it comes.
+"""A transfer: a request that changes an upstream's models. It and its answer are passed on as they come.
 
-In: the request, and the upstream's connections. Out: the upstream's answer, written by the one writer, and one record
-at the end. Must not: take a slot, keep a journal, time out what may take hours, or end an answer that was cut as if it
-were whole.
+In: the request, and the upstream's connections. Out: the upstream's answer, through the one writer, and one record.
+Must not: take a slot, keep a journal, limit how long it takes (hours are normal), or end a cut answer like a whole one.
 
-Pulls, pushes and blobs are rare, and no generations. The registry owns them like those: a drain waits for them, an
-admin can stop them.
+Pulls, pushes and blobs are rare, and are no generations. The registry owns them like exchanges: a drain waits for them,
+and an admin can stop them.
 """
 
 import asyncio
@@ -41,13 +40,13 @@ from edge.upstream.relay.connection import Connection, Head
 from edge.upstream.relay.relay import LAST_CHUNK, chunk, reason
 
 _LINES = "application/x-ndjson"
-_FRAMED = frozenset({"content-length", "transfer-encoding"})  # without either, a body ends with its connection
+_FRAMED = frozenset({"content-length", "transfer-encoding"})  # without either, the body ends with the connection
 _AHEAD_BYTES = 64 * 1024  # of the answer, before the upstream is no longer read
-_TAIL_BYTES = 4096  # of the answer: more than any line with an error
+_TAIL_BYTES = 4096  # of the answer: longer than any line with an error
 
 
 class Transfer(Owned, Ticked, Asker):
-    """See the module; a ``connection.Asker``, ``registry.Owned`` and ``ticker.Ticked``."""
+    """One request that changes an upstream's models; see the module."""
 
     def __init__(self, services: ExchangeServices, asked: TransferRequest, member: Member, pool: Pool) -> None:
         self.asked = asked
@@ -68,7 +67,7 @@ class Transfer(Owned, Ticked, Asker):
         self._tail = b""  # the end of what was written
         self._received = 0  # bytes of the request's body
         self._news = asyncio.Event()
-        self._taken = 0  # what the client had taken when it last made progress
+        self._taken = 0  # bytes that the client had taken when it last made progress
         self._progress_at = self._began_at
 
     def __repr__(self) -> str:
@@ -103,12 +102,12 @@ class Transfer(Owned, Ticked, Asker):
             raise
         except Exception as bug:
             self._fail(bug)
-            if self._status or self._error is None:  # part of an answer is out: it must not end like a whole one
+            if self._status or self._error is None:  # part of the answer is out: it must not end like a whole one
                 writer.abort()
                 raise ConnectionResetError("the answer was broken off") from bug
             raise self._error from bug
         finally:
-            self._end(Outcome.CLIENT_GONE)  # cancelled, as the client has left; nothing if it has ended
+            self._end(Outcome.CLIENT_GONE)  # if it has not ended: it was cancelled, since the client left
             self.member.active -= 1
             services.ticker.discard(self)
             services.registry.transfers.pop(self.asked.stream_id, None)
@@ -122,12 +121,12 @@ class Transfer(Owned, Ticked, Asker):
         self._end(Outcome.SHUTDOWN, ShuttingDown("Edge is shutting down; send the request again"))
 
     def stop(self) -> None:
-        """Somebody stopped it."""
+        """End it: somebody stopped it."""
         self._end(Outcome.STOPPED, Stopped("the request was stopped"))
 
     @override
     def tick(self, now: float) -> None:
-        """Connecting, a client that takes nothing, and one that has gone unnoticed."""
+        """Check for a slow connect, a client that takes nothing, and one that left unnoticed."""
         writer, settings = self._writer, self._settings
         if writer is None:
             return
@@ -145,7 +144,7 @@ class Transfer(Owned, Ticked, Asker):
 
     @property
     def _unread(self) -> bool:
-        """Nothing of the client is read just now, since the upstream takes no more of its body."""
+        """Whether Edge reads nothing from the client now, because the upstream takes no more of its body."""
         return self.asked.upload is not None and self._head is None
 
     def _end(self, outcome: Outcome, error: EdgeError | None = None) -> None:
@@ -178,7 +177,7 @@ class Transfer(Owned, Ticked, Asker):
             self._end(Outcome.REJECTED, error)
         except ConnectionError as error:
             if self._connected:
-                self._end(Outcome.CLIENT_GONE)  # only what reads its body raises one by then
+                self._end(Outcome.CLIENT_GONE)  # after connecting, only reading the client's body raises this
             else:
                 self._unreachable(name, error)
         except OSError as error:
@@ -187,8 +186,7 @@ class Transfer(Owned, Ticked, Asker):
             self._fail(bug)
 
     def _unreachable(self, name: str, error: OSError) -> None:
-        fields = UpstreamUnreachable(f"upstream {name} cannot be reached: {reason(error)}")
-        self._end(Outcome.UPSTREAM_CUT, fields)
+        self._end(Outcome.UPSTREAM_CUT, UpstreamUnreachable(f"upstream {name} cannot be reached: {reason(error)}"))
 
     def _request_head(self) -> bytes:
         asked = self.asked
@@ -201,7 +199,7 @@ class Transfer(Owned, Ticked, Asker):
         return self._pool.head(asked.method, asked.path, headers)
 
     async def _pass_on(self, upload: Upload, connection: Connection) -> None:
-        """The body, no faster than the client brings it and the upstream takes it."""
+        """Pass on the body, as fast as the client sends it and the upstream takes it."""
         frame: Callable[[bytes], bytes] = chunk if upload.length is None else bytes
         while data := await upload.read():
             self._received += len(data)
@@ -216,11 +214,11 @@ class Transfer(Owned, Ticked, Asker):
     def headed(self, head: Head) -> Callable[[bytes], None]:
         self._head = head
         self._news.set()
-        if self.asked.method == "HEAD":  # whatever length it names, nothing follows
+        if self.asked.method == "HEAD":  # no body follows, whatever length it names
             self.whole()
-        return self._take
+        return self._on_bytes
 
-    def _take(self, data: bytes) -> None:
+    def _on_bytes(self, data: bytes) -> None:
         self._inbox += data
         if len(self._inbox) > _AHEAD_BYTES and self._connection is not None:
             self._connection.pause()
@@ -229,7 +227,7 @@ class Transfer(Owned, Ticked, Asker):
     @override
     def whole(self) -> None:
         if self.asked.method != "HEAD":
-            self._connection = None  # it may be somebody else's already
+            self._connection = None  # another request may use it by now
         refused = self._head is not None and self._head.status >= 400
         self._end(Outcome.UPSTREAM_ERROR if refused else Outcome.COMPLETE)
 
@@ -238,9 +236,8 @@ class Transfer(Owned, Ticked, Asker):
         self._connection = None
         name, head = self.member.name, self._head
         if head is not None and head.status >= 400 and not head.headers.keys() & _FRAMED:
-            self._end(
-                Outcome.UPSTREAM_ERROR
-            )  # it closed with the body unread, so that a reset took the place of the end
+            # The server closed with the request's body unread, so that a reset took the place of a clean end.
+            self._end(Outcome.UPSTREAM_ERROR)
         elif head is None:
             self._end(Outcome.UPSTREAM_CUT, UpstreamCut(f"upstream {name} closed the connection without an answer"))
         else:
@@ -260,7 +257,7 @@ class Transfer(Owned, Ticked, Asker):
         while self._inbox or self.outcome is None:
             await self._write(writer)
         if self.outcome in (Outcome.COMPLETE, Outcome.UPSTREAM_ERROR):
-            if self._is_error(head):
+            if self._ends_in_error(head):
                 self.outcome = Outcome.UPSTREAM_ERROR
             await writer.finish()
         else:
@@ -272,7 +269,7 @@ class Transfer(Owned, Ticked, Asker):
         await self._news.wait()
 
     async def _write(self, writer: Writer) -> None:
-        """What has come, and wait for more or until the client has taken it."""
+        """Write what has come; wait for more, or until the client has taken it."""
         if not self._inbox:
             await self._wait()
             return
@@ -286,24 +283,24 @@ class Transfer(Owned, Ticked, Asker):
             self._connection.resume()
 
     async def _cut(self, writer: Writer, head: Head) -> None:
-        """It did not end well: say so where there are lines, and end with a reset."""
+        """The transfer failed: write an error line if the answer has lines, and end with a reset."""
         if self._error is not None and head.content_type == _LINES:
             line = encode_line({"error": self._error.message})
             writer.write_nowait(line if self._tail[-1:] in (b"", b"\n") else b"\n" + line)
             await writer.flush(self._settings.flush_s)
         writer.abort()
 
-    def _is_error(self, head: Head) -> bool:
-        """Whether the last line of progress reports a failure, which an Ollama has no status for by then."""
+    def _ends_in_error(self, head: Head) -> bool:
+        """Whether the last progress line is an error: by then an Ollama cannot say so in the status."""
         if head.content_type != _LINES:
             return False
         last = self._tail.rstrip().rpartition(b"\n")[2]
         with suppress(orjson.JSONDecodeError):
-            fields = orjson.loads(last)
-            return isinstance(fields, dict) and bool(fields.get("error"))
+            line = orjson.loads(last)
+            return isinstance(line, dict) and bool(line.get("error"))
         return False
 
-    # --- the record -----------------------------------------------------------------------------------------------
+    # --- headers and the record -----------------------------------------------------------------------------------
 
     def _known_headers(self) -> dict[str, str]:
         asked = self.asked

@@ -1,7 +1,7 @@
-"""Where a stream is that a reader comes back to, and where in it that reader begins.
+"""Lookup: finds the stream that a reader comes back to, and the position in it where that reader begins.
 
-In: a stream's id, who asks, and the event seen last. Out: what to attach to: the generation's journal if it runs here,
-else a replay out of a store. Must not: answer anybody, or generate anything.
+In: a stream id, who asks, and the last event that the reader has. Out: what to attach to: the generation's journal if
+the stream runs here, else a replay from a store. Must not: answer the request, or generate anything.
 """
 
 import contextlib
@@ -20,12 +20,12 @@ from edge.stream.channel import Channel
 from edge.stream.journal import Expired
 from edge.stream.persistence import StoredStream
 
-Place = RunningExchange | StoredStream  # it runs here, or is in a store
+Place = RunningExchange | StoredStream  # the stream runs here, or is in a store
 
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What is known of the stream that a reader came back to. ``source``: ``live`` if it runs here, else ``store``."""
+    """Facts about a resumed stream, for headers and the log. ``source``: ``live`` if it runs here, else ``store``."""
 
     surface: Surface
     model: str | None
@@ -37,11 +37,11 @@ class Described:
 
 @dataclass(frozen=True, slots=True)
 class StartPoint:
-    """What a reader attaches to.
+    """Where a reader begins.
 
     Attributes:
-        channel: An exchange's generation, or a ``Replay`` for this reader alone.
-        position: Where in its journal the reader begins.
+        channel: The generation of an exchange, or a ``Replay`` for this reader alone.
+        position: The reader's position in the channel's journal.
     """
 
     channel: Channel
@@ -50,11 +50,11 @@ class StartPoint:
 
 
 async def find(services: ExchangeServices, principal: str, stream_id: str) -> Place:
-    """Where this stream of this principal is.
+    """Find a stream of this principal.
 
     Raises:
-        NotFound: there is no such stream, or it is somebody else's.
-        StoreUnavailable: it may be in a store that cannot be asked now.
+        NotFound: there is no such stream, or it belongs to somebody else.
+        StoreUnavailable: it may be in a store that cannot be reached now.
     """
     ((_, place),) = await find_all(services, principal, [stream_id])
     if isinstance(place, NotFound):
@@ -65,10 +65,10 @@ async def find(services: ExchangeServices, principal: str, stream_id: str) -> Pl
 async def find_all(
     services: ExchangeServices, principal: str, streams: Sequence[str]
 ) -> list[tuple[str, Place | NotFound]]:
-    """Where each of these streams of this principal is, or that there is no such stream; looked for at the same time.
+    """Find several streams of this principal at once: each with its place, or with the error that it does not exist.
 
     Raises:
-        StoreUnavailable: one may be in a store that cannot be asked now.
+        StoreUnavailable: one may be in a store that cannot be reached now.
     """
     here: dict[str, Place] = {
         stream_id: exchange
@@ -82,26 +82,26 @@ async def find_all(
 
 
 def own_exchange(services: ExchangeServices, principal: str, stream_id: str) -> RunningExchange | None:
-    """The exchange that generates this stream here. Somebody else's is not found, and is looked for like any other."""
+    """The exchange in this process that generates this stream of this principal; None if there is none."""
     exchange = services.registry.streams.get(stream_id)
     return exchange if exchange is not None and exchange.asked.principal.name == principal else None
 
 
 def unknown(stream_id: str) -> NotFound:
-    """The error for a stream that does not exist, and in the same words for somebody else's."""
+    """The error for a stream that does not exist; the same for a stream of somebody else."""
     return NotFound(f"there is no stream {stream_id!r}", code="stream_not_found")
 
 
 def surface_of(place: Place) -> Surface:
-    """Whose events it holds."""
+    """The surface of the stream."""
     return Surface(place.state.meta.surface) if isinstance(place, StoredStream) else place.prepared.surface
 
 
 def check(place: Place, after: int) -> None:
-    """See that it can be read on after the event of this sequence.
+    """Check that the stream can be read on after the event of this sequence.
 
     Raises:
-        Gone: what is asked for is not kept any more, or never was.
+        Gone: the events after it are not kept any more, or never were.
         BadRequest: there is no such event.
     """
     if not isinstance(place, StoredStream):
@@ -122,7 +122,7 @@ def check(place: Place, after: int) -> None:
 
 
 def seen_all(place: Place, after: int) -> bool:
-    """Whether it has ended, and nothing is left for who has seen this event."""
+    """Whether the stream has ended with this event, so that a reader that has it needs nothing more."""
     if not isinstance(place, StoredStream):
         return place.generation.outcome is not None and after == place.generation.journal.last > 0
     ending, last = place.state.ending, place.state.last
@@ -130,7 +130,7 @@ def seen_all(place: Place, after: int) -> bool:
 
 
 async def count(places: Mapping[str, Place]) -> dict[str, Place]:
-    """One more reader has come back to these: a store counts it here, a generation in ``begin``."""
+    """Count a reader that comes back to these streams: here in the stores; a generation counts it in ``begin``."""
     counted = dict(places)
     stores: dict[StreamStore, list[str]] = {}
     for stream_id, place in places.items():
@@ -145,17 +145,17 @@ async def count(places: Mapping[str, Place]) -> dict[str, Place]:
     return counted
 
 
-def begin(settings: StreamSettings, place: Place, after: int, *, speaks: bool = True) -> StartPoint:
-    """Attach at once to what this gives, or what waits for readers may end.
+def begin(settings: StreamSettings, place: Place, after: int, *, own_events: bool = True) -> StartPoint:
+    """The start point of a reader. Attach to it at once: a generation that nobody reads may end.
 
     Args:
-        settings: Those of the reader.
-        place: Where it is; ``check`` has been passed.
-        after: Sequence of the event seen last.
-        speaks: Errors that are not among the events come as events of the stream's surface.
+        settings: The settings of the reader.
+        place: Where the stream is; ``check`` has passed.
+        after: The sequence of the last event that the reader has.
+        own_events: A replay makes heartbeats and error events in the stream's surface; False if the reader does.
 
     Raises:
-        Gone: what is asked for is not kept any more.
+        Gone: the events after it are not kept any more.
     """
     if not isinstance(place, StoredStream):
         position = _position(place, after)
@@ -164,7 +164,7 @@ def begin(settings: StreamSettings, place: Place, after: int, *, speaks: bool = 
     meta = place.state.meta
     dialect = DIALECTS[Surface(meta.surface)]
     marks = numbering(dialect.stream_type, meta.id, after)
-    own = dialect.format(meta.model, meta.request_id) if speaks else None
+    own = dialect.format(meta.model, meta.request_id) if own_events else None
     return StartPoint(Replay(place, settings, after, numbering=marks, surface_format=own), 0, _described(place))
 
 

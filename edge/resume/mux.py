@@ -1,8 +1,9 @@
-"""Several streams as one: what a merged reader attaches to, and what attaches to each of the streams for it.
+"""The mux: several streams as one channel, for one reader.
 
-In: the journals of generations and replays, a slice of each in turn. Out: events that say whose they are, for one
-reader. Must not: hold more of a stream than its own journal does, or let that wait for a reader who lags more than any
-other reader would: while this one does, nothing is taken, and what a journal has let go of meanwhile counts as lost.
+In: the journals of generations and replays, a slice of each in turn. Out: events that name their stream. Must not: hold
+more of a stream than its own journal does, or slow a stream down more than any other slow reader would.
+
+While its reader lags, the mux reads nothing. What a journal has dropped by then becomes an ``error`` event.
 """
 
 import asyncio
@@ -20,18 +21,18 @@ from edge.settings import Stream as StreamSettings
 from edge.stream.channel import Channel, Reader
 from edge.stream.journal import Expired
 
-# Taken of one stream before it is another's turn.
+# How much is read of one stream before the next has its turn.
 _SLICE_BYTES = 16 * 1024
 
 
 class Source(Reader):
-    """One of the streams: a reader of its journal.
+    """One of the streams: a reader of its journal, for the mux.
 
     Attributes:
-        bytes_out: What it has brought, as the merged reader got it.
+        bytes_out: How many bytes of its events the mux has sent.
     """
 
-    committed = False  # how it ended is said beside its events, so none is made of that for this reader's sake
+    committed = False  # the mux reports how a stream ended, so the stream need not make an event of it
     wants_events = True
 
     def __init__(self, mux: "Mux", start: StartPoint, stream_type: str) -> None:
@@ -44,7 +45,7 @@ class Source(Reader):
 
     @property
     def behind(self) -> bool:
-        """There is more to be taken."""
+        """Whether its journal has more."""
         return self.position < self.channel.journal.end
 
     def __repr__(self) -> str:
@@ -64,15 +65,15 @@ class Source(Reader):
 
     @override
     def cut_off(self) -> None:
-        """It lags because the merged reader does."""
+        """Cut the reader of the mux: the source lags because that one does."""
         self._mux.cut_off()
 
 
 class Mux(Channel):
-    """See the module.
+    """Several streams as one channel; see the module.
 
     Args:
-        name: For whoever looks at it.
+        name: Its id in logs.
         mux_format: Makes the events, and knows how far the reader is.
     """
 
@@ -80,22 +81,22 @@ class Mux(Channel):
 
     def __init__(self, name: str, settings: StreamSettings, mux_format: MuxFormat) -> None:
         super().__init__(name, settings)
-        self.begun = True  # whatever follows, the streams are known
+        self.begun = True  # the streams exist, so the status can go out at once
         self._format = mux_format
-        self._sources: deque[Source] = deque()  # whose turn it is comes first
-        self._lost: list[tuple[str, EdgeError]] = []  # to be announced
+        self._sources: deque[Source] = deque()  # the next in turn comes first
+        self._lost: list[tuple[str, EdgeError]] = []  # still to be reported
         self._replays: list[Replay] = []
         self._handle: asyncio.Handle | None = None
-        self._said = False  # something has gone out
-        self._leaving: EdgeError | None = None  # to be said when nothing is left to be taken
-        self._incomplete: EdgeError | None = None  # why some stream may yet be had by a reader that comes back
+        self._said = False  # an event has gone out
+        self._leaving: EdgeError | None = None  # ends the mux once all that has come is read
+        self._incomplete: EdgeError | None = None  # why the reader should come back for some stream
 
     def __repr__(self) -> str:
         end = f" {self.outcome}" if self.outcome else " paused" * self._paused
         return f"<Mux {self.id}{end} {list(self._sources)} {self.journal!r}>"
 
-    def follow(self, start: StartPoint, stream_type: str) -> Source:
-        """Read one more stream; once there is a reader."""
+    def add(self, start: StartPoint, stream_type: str) -> Source:
+        """Read one more stream. The mux needs its reader before."""
         if isinstance(start.channel, Replay):
             self._replays.append(start.channel)
         source = Source(self, start, stream_type)
@@ -104,43 +105,43 @@ class Mux(Channel):
         return source
 
     def lose(self, stream_id: str, error: EdgeError) -> None:
-        """One of the streams cannot be read."""
+        """Report that one of the streams cannot be read."""
         self._lost.append((stream_id, error))
         self.wake()
 
     def leave(self, error: EdgeError) -> None:
-        """End it when what there is has been taken, for this reason if not all streams have ended."""
+        """End it once all that has come is read; with this error, if not all streams have ended."""
         self._leaving = error
         self.wake()
 
     def wake(self) -> None:
-        """Look at all sources soon, unless the reader lags."""
+        """Read all sources soon, unless the reader lags."""
         if self._handle is None and not self._paused and self.outcome is None:
             self._handle = asyncio.get_running_loop().call_soon(self._round)
 
     def pushed(self, source: Source) -> None:
-        """This source has more: pass it on at once, unless it is others' turn. Never raises: the source is at work."""
+        """This source has more: pass it on at once, unless others come first. Never raises: the source calls it."""
         if self._handle is not None or self._paused or self.outcome is not None:
             return
         try:
             self._pass_on(source)
-        except Exception as bug:  # noqa: BLE001 - ours, and not the source's
+        except Exception as bug:  # noqa: BLE001 - a bug of the mux, not of the source
             self.fail(bug)
             return
         if source.behind:
             self.wake()
 
     def cut_off(self) -> None:
-        """Its reader is too slow for one of the streams."""
+        """Cut the reader: it is too slow for one of the streams."""
         for reader in tuple(self._readers):
             reader.cut_off()
 
     async def closed(self) -> None:
-        """Wait until nothing of it runs any more."""
+        """Wait until no replay runs any more."""
         for replay in self._replays:
             await replay.closed()
 
-    # --- as an channel -------------------------------------------------------------------------------------------
+    # --- channel.Channel ------------------------------------------------------------------------------------------
 
     @override
     def heartbeat(self, *, lively: bool) -> bytes:
@@ -154,12 +155,12 @@ class Mux(Channel):
 
     @override
     def break_off(self, error: EdgeError) -> None:
-        """This reader gets the error, the streams go on."""
+        """End it for this reader; the streams go on."""
         self._end(Outcome.REJECTED, error)
 
     @override
     def left(self, *, stalled: bool) -> None:
-        """For the streams, a reader has gone."""
+        """Leave the streams, as one of their readers."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
@@ -170,21 +171,21 @@ class Mux(Channel):
 
     @override
     def pause_source(self) -> None:
-        """Nothing is taken while it is paused."""
+        """Nothing to do: it reads nothing while it is paused."""
 
     @override
     def resume_source(self) -> None:
-        """Soon, since the reader is in the middle of its reading."""
+        """Read on soon; not now, since the reader is in the middle of reading."""
         self.wake()
 
     # --- its work -------------------------------------------------------------------------------------------------
 
     def _round(self) -> None:
-        """A slice of each source; those that are left when the reader begins to lag come first next time."""
+        """Read a slice of each source; those that are left when the reader begins to lag come first next time."""
         self._handle = None
         try:
             again = self._slices()
-        except Exception as bug:  # noqa: BLE001 - an end like every other
+        except Exception as bug:  # noqa: BLE001 - the reader gets a bug as an end like any other
             self.fail(bug)
             return
         if again:
@@ -195,10 +196,10 @@ class Mux(Channel):
             self.break_off(self._leaving)
 
     def _slices(self) -> bool:
-        """Whether there is more."""
+        """Read a slice of each source; whether there is more."""
         again = False
         while self._lost and not self._paused:
-            self._announce_lost(*self._lost.pop(0))
+            self._report_lost(*self._lost.pop(0))
         for _ in range(len(self._sources)):
             if self._paused:
                 return False
@@ -207,22 +208,22 @@ class Mux(Channel):
             try:
                 self._pass_on(source)
             except Expired:
-                self._announce_lost(stream.id, gone(stream.id, self._format.last(stream.id)))
+                self._report_lost(stream.id, gone(stream.id, self._format.last(stream.id)))
                 stream.detach(source)
                 continue
             again |= source.behind
             if source.behind or stream.outcome is None:
                 self._sources.append(source)
             else:
-                self._announce_end(stream, stream.outcome)
+                self._report_end(stream, stream.outcome)
                 stream.detach(source)
         return again
 
     def _pass_on(self, source: Source) -> None:
-        """Pass on a slice of what there is.
+        """Pass on a slice of a source.
 
         Raises:
-            Expired: it is gone.
+            Expired: the journal has dropped it.
         """
         channel = source.channel
         run = channel.journal.read(source.position, _SLICE_BYTES)
@@ -230,22 +231,22 @@ class Mux(Channel):
             tagged = self._format.events(channel.id, run, source.stream_type, _SLICE_BYTES)
             source.position += tagged.used or len(run)
             source.bytes_out += len(tagged.data)
-            self._say(tagged)
+            self._send(tagged)
             channel.advanced()
 
-    def _announce_end(self, stream: Channel, outcome: Outcome) -> None:
+    def _report_end(self, stream: Channel, outcome: Outcome) -> None:
         broken = stream.broken if isinstance(stream, Replay) else None
         if broken is not None:
-            self._announce_lost(stream.id, broken)
+            self._report_lost(stream.id, broken)
         else:
-            self._say(Tagged(self._format.end(stream.id, outcome, stream.error), 1, 0))
+            self._send(Tagged(self._format.end(stream.id, outcome, stream.error), 1, 0))
 
-    def _announce_lost(self, stream_id: str, error: EdgeError) -> None:
-        self._say(Tagged(self._format.lost(stream_id, error, final=not error.retryable), 1, 0))
+    def _report_lost(self, stream_id: str, error: EdgeError) -> None:
+        self._send(Tagged(self._format.lost(stream_id, error, final=not error.retryable), 1, 0))
         if error.retryable:
             self._incomplete = error
 
-    def _say(self, tagged: Tagged) -> None:
+    def _send(self, tagged: Tagged) -> None:
         if tagged.count:
             data = tagged.data if self._said else RETRY + tagged.data
             self._said = self.handed_over = True
@@ -255,14 +256,14 @@ class Mux(Channel):
         if self._incomplete is not None:
             self.break_off(self._incomplete)  # so that the connection is cut, and an ``EventSource`` comes back
             return
-        self._say(Tagged(self._format.done(), 1, 0))
+        self._send(Tagged(self._format.done(), 1, 0))
         self.clean = True
         self._finish(Outcome.COMPLETE, None)
 
     def _end(self, outcome: Outcome, error: EdgeError) -> None:
         if self.outcome is None:
             with contextlib.suppress(*(Exception,) if outcome is Outcome.INTERNAL_ERROR else ()):  # it may be in there
-                self._say(Tagged(self._format.error_event(error), 1, 0))
+                self._send(Tagged(self._format.error_event(error), 1, 0))
             self._finish(outcome, error)
 
     def _finish(self, outcome: Outcome, error: EdgeError | None) -> None:

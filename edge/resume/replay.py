@@ -1,7 +1,7 @@
-"""A stream out of a store, for one reader: what was missed, then, if it is generated elsewhere, what comes.
+"""Replay: a stream from a store, for one reader. First what it missed, then what another process still generates.
 
-In: a store's stretches, by a task of its own, which waits while its reader lags. Out: events for that reader, and the
-same end as the stream's. Must not: generate anything, or be read by a second reader.
+In: stretches of events from a store, read by a task of its own that waits while the reader lags. Out: events for that
+reader, and the end of the stream. Must not: generate anything, or have a second reader.
 """
 
 import asyncio
@@ -20,12 +20,12 @@ from edge.stream.channel import Channel
 from edge.stream.endings import error_events
 from edge.stream.persistence import StoredStream, unavailable
 
-_PAGE_BYTES = 64 * 1024  # read at once, where a reader may lag so far
-_LOOK_S = 1.0  # a store announces changes by itself; this is for one whose word was lost
+_PAGE_BYTES = 64 * 1024  # the most that is read at once
+_LOOK_S = 1.0  # a store reports changes by itself; this is for a report that was lost
 
 
-def _told(ending: Ending) -> EdgeError:
-    """The error of a stream that has ended, as clients got it then."""
+def _error_of(ending: Ending) -> EdgeError:
+    """The error that a stream ended with."""
     message, code, kind = ending.error or (f"the stream ended as {ending.outcome}", ending.outcome, "server_error")
     error = EdgeError(message, code=code)
     error.status, error.type = ending.status, kind
@@ -33,15 +33,15 @@ def _told(ending: Ending) -> EdgeError:
 
 
 class Replay(Channel):
-    """See the module.
+    """A channel whose events come from a store; see the module.
 
     Args:
-        after: Sequence of the event that the reader has seen last.
-        numbering: Knows where events end.
-        surface_format: How an error looks that is not among the events; None where the reader reports it by itself.
+        after: The sequence of the last event that the reader has.
+        numbering: Finds the ends of events.
+        surface_format: Makes heartbeats, and the errors that are not stored; None if the reader makes its own.
 
     Attributes:
-        broken: What kept the stream from being read to its end.
+        broken: Why the stream could not be read to its end.
     """
 
     __slots__ = ("_format", "_found", "_last", "_numbering", "_page_bytes", "_room", "_task", "broken")
@@ -82,7 +82,7 @@ class Replay(Channel):
 
     @override
     def break_off(self, error: EdgeError) -> None:
-        """This reader gets the error, the stream itself goes on."""
+        """End it for this reader; the stream itself goes on."""
         self._part(Outcome.REJECTED, error)
 
     @override
@@ -98,23 +98,23 @@ class Replay(Channel):
         self._room.set()
 
     async def closed(self) -> None:
-        """Wait until nothing of it runs any more."""
+        """Wait until its task has ended."""
         self._task.cancel()
         await asyncio.wait([self._task])
 
     async def _run(self) -> None:
         try:
-            await self._follow()
+            await self._read()
         except Dropped:
             self.break_off(gone(self.id, self._last))
         except StoreDown:
             self.break_off(unavailable())
         except EdgeError as error:
             self.break_off(error)
-        except Exception as bug:  # noqa: BLE001 - an end like every other
+        except Exception as bug:  # noqa: BLE001 - the reader gets a bug as an end like any other
             self.fail(bug)
 
-    async def _follow(self) -> None:
+    async def _read(self) -> None:
         found = self._found
         while True:
             await self._room.wait()
@@ -132,7 +132,7 @@ class Replay(Channel):
                 self._hand_on(stretch)
 
     async def _learn_beginning(self, found: StoredStream) -> None:
-        """What this reader has not read of the stream, and its error event may have to name."""
+        """Read the first event of a lost stream: the error event may have to name what it says."""
         ending = found.state.ending
         if self._format is not None and ending is not None and ending.error == LOST:
             with contextlib.suppress(Dropped):
@@ -140,7 +140,7 @@ class Replay(Channel):
                     self._format.learn(stretch.data)
 
     def _ends(self, state: StreamState) -> bool:
-        """Whether all of it has been read, and it has ended; the reader gets the end then."""
+        """Conclude if the stream has ended and all of it has been read; whether it has."""
         if state.ending is None or state.last > self._last:
             return False
         self._conclude(state, state.ending)
@@ -155,7 +155,7 @@ class Replay(Channel):
         return replace(found, state=state)
 
     async def _elsewhere(self, found: StoredStream) -> StoredStream:
-        """Where else it is: what one store has not, the other may have got since."""
+        """Find the stream in another store, which may have got it in the meantime."""
         now = await found.archive.find(found.state.meta.principal, self.id)
         if now is None or now.store is found.store:
             raise Dropped(f"what follows event {self._last} of {self.id} is in no store")
@@ -179,22 +179,22 @@ class Replay(Channel):
             self.clean = True
             self._finish(outcome, None)
         else:
-            error = _told(ending)
-            untold = ending.error == LOST or not state.last  # any other is among the events
-            words = self._words(error, final=True) if untold else []
+            error = _error_of(ending)
+            unstored = ending.error == LOST or not state.last  # other errors are among the stored events
+            words = self._words(error, final=True) if unstored else []
             for event in words:
                 self.publish(event, 1)
-            self.error_sent = bool(words) or not untold
+            self.error_sent = bool(words) or not unstored
             self._finish(outcome, error)
 
     def _part(self, outcome: Outcome, error: EdgeError) -> None:
-        """End for this reader: the error is no event of the stream, which may have another in its place."""
+        """End it for this reader alone: the error does not become an event of the stream."""
         if self.outcome is None:
             self.broken, self.parting = error, b"".join(self._words(error, final=False))
         self._finish(outcome, error)
 
     def _words(self, error: EdgeError, *, final: bool) -> list[bytes]:
-        """An error as events; none where the status can say it, or the reader does. ``final``: the stream ends so."""
+        """An error as events; none if it can be the status, or the reader makes them. ``final``: it ends the stream."""
         own, committed = self._format, self.handed_over or any(reader.committed for reader in self._readers)
         if own is None or not committed:
             return []
@@ -216,15 +216,15 @@ def gone(stream_id: str, after: int) -> Gone:
 
 
 def past_the_end(state: StreamState, after: int) -> EdgeError:
-    """The error for who has seen more than there is of a stream that has ended."""
+    """The error for a reader that claims to have more events than an ended stream has."""
     if state.ending is not None and state.ending.error == LOST:
         message, code, _ = LOST
-        return Gone(message, code=code)  # it may well have been there
+        return Gone(message, code=code)  # the lost stream may well have had that event
     return no_event(after, state.last)
 
 
 def no_event(after: int, last: int) -> BadRequest:
-    """The error for a position after an event that does not exist."""
+    """The error for an event that does not exist."""
     return BadRequest(
         f"there is no event {after} of this stream, the last is {last}; ask for what follows one that there is",
         param="starting_after",

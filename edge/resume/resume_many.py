@@ -1,7 +1,7 @@
-"""A reader of several streams at once: where each of them is, and the one response that they share.
+"""Resumes several streams over one connection.
 
-In: stream ids and a cursor. Out: a response, and a record for each stream. Must not: generate anything, or
-end a stream for anybody else.
+In: stream ids and a cursor. Out: one response, and one ReturnRecord per stream. Must not: generate anything, or end a
+stream for anybody else.
 """
 
 import dataclasses
@@ -22,12 +22,12 @@ from edge.resume.resumed_reader import ResumedReader
 from edge.stream.subscriber import Subscriber
 from edge.stream.writer import Writer
 
-_LEAST_BYTES = 16 * 1024  # that are read ahead of each stream out of a store
+_LEAST_BYTES = 16 * 1024  # how far each stream is at least read ahead from a store
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class MuxRequest:
-    """Streams that a reader wants to read at once. ``marks``: how far it has got."""
+    """A request for several streams at once. ``marks``: how far the reader has got in each."""
 
     request_id: str
     principal: str
@@ -38,11 +38,11 @@ class MuxRequest:
 
 
 class ResumeMany(ResumedReader):
-    """One merged reader, and what it reads.
+    """One reader of several streams.
 
     Args:
-        places: The streams that it is to be read on from.
-        lost: The others, each with its error.
+        places: Where the streams are that it can read on.
+        lost: The errors of the others.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class ResumeMany(ResumedReader):
 
     @override
     def shut_down(self) -> None:
-        """Streams that are generated here are ended by their exchanges, whose readers see it."""
+        """End those that are not generated here; exchanges end the others."""
         self._mux.leave(ShuttingDown("Edge is shutting down; ask for the rest again"))
 
     def _begin(self) -> None:
@@ -81,11 +81,11 @@ class ResumeMany(ResumedReader):
         for stream_id, place in self._places.items():
             after = self.wanted.marks.seen.get(stream_id, 0)
             try:
-                start = begin(ahead, place, after, speaks=False)
-            except Gone as gone:  # since it was looked at
+                start = begin(ahead, place, after, own_events=False)
+            except Gone as gone:  # dropped since the check
                 mux.lose(stream_id, gone)
                 continue
-            source = mux.follow(start, DIALECTS[start.described.surface].stream_type)
+            source = mux.add(start, DIALECTS[start.described.surface].stream_type)
             self._followed.append((source, start))
         self._places.clear()
         mux.wake()
@@ -93,7 +93,7 @@ class ResumeMany(ResumedReader):
     def _headers(self) -> Mapping[str, str]:
         return {"x-request-id": self.wanted.request_id, **STREAM_HEADERS, "Content-Type": SSE_TYPE}
 
-    def _tell(self, reader: Subscriber) -> None:
+    def _record(self, reader: Subscriber) -> None:
         services, wanted, error = self.services, self.wanted, self._mux.error
         heartbeats = reader.heartbeats
         for source, start in self._followed:
@@ -106,20 +106,20 @@ class ResumeMany(ResumedReader):
                 after=wanted.marks.seen.get(stream_id, 0),
                 accepted_at=wanted.accepted_at,
             )
-            fields = record(services, returned, start.described, reader)
-            services.observer.returned(dataclasses.replace(fields, bytes_out=source.bytes_out, heartbeats=heartbeats))
-            heartbeats = 0  # which are no single stream's, and counted once
+            facts = record(services, returned, start.described, reader)
+            services.observer.returned(dataclasses.replace(facts, bytes_out=source.bytes_out, heartbeats=heartbeats))
+            heartbeats = 0  # they belong to no single stream, so the first record has them all
         if error is not None and error.__cause__ is not None:
             services.observer.failed(wanted.request_id, None, error.__cause__)
 
 
 async def resume_many(services: ExchangeServices, wanted: MuxRequest) -> ResumeMany | None:
-    """What answers a reader of several streams; None if it has seen that all have ended.
+    """Find the streams of a reader; None if it has seen the end of all of them.
 
     Raises:
-        NotFound: the reader begins with a stream that there is not, or that is somebody else's.
+        NotFound: the reader asks for a new stream that does not exist, or that belongs to somebody else.
         BadRequest: there is no such event.
-        StoreUnavailable: a stream may be in a store that cannot be asked now.
+        StoreUnavailable: a stream may be in a store that cannot be reached now.
     """
     seen = wanted.marks.seen
     places: dict[str, Place] = {}
@@ -131,7 +131,7 @@ async def resume_many(services: ExchangeServices, wanted: MuxRequest) -> ResumeM
         if isinstance(place, NotFound):
             if stream_id not in seen:
                 raise place
-            lost[stream_id] = place  # the reader had it, so it has expired: the others go on
+            lost[stream_id] = place  # the reader has events of it, so it has expired: the others go on
             continue
         try:
             check(place, seen.get(stream_id, 0))

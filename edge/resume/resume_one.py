@@ -1,6 +1,6 @@
-"""A reader that comes back to a stream: from its journal if it runs here, else out of a store.
+"""Resumes one stream: from its journal if it runs here, else from a store.
 
-In: where the reader was. Out: a response, and its record. Must not: generate anything, or end the stream for
+In: where the reader was. Out: a response, and one ReturnRecord. Must not: generate anything, or end the stream for
 anybody else.
 """
 
@@ -25,10 +25,10 @@ from edge.telemetry.record import ReturnRecord
 
 @dataclass(frozen=True, slots=True)
 class ResumeRequest:
-    """A reader that came back.
+    """A request to read on in one stream.
 
     Attributes:
-        after: Sequence of the event that it has seen last; 0 for none.
+        after: The sequence of the last event that the reader has; 0 for none.
     """
 
     request_id: str
@@ -41,10 +41,10 @@ class ResumeRequest:
 
 
 class Resume(ResumedReader):
-    """One reader that came back, and what it reads.
+    """One reader that came back to a stream.
 
     Args:
-        start: What it reads, and from where on.
+        start: Where it begins.
     """
 
     def __init__(self, services: ExchangeServices, returned: ResumeRequest, start: StartPoint) -> None:
@@ -73,7 +73,7 @@ class Resume(ResumedReader):
 
     @override
     def shut_down(self) -> None:
-        """A stream that is generated here is ended by its exchange."""
+        """End a replay; the exchange ends a stream that is generated here."""
         if isinstance(self._channel, Replay):
             self._channel.break_off(ShuttingDown("Edge is shutting down; ask for the rest again"))
 
@@ -84,7 +84,7 @@ class Resume(ResumedReader):
             headers["x-edge-upstream"] = described.upstream
         return {**headers, "Content-Type": DIALECTS[described.surface].stream_type}
 
-    def _report(self, reader: Subscriber) -> None:
+    def _record(self, reader: Subscriber) -> None:
         services = self.services
         services.observer.returned(record(services, self.returned, self._described, reader))
         broken = self._channel.broken if isinstance(self._channel, Replay) else None
@@ -95,7 +95,7 @@ class Resume(ResumedReader):
 def record(
     services: ExchangeServices, returned: ResumeRequest, described: Described, reader: Subscriber
 ) -> ReturnRecord:
-    """The record of a reader that came back, and has gone."""
+    """The record of a reader that had come back and has gone."""
     return ReturnRecord(
         request_id=returned.request_id,
         stream_id=returned.stream_id,
@@ -116,18 +116,22 @@ def record(
 
 
 async def resume_one(
-    services: ExchangeServices, returned: ResumeRequest, surface: Surface | None, speak: Callable[[Surface], None]
+    services: ExchangeServices, returned: ResumeRequest, surface: Surface | None, on_surface: Callable[[Surface], None]
 ) -> Resume | None:
-    """What answers a reader that came back; None if it has seen all there is, and was.
+    """Find the stream of a reader that comes back; None if it has ended and the reader has all of it.
 
-    ``surface``: whose route it came by; None for the one that is every surface's. ``speak``: gets the stream's, as soon
-    as it is known that the reader may know of it.
+    Args:
+        services: What all exchanges share.
+        returned: Who asks for what.
+        surface: The surface of the route; None for the route that all surfaces share.
+        on_surface: Called with the stream's surface once it is certain that the caller may know the stream: from then
+            on errors have the shape of that surface.
 
     Raises:
-        NotFound: there is no such stream, or it is somebody else's.
-        Gone: what is asked for is not kept any more, or never was.
-        BadRequest: there is no such event, or the route is another surface's.
-        StoreUnavailable: it may be in a store that cannot be asked now.
+        NotFound: there is no such stream, or it belongs to somebody else.
+        Gone: the events asked for are not kept any more, or never were.
+        BadRequest: there is no such event, or the route belongs to another surface.
+        StoreUnavailable: it may be in a store that cannot be reached now.
     """
     place = await find(services, returned.principal, returned.stream_id)
     if surface not in (None, surface_of(place)):
@@ -137,7 +141,7 @@ async def resume_one(
             param="Last-Event-ID",
             code="wrong_surface",
         )
-    speak(surface_of(place))
+    on_surface(surface_of(place))
     check(place, returned.after)
     if seen_all(place, returned.after):
         return None

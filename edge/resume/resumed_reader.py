@@ -1,4 +1,4 @@
-"""A reader that came back, from its first moment to its last: owned, ticked, and recorded once when it has gone.
+"""What all readers that come back share: the registry owns them, the ticker ticks them, and each is recorded once.
 
 In: what it reads, from a subclass. Out: a response. Must not: generate anything, or end a stream for anybody else.
 """
@@ -14,7 +14,7 @@ from edge.stream.writer import Writer
 
 
 class ResumedReader(Owned, Ticked):
-    """See the module."""
+    """A reader that came back; see the module."""
 
     __slots__ = ("_reader", "_recorded", "services")
 
@@ -26,18 +26,18 @@ class ResumedReader(Owned, Ticked):
     # --- what a subclass does ---------------------------------------------------------------------------------------
 
     def _make_reader(self, writer: Writer) -> Subscriber:
-        """The reader, with ``_changed`` to be called."""
+        """Make the reader; it has to call ``_changed``."""
         raise NotImplementedError
 
     def _begin(self) -> None:
-        """The reader is owned and ticked."""
+        """Begin to read: the reader is owned and ticked by now."""
 
-    def _report(self, reader: Subscriber) -> None:
-        """The reader has gone."""
+    def _record(self, reader: Subscriber) -> None:
+        """Record the reader, which has gone."""
         raise NotImplementedError
 
     async def _close(self) -> None:
-        """Wait until nothing of it runs any more."""
+        """Wait until no task of it runs any more."""
         raise NotImplementedError
 
     # --- what all do ------------------------------------------------------------------------------------------------
@@ -46,7 +46,7 @@ class ResumedReader(Owned, Ticked):
         """Answer the request.
 
         Raises:
-            EdgeError: the stream had failed before it brought anything, or what is asked for is not kept any more.
+            EdgeError: the stream failed before its first event, or the events asked for are not kept any more.
         """
         services = self.services
         reader = self._reader = self._make_reader(Writer(request))
@@ -76,4 +76,4 @@ class ResumedReader(Owned, Ticked):
         self._recorded = True
         self.services.registry.discard(self)
         self.services.ticker.discard(self)
-        self._report(reader)
+        self._record(reader)

@@ -1,10 +1,10 @@
-"""An attempt: one call of one upstream, from opened to ended.
+"""An attempt: one call to one upstream, from open to end.
 
-In: pushes from the upstream, whose sink it is, and ticks. Out: events for its generation, and a word to failover when
-it has ended. Must not: choose an upstream, end the generation, or push anything once it has ended.
+In: pushes from the upstream, whose sink it is, and ticks. Out: events for its generation; one call to failover when it
+has ended. Must not: choose an upstream, end the generation by itself, or publish anything after its end.
 
-What the upstream sends before the first content is held back, since another attempt may still follow. Three clocks
-run here: connecting, until the first content, and between two; ``deadlines`` has their rules.
+The attempt holds what the upstream sends before the first content, since another attempt may still follow. Three clocks
+run here: connecting, until the first content, and between two contents; ``deadlines`` has their rules.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,13 +26,13 @@ MOST_EVENTS = 10_000
 
 
 class Prelude:
-    """Whole events that are held; no more than within its bounds.
+    """Whole events that are held back, and whether they are too many.
 
     Args:
-        largest: The largest event, in bytes.
+        largest: The size of the largest allowed event, in bytes.
 
     Attributes:
-        events: How many there are.
+        events: How many are held.
     """
 
     __slots__ = ("_data", "_most_bytes", "events")
@@ -47,21 +47,21 @@ class Prelude:
 
     @property
     def data(self) -> bytes:
-        """The events."""
+        """The held events."""
         return bytes(self._data)
 
     def drop_first(self, size: int) -> None:
-        """Let go of the first event, of so many bytes."""
+        """Drop the first event, of ``size`` bytes."""
         del self._data[:size]
         self.events -= 1
 
     def add(self, data: bytes, events: int) -> None:
-        """Hold more."""
+        """Hold more events."""
         self._data += data
         self.events += events
 
     def excess(self) -> UpstreamBroken | None:
-        """The error if it is over its bounds."""
+        """The error if it holds too much; else None."""
         if len(self._data) > self._most_bytes:
             return AnswerTooLarge(
                 f"the upstream sent over {self._most_bytes} bytes of events without any content; "
@@ -73,27 +73,27 @@ class Prelude:
 
 
 class AttemptOwner:
-    """Who decides what follows an attempt: ``exchange.failover``."""
+    """What decides what follows an attempt: ``exchange.failover``."""
 
     __slots__ = ()
 
     def attempt_ended(self, happened: LifecycleEvent, error: EdgeError | None) -> None:
-        """Open another one, or finish the generation."""
+        """Open another attempt, or finish the generation."""
         raise NotImplementedError
 
 
 class Attempt(Sink, RunningAttempt):
-    """See the module.
+    """One call to one upstream, and its sink; see the module.
 
     Args:
-        generation: What it is for.
+        generation: The answer that it works for.
         owner: Decides what follows its end.
         settings: Its limits.
-        clock: Seconds.
+        clock: Monotonic, in seconds.
 
     Attributes:
-        sent: The server has got the request to work on.
-        cut_off: Edge broke it off, so the server may still be at work on it.
+        sent: The server has got the request.
+        cut_off: Edge broke it off, so the server may still be working on it.
     """
 
     __slots__ = (
@@ -112,7 +112,7 @@ class Attempt(Sink, RunningAttempt):
         self.sent = self.cut_off = self.clients_turn = False
         self.other_events = 0
         self._held: Prelude | None = None  # the events before the first content
-        self._last: Prelude | None = None  # the events of the end, until what was said is kept
+        self._last: Prelude | None = None  # the events of the end, until the answer is stored
         self._generation = generation
         self._owner = owner
         self._settings = settings
@@ -120,13 +120,13 @@ class Attempt(Sink, RunningAttempt):
         self._mode = AnswerMode()
         self._source: Source | None = None
         self._since = clock()  # when the present state began, or the latest content came
-        self._alive_at = self._since  # when the upstream last sent what is no content; tokens do not note it
+        self._alive_at = self._since  # when the upstream last sent anything but content; tokens do not update it
 
     def __repr__(self) -> str:
         return f"<Attempt {self.state}>"
 
     def open(self, upstream: Upstream, call: Call) -> None:
-        """Begin the call; it is not held on to, since a request may be 30 MB."""
+        """Begin the call. The attempt does not keep ``call``, since a request may be 30 MB."""
         self._mode = AnswerMode(call.buffers_calls, call.whole)
         self._generation.begin(self, call.codec)
         self._source = upstream.open(call, self)
@@ -141,7 +141,7 @@ class Attempt(Sink, RunningAttempt):
 
     @override
     def uploading(self, *, clients_turn: bool) -> None:
-        """Whose silence a silence is changes with it, and begins anew."""
+        """Silence is now the client's or the upstream's, so its clock begins anew."""
         self._since = self._clock()
         self.clients_turn = clients_turn
         self._generation.changed()
@@ -152,7 +152,7 @@ class Attempt(Sink, RunningAttempt):
 
     @override
     def tokens(self, data: bytes, count: int) -> None:
-        """The hot path: once per network read, no timer, task, log or lock."""
+        """The hot path, once per network read: no timer, task, log line or lock."""
         if self.state is not AttemptState.STREAMING or self._held:
             self.feed(Batch(data, count, count))
             return
@@ -166,7 +166,7 @@ class Attempt(Sink, RunningAttempt):
             if generation.sample_bytes:
                 generation.add_sample(data)
             generation.publish(data, count)
-        except Exception as bug:  # noqa: BLE001 - a sink never raises; what went wrong is ours, not the upstream's
+        except Exception as bug:  # noqa: BLE001 - a sink never raises; this is a bug in Edge, not a fault of the upstream
             generation.fail(bug)
 
     @override
@@ -211,7 +211,7 @@ class Attempt(Sink, RunningAttempt):
 
     @override
     def end(self, happened: LifecycleEvent, error: EdgeError | None) -> None:
-        """It is over, and with it the generation unless failover opens another one."""
+        """The call is over; failover opens another one or finishes the generation."""
         self._source = None
         if self.state is AttemptState.ENDED:
             return

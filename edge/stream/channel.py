@@ -1,7 +1,7 @@
-"""What readers attach to: a journal that grows, who reads it and how far, and how it has ended.
+"""A channel: what readers attach to. A journal that grows, its readers and their positions, and how it ended.
 
-In: events, from whoever makes them (``Generation``, or what replays a stream). Out: pushes to readers; a word to the
-maker when it is to wait for them, to go on, or has none left. Must not: know where events come from, or write to a
+In: events from a subclass that makes them (``Generation``, ``Replay``, ``Mux``). Out: writes to readers; calls to the
+subclass when it has to pause, may resume, or has no reader left. Must not: know where events come from, or write to a
 socket.
 """
 
@@ -15,7 +15,7 @@ from edge.stream.journal import Journal
 
 
 class Reader:
-    """One who reads a journal."""
+    """A reader of a channel's journal."""
 
     __slots__ = ()
 
@@ -28,11 +28,11 @@ class Reader:
         raise NotImplementedError
 
     def write(self, data: bytes) -> bool:
-        """Take what comes next, past the journal; False, and nothing taken, if the reader is not up to it."""
+        """Take the next bytes directly, without the journal; False if it cannot now, and then it has taken nothing."""
         raise NotImplementedError
 
     def push(self) -> None:
-        """There is more in the journal."""
+        """The journal has more."""
         raise NotImplementedError
 
     def ended(self) -> None:
@@ -40,17 +40,17 @@ class Reader:
         raise NotImplementedError
 
     def cut_off(self) -> None:
-        """It is too slow, and others want what it holds up."""
+        """Cut it: it is too slow, and others wait for what it holds up."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """That a stream can be come back to.
+    """What is kept of a stream, so that readers can come back to it.
 
     Attributes:
-        keep_bytes: How much of its events, the latest of them, stays in the journal whoever has taken them.
-        write: Where whole events, and how many, are written to that are to outlive this process or its memory.
+        keep_bytes: How many bytes of its latest events stay in the journal even after all readers have taken them.
+        write: Writes whole events, and how many they are, to a store.
     """
 
     keep_bytes: int
@@ -58,18 +58,18 @@ class Retention:
 
 
 class Channel:
-    """See the module. ``id`` is the stream id, ``st_`` and 32 hex digits.
+    """What readers attach to; see the module. ``id`` is the stream id, ``st_`` and 32 hex digits.
 
     Attributes:
-        outcome: How it ended; None before.
-        error: For a reader that has got nothing, if it did not end well.
-        clean: It ended, and the journal ends with the surface's regular end: nothing has to be cut off.
-        fails_in_stream: It failed before the answer, and readers get that as a stream, not as a status.
-        handed_over: Some event of the answer is, or was, within a reader's reach.
-        begun: The status may go out though nothing is handed over: there is something to be said before.
-        error_sent: It did not end well, and the journal ends with the event that says so.
-        parting: What readers get beside the journal, last of all, if it did not end well.
-        pauses: Times that all readers lagged so far that its maker was to wait.
+        outcome: How it ended; None while it runs.
+        error: Why it failed; readers that have got nothing yet get this as their HTTP status.
+        clean: It ended, and the journal ends with the surface's regular end, so the connection need not be cut.
+        fails_in_stream: It failed before the answer, and readers get the error as a stream, not as a status.
+        handed_over: Some event of the answer has been published.
+        begun: The status may go out although no event of the answer has: Edge has published an event of its own.
+        error_sent: It failed, and the journal ends with the error event.
+        parting: Events that a failed stream sends last, and that are not in the journal.
+        pauses: How often the source was paused because all readers lagged.
     """
 
     __slots__ = (
@@ -111,10 +111,10 @@ class Channel:
 
     @property
     def readers(self) -> int:
-        """How many there are."""
+        """How many readers are attached."""
         return len(self._readers)
 
-    # --- what its maker does --------------------------------------------------------------------------------------
+    # --- what a subclass does -------------------------------------------------------------------------------------
 
     def heartbeat(self, *, lively: bool) -> bytes:
         """A keep-alive in the surface's shape; empty if there is none. ``lively``: see ``SurfaceFormat.beat``."""
@@ -124,33 +124,33 @@ class Channel:
         """A reader's status has gone out, and perhaps nothing else."""
 
     def fail(self, bug: BaseException) -> None:
-        """End it with the truth about a bug of ours."""
+        """End it because of a bug in Edge."""
         raise NotImplementedError
 
     def break_off(self, error: EdgeError) -> None:
-        """What comes cannot be used any more."""
+        """End it because its events cannot be used any more."""
         raise NotImplementedError
 
     def left(self, *, stalled: bool) -> None:
-        """The last reader has gone."""
+        """The last reader has left."""
         raise NotImplementedError
 
     def pause_source(self) -> None:
-        """All readers lag: make no more for now."""
+        """All readers lag: publish nothing for now."""
         raise NotImplementedError
 
     def resume_source(self) -> None:
-        """One has caught up."""
+        """A reader has caught up: go on."""
         raise NotImplementedError
 
     # --- readers --------------------------------------------------------------------------------------------------
 
     def attach(self, reader: Reader) -> None:
-        """A reader begins at its position."""
+        """Attach a reader, at its position."""
         self._readers.append(reader)
 
     def detach(self, reader: Reader, *, stalled: bool = False) -> None:
-        """A reader is gone; idempotent."""
+        """Detach a reader; idempotent."""
         if reader not in self._readers:
             return
         self._readers.remove(reader)
@@ -160,7 +160,7 @@ class Channel:
             self.left(stalled=stalled)
 
     def advanced(self) -> None:
-        """A reader has taken bytes: let go of what all have, and read on if one has caught up."""
+        """A reader has taken bytes: drop what all have taken, and resume the source if one has caught up."""
         readers, journal = self._readers, self.journal
         if not readers:
             return
@@ -172,11 +172,11 @@ class Channel:
                 self.unpause()
 
     def publish(self, data: bytes, count: int) -> None:
-        """Whole events, for every reader."""
+        """Hand whole events to every reader."""
         if self._retention is not None and self._retention.write is not None:
             self._retention.write(data, count)
         journal, readers = self.journal, self._readers
-        # The fast path, and its one condition: the only reader has everything so far, and takes this as it comes.
+        # The fast path, and its one condition: the only reader has everything so far, and takes this directly.
         if len(readers) == 1 and readers[0].position == journal.end and readers[0].write(data):
             if not journal.keep_bytes:
                 # The journal counts it and holds nothing; here, since a call would be 60 ns of the 0.7 µs of a token.
@@ -204,18 +204,18 @@ class Channel:
                 self.pause_source()
 
     def unpause(self) -> None:
-        """Whoever lags, or is gone, is not waited for any more."""
+        """Wait for slow readers no longer."""
         if self._paused:
             self._paused = False
             self.resume_source()
 
     def conclude(self) -> None:
-        """The end is in the journal, and ``outcome`` is set."""
+        """Let the readers end: the last event is in the journal, and ``outcome`` is set."""
         for reader in tuple(self._readers):
             reader.ended()
 
     def _bound(self) -> None:
-        """What is kept is bounded, but so that the furthest reader always finds what it has not taken."""
+        """Bound what is kept, but never drop what the foremost reader has not taken."""
         journal = self.journal
         if journal.end - journal.start > journal.keep_bytes:
             journal.bound(max(journal.keep_bytes, self._settings.buffer_bytes + self._largest))

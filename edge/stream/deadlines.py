@@ -1,6 +1,6 @@
-"""The clocks of an attempt and of a generation: which of them has run out, and the error for the reader.
+"""Deadlines: which clock of an attempt or a generation has run out, and the error for the reader.
 
-In: state and times. Out: what happened, and the error. Must not: end anything.
+In: a state and times. Out: the lifecycle event and the error. Must not: end anything.
 
 Three rules hold for an answer. Before the first content, nothing but content stops ``first_token_s``. After it,
 whatever the upstream sends (content, arguments of a tool call, comments, empty deltas) starts ``inter_token_s`` anew.
@@ -30,7 +30,7 @@ _OUTCOMES = {
 
 
 class Late(NamedTuple):
-    """A clock that has run out: what has happened, and the words for it."""
+    """A clock that has run out: its lifecycle event, and the message."""
 
     happened: LifecycleEvent
     message: str
@@ -41,11 +41,11 @@ class Late(NamedTuple):
 
 
 class AnswerMode(NamedTuple):
-    """How the answer of an attempt comes.
+    """How the upstream delivers the answer of an attempt.
 
     Attributes:
         buffers_calls: The upstream may be silent while it writes a tool call.
-        whole: In one body, when it is finished: ``whole_s`` holds in place of the three rules.
+        whole: The answer comes in one body when it is finished: ``whole_s`` holds in place of the three rules.
     """
 
     buffers_calls: bool = False
@@ -56,8 +56,8 @@ class Waited(NamedTuple):
     """How long an attempt has waited, in seconds.
 
     Attributes:
-        content: For content; before there was any, in its present state.
-        life: For anything that the upstream sent.
+        content: Since the latest content; before the first one, since the present state began.
+        life: Since the upstream last sent anything.
     """
 
     content: float
@@ -73,11 +73,11 @@ def overdue(
     """Which clock of an attempt has run out; None if there is time left.
 
     Args:
-        state: Of the attempt.
+        state: The state of the attempt.
         settings: The limits.
-        waited: See there.
-        paused: The upstream is not read, since the readers lag.
-        mode: How its answer comes.
+        waited: How long it has waited.
+        paused: Edge does not read the upstream, since the readers lag.
+        mode: How the upstream delivers the answer.
     """
     if state is AttemptState.CONNECTING and waited.content > settings.connect_s:
         return _late(LifecycleEvent.CONNECT_TIMEOUT, _CONNECT, settings.connect_s)
@@ -94,7 +94,7 @@ def overdue(
 
 
 def overlong(settings: StreamSettings) -> Late:
-    """The whole took too long."""
+    """The generation has taken longer than ``total_s``."""
     return _late(LifecycleEvent.TOTAL_TIMEOUT, _TOTAL, settings.total_s)
 
 

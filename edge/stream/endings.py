@@ -1,6 +1,6 @@
-"""Ends that are not the upstream's own: when nobody reads, the error for the reader, what it means to the server.
+"""Rules for ends that do not come from the upstream: no reader is left, somebody stops a stream, Edge has a bug.
 
-In: what happened, and the settings. Out: what is to become of a generation; an error; whether a server may
+In: what happened, and the settings. Out: what becomes of a generation; the error for its readers; whether a server may
 still be at work. Must not: end anything.
 """
 
@@ -15,7 +15,7 @@ _BY_EDGE = frozenset({LifecycleEvent.READER_GONE, LifecycleEvent.REJECT, Lifecyc
 
 
 def unread(settings: StreamSettings, state: State, *, resumable: bool) -> Literal["cancel", "grace", "drain"]:
-    """What becomes of a generation when its last reader has left. ``resumable``: it can be come back to."""
+    """What becomes of a generation when its last reader has left. ``resumable``: readers may come back to it."""
     policy = settings.on_disconnect
     if resumable:
         return "grace" if policy == "cancel" else policy
@@ -24,24 +24,24 @@ def unread(settings: StreamSettings, state: State, *, resumable: bool) -> Litera
 
 
 def ended_here(happened: LifecycleEvent, settings: StreamSettings, *, resumable: bool) -> EdgeError | None:
-    """The error for the reader of a stream that was ended from this side; None if there is no reader."""
+    """The error for the readers of a stream that Edge itself ends; None if no reader can be left."""
     if happened is LifecycleEvent.SHUTDOWN:
         return ShuttingDown("Edge is shutting down; send the request again")
     if happened is LifecycleEvent.STOP:
         return Stopped("the stream was stopped")
     if not resumable:
-        return None  # whoever has gone gets nothing
+        return None  # the only readers have gone
     waited = f"nobody has read this stream for {settings.grace_s:g} s, so it was stopped"
     return Gone(f"{waited}; send the request again", code="client_gone")
 
 
 def broken_off(happened: LifecycleEvent, error: EdgeError | None) -> bool:
-    """Whether an attempt ended since Edge would not have more of it: what the server sent or was sent made no sense."""
+    """Whether Edge broke the attempt off: by itself, or because it could not use what the server sent."""
     return happened in _BY_EDGE or isinstance(error, UpstreamBroken)
 
 
 def failed(bug: BaseException) -> InternalError:
-    """The error for a bug of ours, which is its cause."""
+    """The error for readers when Edge has a bug, with the bug as its cause."""
     error = InternalError("Edge failed while relaying the answer")
     error.__cause__ = bug
     return error
@@ -50,6 +50,6 @@ def failed(bug: BaseException) -> InternalError:
 def error_events(
     own: SurfaceFormat, error: EdgeError, progress: Progress | None = None, *, by_upstream: bool = False
 ) -> list[bytes]:
-    """The events that end a stream which failed; ``by_upstream``: its own error event is out already."""
+    """The events that end a failed stream. ``by_upstream``: the upstream's own error event has gone out already."""
     events = [] if by_upstream else [own.error_event(error, progress)]
     return [*events, *filter(None, [own.after_error(error, progress)])]

@@ -1,8 +1,8 @@
 """A generation: one answer being produced, from the first attempt to its one outcome.
 
-In: events from its attempts, ticks, and readers that attach and leave. Out: events for its channel, the last of which
-says how it ended. Must not: write to a socket, know an upstream, open an attempt (failover does), or end in any way
-that the lifecycle table does not know.
+In: events from its attempts, ticks, and readers that attach and leave. Out: events for its readers; the last one says
+how it ended. Must not: write to a socket, know an upstream, open an attempt (failover does), or end in a way that the
+lifecycle table does not have.
 """
 
 import contextlib
@@ -76,21 +76,21 @@ class RunningAttempt:
 
 
 class Generation(Channel):
-    """See the module.
+    """One answer being produced, and the channel that its readers attach to.
 
     Args:
-        surface_format: How Edge's own events look.
-        kept: If it can be come back to.
+        surface_format: Makes Edge's own events.
+        retention: What is kept of it for readers that come back; None if nobody may.
 
     Attributes:
-        codec: Of the latest attempt; None before the first and between two.
-        headers: Of the latest attempt's answer, to pass on.
-        whole: The answer, where the upstream sent one body; ``whole_type`` is its content type.
+        codec: The codec of the latest attempt; None before the first one and between two.
+        headers: Response headers of the latest attempt that are passed on.
+        whole: The answer, if the upstream sent it in one body; ``whole_type`` is its content type.
         terminated: The journal ends with the surface's regular end.
         upstream_error_sent: The journal ends with the upstream's own error event.
-        reconnections: Readers that came back.
+        reconnections: How many readers came back.
         token_count: Events with generated content.
-        sample: Of the answer, as far as log.content_bytes asks.
+        sample: The beginning of the answer, for the log (log.content_bytes).
     """
 
     __slots__ = (
@@ -140,44 +140,44 @@ class Generation(Channel):
 
     @property
     def resumable(self) -> bool:
-        """Whether it can be come back to."""
+        """Whether readers may come back to it."""
         return self._retention is not None
 
     @property
     def detached(self) -> bool:
-        """Nobody reads it, and it goes on for one that may come back."""
+        """Nobody reads it; it goes on for a reader that may come back."""
         return self._left_at is not None
 
     @property
     def events(self) -> int:
-        """Data-bearing events handed on."""
+        """How many data-bearing events were published."""
         attempt = self._attempt
         return self.token_count + self._others + (0 if attempt is None else attempt.other_events)
 
     @property
     def connecting(self) -> bool:
-        """The connection to the upstream is being made."""
+        """Whether the connection to the upstream is still being made."""
         return self._attempt is not None and self._attempt.state is AttemptState.CONNECTING
 
     @property
     def clients_turn(self) -> bool:
-        """The client is to bring more of the request's body."""
+        """Whether Edge waits for the client to send more of the request's body."""
         return self._attempt is not None and self._attempt.clients_turn
 
     @property
     def keeps_answer(self) -> bool:
-        """What was said is kept before a reader sees the end."""
+        """Whether the answer is stored before a reader sees the end."""
         return self._owner.keeps_answer
 
     def present(self, opening: bytes) -> None:
-        """Begin with an event that is no part of the answer: the status goes out, yet other attempts may follow."""
+        """Publish an event of Edge's own first: the status goes out, and other attempts may still follow."""
         self.begun = True
         self.publish(opening, 1)
 
     # --- attempts -------------------------------------------------------------------------------------------------
 
     def begin(self, attempt: RunningAttempt, codec: Codec | None) -> None:
-        """An attempt begins."""
+        """An attempt begins, with its codec."""
         self._attempt = attempt
         self._step(LifecycleEvent.OPEN)
         self.codec = codec
@@ -185,7 +185,7 @@ class Generation(Channel):
         self.headers = {}
 
     def changed(self) -> None:
-        """Time is to be booked on another phase."""
+        """From now on time belongs to another phase."""
         self._owner.changed()
 
     def first_content(self, now: float) -> None:
@@ -194,7 +194,7 @@ class Generation(Channel):
         self._step(LifecycleEvent.CONTENT)
 
     def add_sample(self, data: bytes) -> None:
-        """Keep the beginning of the answer for the log, which was asked for."""
+        """Keep the beginning of the answer for the log."""
         if len(self.sample) < self.sample_bytes:
             self.sample += data
 
@@ -206,12 +206,12 @@ class Generation(Channel):
         self.publish(data, events)
 
     def take_body(self, data: bytes, content_type: str) -> None:
-        """The answer has come as one body."""
+        """The upstream sent the answer as one body."""
         self.whole, self.whole_type = data, content_type
         self.sample += data[: self.sample_bytes]
 
     def retrying(self) -> None:
-        """Another attempt will follow, now or later: what the last one left behind is dropped."""
+        """Another attempt will follow, now or later: drop what the last one left behind."""
         self._step(LifecycleEvent.RETRY)
         self._attempt = None
         self._others = int(self._format.opened is not None)
@@ -222,7 +222,7 @@ class Generation(Channel):
 
     @override
     def heartbeat(self, *, lively: bool) -> bytes:
-        """What a codec has read and nobody has got yet is no matter for a heartbeat."""
+        """What a codec has read but no reader has got does not count as progress."""
         if lively and self._begin_early(committing=False):
             return b""  # which was one
         place = self._owner.place if self.state is State.ROUTING else None
@@ -235,7 +235,7 @@ class Generation(Channel):
         self._begin_early(committing=True)
 
     def _begin_early(self, *, committing: bool) -> bool:
-        """Have the event that begins an answer go out before the answer: what other attempts bring has to agree."""
+        """Publish the event that begins an answer before the answer comes; what attempts send has to agree with it."""
         late = self.begun or self.handed_over or self.outcome is not None
         if late or not self._format.opens(committing=committing):
             return False
@@ -284,7 +284,7 @@ class Generation(Channel):
     # --- the end --------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        """Look at the clocks: how long readers hold it up, grace, total, and those of the attempt."""
+        """Check the clocks: readers that hold it up, grace, total, and those of the attempt."""
         settings = self._settings
         if self.outcome is not None:
             return
@@ -300,7 +300,7 @@ class Generation(Channel):
             self._attempt.tick(now, paused=self._paused)
 
     def _let_go_of_laggards(self, now: float) -> None:
-        """Cut whoever has held up the upstream all the time; those that came since have as long again."""
+        """Cut the readers that have held up the upstream all the time; the others get the same time again."""
         laggards = self._holding_up
         for reader in laggards:
             if reader in self._readers:
@@ -308,26 +308,26 @@ class Generation(Channel):
         self._paused_at, self._holding_up = now, tuple(self._readers)
 
     def stop(self, happened: LifecycleEvent) -> None:
-        """End it from this side: the readers left or stalled, somebody stopped it, or the process is leaving."""
+        """End it from Edge's side: the readers left or stalled, somebody stopped it, or the process shuts down."""
         self._abort(happened)
         self.finish(happened, ended_here(happened, self._settings, resumable=self.resumable))
 
     def fail(self, bug: BaseException) -> None:
-        """End it by a bug of ours, which the readers see like every other end."""
+        """End it because of a bug in Edge; the readers see that like any other end."""
         self._abort(LifecycleEvent.BUG)
         self.finish(LifecycleEvent.BUG, failed(bug))
 
     def break_off(self, error: EdgeError) -> None:
-        """What the upstream sends cannot be used any more."""
+        """End it because Edge cannot use what the upstream sends."""
         self._abort(LifecycleEvent.ERROR)
         self.finish(LifecycleEvent.ERROR, error)
 
     def reject(self, error: EdgeError, happened: LifecycleEvent = LifecycleEvent.REJECT) -> None:
-        """No upstream is to be asked."""
+        """End it without asking an upstream, or any more of them."""
         self.finish(happened, error)
 
     def finish(self, happened: LifecycleEvent, error: EdgeError | None) -> None:
-        """No attempt is under way and none will follow: this is how it ended. Only the first end counts."""
+        """End it: no attempt runs and none will follow. Only the first end counts."""
         attempt = self._attempt
         if happened is LifecycleEvent.DONE and attempt is not None:
             attempt.release()  # an empty answer is its prelude
@@ -349,7 +349,7 @@ class Generation(Channel):
         announce = partial(self._announce, outcome)
         try:
             self._owner.settle(outcome or Outcome.INTERNAL_ERROR, announce)
-        except Exception as bug:  # noqa: BLE001 - as in tokens; and whatever is broken, the readers see an end
+        except Exception as bug:  # noqa: BLE001 - as in tokens; whatever is broken, the readers see an end
             self.error, self.clean, self.terminated = failed(bug), False, False
             announce()
 
@@ -369,13 +369,13 @@ class Generation(Channel):
         self.conclude()
 
     def _fail_in_stream(self, error: EdgeError) -> None:
-        """Begin the stream of an answer that failed early, where the surface's clients act only on one that fails."""
+        """Begin the stream of an answer that failed early, if the surface's clients act on errors only in a stream."""
         if self._format.fails_in_stream(error) and any(reader.wants_events for reader in self._readers):
             self.fails_in_stream = True
             self._begin_early(committing=True)
 
     def _last_words(self, outcome: Outcome | None) -> None:
-        """The one terminal event, unless it is there: the surface's regular end, or the error."""
+        """Publish the one terminal event, if it is missing: the surface's regular end, or the error."""
         if self._attempt is not None:
             self._attempt.release_last()
         readers = [reader for reader in self._readers if reader.wants_events]
@@ -395,12 +395,12 @@ class Generation(Channel):
             self.publish(event, 1)
 
     def _agree(self) -> None:
-        """Let the codec of an attempt know the opening that the client has already."""
+        """Pass the opening that the client has already got to the codec of the attempt."""
         if self.codec is not None and self._format.opened is not None:
             self.codec.begun(self._format.opened)
 
     def _progress(self) -> Progress | None:
-        """How far the answer has got for the client; None while nothing of an attempt's has gone out."""
+        """How far the client's answer has got; None while nothing of any attempt has gone out."""
         return self.codec.progress() if self.codec is not None and self.handed_over else None
 
     def _step(self, happened: LifecycleEvent) -> None:

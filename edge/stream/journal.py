@@ -1,23 +1,23 @@
-"""The ring of a stream's events that not every reader has taken yet, or that are kept for those who come back.
+"""The journal: the events of a stream that some reader has not taken yet, or that are kept for readers that come back.
 
-In: the data of batches, whole events each. Out: the same bytes from any position that is still held, and the position
-after any event. Must not: know readers or pause anything; it only counts.
+In: batches of whole events. Out: the same bytes from any position that is still held, and the position after any event.
+Must not: know readers, or pause anything; it only counts.
 """
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-_TIDY = 256  # batches let go of, before the lists are cut: once in a while, and not for each
+_TIDY = 256  # dropped batches before the lists are cut: once in a while, not for each
 
 
 class Expired(LookupError):
-    """The position asked for is no longer held."""
+    """The journal no longer holds this position."""
 
 
 @dataclass(frozen=True, slots=True)
 class JournalStatistics:
-    """A snapshot, in bytes."""
+    """How much a journal holds and has held, in bytes."""
 
     held: int
     peak: int
@@ -25,7 +25,7 @@ class JournalStatistics:
 
 
 class _Held:
-    """Batches, and of each the position and the sequence of its end; the first ``gone`` of them have been let go of."""
+    """Batches, with the position and the sequence of the end of each; the first ``gone`` have been dropped."""
 
     __slots__ = ("batches", "ends", "gone", "lasts")
 
@@ -36,7 +36,7 @@ class _Held:
         self.gone = 0
 
     def let_go(self, count: int) -> None:
-        """Let go of the first ``count`` of all that are in the lists."""
+        """Drop the first ``count`` batches of the lists."""
         for at in range(self.gone, count):
             self.batches[at] = b""
         self.gone = count
@@ -46,10 +46,10 @@ class _Held:
 
 
 class Journal:
-    """Bytes by absolute position, from ``start`` to ``end``; events by sequence, ``last`` being that of the latest.
+    """Bytes by absolute position, from ``start`` to ``end``; events by sequence, of which ``last`` is the latest.
 
     Args:
-        keep_bytes: The latest so many bytes stay, whoever has taken them; 0 where nobody comes back.
+        keep_bytes: How many of the latest bytes stay even after all readers have taken them; 0 if nobody comes back.
     """
 
     __slots__ = ("_held", "_peak", "before", "end", "keep_bytes", "last", "start")
@@ -67,7 +67,7 @@ class Journal:
         return f"<Journal {self.start}..{self.end}>"
 
     def append(self, data: bytes, count: int) -> None:
-        """Hold the data of one batch, ``count`` events."""
+        """Add one batch of ``count`` events."""
         held = self._held
         if held is None:
             held = self._held = _Held()
@@ -79,10 +79,10 @@ class Journal:
         self._peak = max(self._peak, self.end - self.start)
 
     def read(self, position: int, most: int) -> bytes:
-        """The bytes from ``position`` to the end of a batch, about ``most`` (one batch at least); empty at the end.
+        """The bytes from ``position`` to the end of a batch: about ``most``, but at least one batch; empty at the end.
 
         Raises:
-            Expired: ``position`` is before what is held.
+            Expired: ``position`` is no longer held.
         """
         if position == self.end:
             return b""
@@ -108,7 +108,7 @@ class Journal:
 
         Args:
             sequence: 0 for the beginning.
-            cut: Where in whole events the first so many of them end.
+            cut: Finds the end of the first N events in a run of whole events.
 
         Raises:
             Expired: what follows it is no longer held.
@@ -127,7 +127,7 @@ class Journal:
         return begins + cut(held.batches[at], sequence - before)
 
     def held(self) -> Iterator[tuple[bytes, int]]:
-        """All that is held: batches, and the number of events in each."""
+        """All held batches, with the number of events in each."""
         held, before = self._held, self.before
         if held is not None:
             for data, last in zip(held.batches[held.gone :], held.lasts[held.gone :], strict=True):
@@ -135,7 +135,7 @@ class Journal:
                 before = last
 
     def trim(self, position: int) -> None:
-        """Let go of the batches that end at or before ``position``."""
+        """Drop the batches that end at or before ``position``."""
         held = self._held
         if held is None or position < self.start:
             return
@@ -147,7 +147,7 @@ class Journal:
             self._held = None
 
     def bound(self, most: int) -> None:
-        """Let go of the oldest batches over so many bytes; the latest stays."""
+        """Drop the oldest batches until at most ``most`` bytes are held; the latest batch always stays."""
         held = self._held
         if self.end - self.start > most and held is not None:
             at = min(bisect_left(held.ends, self.end - most, held.gone), len(held.ends) - 2)
@@ -155,5 +155,5 @@ class Journal:
                 self.trim(held.ends[at])
 
     def statistics(self) -> JournalStatistics:
-        """What is held now and was at the most."""
+        """How much is held now, and the most that ever was."""
         return JournalStatistics(held=self.end - self.start, peak=self._peak, end=self.end)

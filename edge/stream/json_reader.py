@@ -1,8 +1,7 @@
-"""A reader that waits for a generation's end and gives it as one JSON answer, for a client that asked for no stream.
+"""A reader that waits for the end of a generation and sends one JSON answer, for a client that asked for no stream.
 
-In: the journal; the answer itself is collected by the codec, which decodes what it must anyway. Out: the answer, or the
-error, as one HTTP response. Must not: commit before the end: a non-stream client learns of a failure only by the
-status.
+In: the journal; the codec collects the answer, since it decodes the events anyway. Out: the answer or the error as one
+HTTP response. Must not: commit before the end, because such a client learns of a failure only from the status.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,10 +21,10 @@ from edge.upstream.ports import JSON_TYPE
 
 
 class JsonReader(BaseReader):
-    """See the module.
+    """A reader that sends one JSON answer; see the module.
 
     Args:
-        headers: Called at the commit for the response headers.
+        headers: Makes the response headers; called at the commit.
     """
 
     __slots__ = ("_generation", "_headers")
@@ -63,7 +62,7 @@ class JsonReader(BaseReader):
 
     @override
     def push(self) -> None:
-        """Only for what came while another reader was attached."""
+        """Called only for what came while another reader was attached."""
         generation = self._generation
         data = generation.journal.read(self.position, generation.journal.end)
         if data:
@@ -71,7 +70,7 @@ class JsonReader(BaseReader):
             generation.advanced()
 
     def write(self, data: bytes) -> bool:
-        """Take everything at once: this reader never lags."""
+        """Count the bytes and drop them: the codec has the answer, so this reader never lags."""
         generation = self._generation
         self.position += len(data)
         if self.position > self._settings.max_answer_bytes:

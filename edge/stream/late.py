@@ -1,8 +1,7 @@
-"""The wait for streams that another process may have begun a moment ago: processes write in batches.
+"""Waits for streams that another process may have begun a moment ago: processes write to the store in batches.
 
-In: whose streams are wanted, and which. Out: those that turn up. Must not: ask the store for each request that waits:
-all of them share one look, however many there are; or take a different time for a stream that is somebody else's than
-for one that never was.
+In: a principal and stream ids. Out: the streams that turn up. Must not: query the store once per waiting request (all
+share one query); or take a different time for a stream of somebody else than for one that does not exist.
 """
 
 import asyncio
@@ -11,14 +10,14 @@ from typing import Generic, TypeVar
 
 LATE_S = 0.25  # by which every process has written that it began a stream
 _LOOKS_EVERY_S = 0.05
-_AT_A_TIME = 512  # ids that are asked for at once: a look must not take long either
+_AT_A_TIME = 512  # ids in one query, so that no query takes long
 
 T = TypeVar("T")
 Look = Callable[[str, Sequence[str]], Awaitable[Mapping[str, T]]]
 
 
 class _Waiting(Generic[T]):
-    """One request that waits; ``left`` are the ids that have not turned up."""
+    """One waiting request; ``left`` are the ids that have not turned up yet."""
 
     __slots__ = ("done", "found", "left", "principal", "until")
 
@@ -31,10 +30,10 @@ class _Waiting(Generic[T]):
 
 
 class LateStreams(Generic[T]):
-    """See the module.
+    """Waits for streams on behalf of all requests of this process.
 
     Args:
-        look: Finds those of some streams that are a principal's. What it raises is raised to all who wait for it.
+        look: Queries the store for the streams of a principal. All waiting requests get what it raises.
     """
 
     def __init__(self, look: Look[T]) -> None:
@@ -46,10 +45,10 @@ class LateStreams(Generic[T]):
         return f"<LateStreams {len(self._waiting)} waiting>"
 
     async def find(self, principal: str, stream_ids: Sequence[str]) -> dict[str, T]:
-        """Those of these streams that turn up; as soon as all have, and after ``LATE_S`` at the latest.
+        """The streams that turn up: returns once all have, or after ``LATE_S``.
 
         Raises:
-            EdgeError: the store cannot be asked.
+            EdgeError: the store cannot be reached.
         """
         loop = asyncio.get_running_loop()
         waiting = _Waiting[T](principal, set(stream_ids), loop.time() + LATE_S, loop.create_future())
@@ -63,7 +62,7 @@ class LateStreams(Generic[T]):
         return waiting.found
 
     async def close(self) -> None:
-        """Look no more."""
+        """Stop waiting; requests that still wait are cancelled."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -92,7 +91,7 @@ class LateStreams(Generic[T]):
                     mine = waiting.left & found.keys()
                     waiting.left -= mine
                     waiting.found.update({stream_id: found[stream_id] for stream_id in mine})
-        except Exception as error:  # noqa: BLE001 - those who wait get it
+        except Exception as error:  # noqa: BLE001 - the waiting requests raise it
             for waiting in some:
                 self._over(waiting, error)
 

@@ -1,6 +1,6 @@
-"""What a generation asks of whoever runs the exchange that it belongs to.
+"""The port from a generation to the exchange that it belongs to.
 
-In: what happened to it. Out: when its end may be shown. Must not: do anything.
+In: what happens to the generation. Out: when its readers may see its end. Must not: do anything itself.
 """
 
 from collections.abc import Callable
@@ -10,13 +10,13 @@ from edge.policy.queue.refusal import Place
 
 
 class Owner:
-    """Who runs the exchange that the generation belongs to."""
+    """The exchange, as its generation sees it."""
 
     __slots__ = ()
 
     @property
     def keeps_answer(self) -> bool:
-        """Whether ``settle`` keeps what was said, which is to be done before a reader sees the end."""
+        """Whether ``settle`` stores the answer, which has to be done before a reader sees the end."""
         raise NotImplementedError
 
     @property
@@ -25,17 +25,17 @@ class Owner:
         raise NotImplementedError
 
     def wanted(self) -> bool:
-        """Somebody waits for the slot that the attempt has."""
+        """Whether another request waits for the slot of this attempt."""
         raise NotImplementedError
 
     def changed(self) -> None:
-        """The state changed: time is to be booked on another phase."""
+        """The state changed: from now on time belongs to another phase."""
         raise NotImplementedError
 
     def settle(self, outcome: Outcome, announce: Callable[[], None]) -> None:
-        """Nothing more will be generated. Call ``announce``, now or soon, to show the readers how it ended."""
+        """Generating has ended. Call ``announce``, now or soon: it shows the readers how it ended."""
         raise NotImplementedError
 
     def detached(self) -> None:
-        """The last reader has left, and it goes on for one that may come back."""
+        """The last reader has left; the generation goes on for one that may come back."""
         raise NotImplementedError

@@ -1,8 +1,7 @@
-"""Streams that can be come back to: where each is written to while it runs, and where it is found afterwards.
+"""The archive of resumable streams: writes each to a store while it runs, and finds it again afterwards.
 
-In: streams that begin here and end; questions after a stream by its id. Out: the store that has it. Must not: serve a
-reader, or let a stream wait for a store, or fail with one: what a store has not taken is kept in memory, as far as that
-goes.
+In: streams that begin and end here; ids of streams. Out: the store that has a stream. Must not: serve a reader, or let
+a stream wait for a store or fail with it: memory keeps what a store has not taken, within ``store`` settings.
 """
 
 import time
@@ -21,7 +20,7 @@ from edge.stream.late import LateStreams
 
 @dataclass(frozen=True, slots=True)
 class StoredStream:
-    """A stream in a store. ``archive`` finds it again: what was in one store may be in another by now."""
+    """A stream in a store. ``archive`` finds it again, since it may move from one store to another."""
 
     store: StreamStore
     state: StreamState
@@ -29,7 +28,7 @@ class StoredStream:
 
 
 class ArchivedStream:
-    """One stream that is being kept."""
+    """A running stream that is written to a store."""
 
     def __init__(self, archive: "StreamArchive", meta: StreamMeta, log: StreamLog, *, durable: bool) -> None:
         self._durable = durable
@@ -39,7 +38,7 @@ class ArchivedStream:
         self.retention = Retention(meta.keep_bytes, log.append)
 
     def end(self, stream: Channel, upstream: str | None, reconnections: int) -> None:
-        """It has ended, with all its events in its journal; it stays in memory until the other store has all of it."""
+        """The stream has ended, all its events are in its journal; memory keeps it until the store has all of it."""
         archive, meta, journal = self._archive, self._meta, stream.journal
         ending = self._ending(stream)
         if not self._durable:
@@ -68,11 +67,11 @@ class ArchivedStream:
 
 
 class StreamArchive:
-    """All kept streams.
+    """All resumable streams.
 
     Args:
-        memory: Has what the other store has not, or all if there is none.
-        stores: Where the other one is, if there is one: a file, or a server.
+        memory: Has what the durable store does not have; everything, if there is no durable store.
+        stores: Open the durable store (a file or a server), if one is configured.
         clock: Unix time.
     """
 
@@ -87,20 +86,20 @@ class StreamArchive:
         self.memory.apply_settings(settings)
 
     def begin(self, meta: StreamMeta) -> ArchivedStream:
-        """Keep a stream that begins now."""
+        """Begin to write a new stream."""
         durable = self.stores.streams()
         return ArchivedStream(self, meta, (durable or self.memory).begin(meta), durable=durable is not None)
 
     async def find(self, principal: str, stream_id: str) -> StoredStream | None:
-        """A stream of this principal, other than those that run here; see ``find_all``."""
+        """A stream of this principal that does not run here; None if there is no such stream. See ``find_all``."""
         return (await self.find_all(principal, [stream_id])).get(stream_id)
 
     async def find_all(self, principal: str, stream_ids: Sequence[str]) -> dict[str, StoredStream]:
-        """Those of these streams that are this principal's, other than those that run here.
+        """Those of these streams that belong to this principal and do not run here.
 
-        All are looked for at once, and waited for together if one is not there: another process may have begun it a
-        moment ago. Somebody else's is not there, and is waited for like one that never was: how long it takes reveals
-        nothing of others' streams.
+        One query looks for all of them. If one is missing, another process may have begun it a moment ago, so this
+        waits for all missing ones together. A stream of somebody else counts as missing: the time of the answer does
+        not show whether it exists.
 
         Raises:
             StoreUnavailable: one may be in a store that cannot be asked now.
@@ -120,14 +119,14 @@ class StreamArchive:
             except StoreDown:
                 raise unavailable() from None
             found.update({stream_id: StoredStream(store, state, self) for stream_id, state in states.items()})
-            # Of one that is gone here, another store may still have the events.
+            # If one store has dropped a stream's events, another may still have them.
             left = [stream_id for stream_id in left if stream_id not in found or found[stream_id].state.gone]
             if not left:
                 break
         return found
 
     async def streams(self, principal: str, most: int) -> list[StreamState]:
-        """The latest streams of this principal, those that run here among them; the latest first.
+        """The latest streams of this principal, newest first, including those that run here.
 
         Raises:
             StoreUnavailable: see ``find``.
@@ -143,7 +142,7 @@ class StreamArchive:
         return sorted(found.values(), key=lambda state: state.meta.created, reverse=True)[:most]
 
     async def stop(self, principal: str, stream_id: str, within_s: float) -> StreamState | None:
-        """Have a stream stopped that does not run here; how it is then, or after ``within_s``. None: there is none.
+        """Stop a stream that runs in another process; its state then, or after ``within_s``; None if there is none.
 
         Raises:
             StoreUnavailable: see ``find``.
@@ -157,9 +156,9 @@ class StreamArchive:
             raise unavailable() from None
 
     async def close(self) -> None:
-        """Write what is to be written, and let go."""
+        """Write what is still unwritten, then close the stores."""
         await self._late.close()
-        await self.stores.close()  # what cannot be written any more ends in memory
+        await self.stores.close()  # what they cannot write any more stays in memory
         await self.memory.close()
 
     def _stores(self) -> list[StreamStore]:
@@ -179,9 +178,9 @@ async def _stop(found: StoredStream, within_s: float) -> StreamState | None:
 
 
 def unavailable() -> EdgeError:
-    """The error where the store cannot be asked."""
+    """The error when the store cannot be reached."""
     return StoreUnavailable("what is kept of streams cannot be read at the moment; try again shortly")
 
 
 def _unneeded(stored: bool) -> None:  # noqa: FBT001 - the port's signature
-    """For a store that has nothing to write behind."""
+    """Ignore that a store has written everything: nothing waits for it."""

@@ -1,7 +1,7 @@
-"""What every downstream reader has in common: its lifecycle, its flow control clock and its one end.
+"""What all downstream readers share: a lifecycle, the stall clock and one end.
 
-In: an channel, a writer, ticks. Out: lifecycle steps; a reader that takes no byte for too long is cut. Must not: know
-whether the answer goes out as a stream or as one body.
+In: a channel, a writer, ticks. Out: lifecycle steps; the cut of a reader that takes no byte for too long. Must not:
+know whether the answer goes out as a stream or as one body.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ class BaseReader(Reader):
     """A reader's state; see ``policy.lifecycle.READER``.
 
     Args:
-        changed: Called when the reader becomes blocked, is so no longer, or has ended.
+        changed: Called when the reader becomes blocked or unblocked, or ends.
         position: Where in the journal it begins.
     """
 
@@ -64,7 +64,7 @@ class BaseReader(Reader):
         self.blocked = False
         self.stalled = False
         self.gone = False
-        self.error: EdgeError | None = None  # what the status said, if that was not 200
+        self.error: EdgeError | None = None  # the error that it got as its status, if that was not 200
         self.peak_pending = 0
         self.heartbeats = 0
         self._channel = channel
@@ -72,9 +72,9 @@ class BaseReader(Reader):
         self._settings = settings
         self._clock = clock
         self._changed = changed
-        self._awake = False  # there is something that only the task may do
+        self._awake = False  # the task has something to do
         self._waiter: asyncio.Future[None] | None = None  # what the task waits with, while it does
-        self._taken = 0  # what the peer had taken when it last made progress
+        self._taken = 0  # bytes that the peer had taken when it last made progress
         self._progress_at = clock()
         channel.attach(self)
 
@@ -94,7 +94,7 @@ class BaseReader(Reader):
 
     @property
     def sent_status(self) -> int:
-        """The HTTP status that went out; 499 if it left before there was one."""
+        """The HTTP status that went out; 499 if the client left before."""
         return self.status or 499
 
     @property
@@ -127,7 +127,7 @@ class BaseReader(Reader):
     def tick(self, now: float) -> None:
         """Cut a reader that has bytes pending and has taken none of them for ``client_stall_s``."""
         if self._writer.closing:
-            # Half-closed: while bytes are pending, the server reports that end only after they are out, if ever.
+            # Half-closed: while bytes are pending, aiohttp reports that end only once they are out, if ever.
             self._writer.abort()
             self.leave()
         if self.state not in (ReaderState.OPEN, ReaderState.ENDING):
@@ -150,7 +150,7 @@ class BaseReader(Reader):
         self._step(ReaderEvent.STALLED)
 
     def leave(self) -> None:
-        """The connection is gone; idempotent, and harmless after a regular end."""
+        """The connection is lost; idempotent, and harmless after a regular end."""
         if self.state is ReaderState.CLOSED:
             return
         if self.state is not ReaderState.HELD:
@@ -159,7 +159,7 @@ class BaseReader(Reader):
         self._step(ReaderEvent.GONE)
 
     async def _answer(self, headers: Mapping[str, str], body: bytes) -> web.StreamResponse:
-        """A whole answer in one piece; how long it takes to be taken is on the reader's account."""
+        """Send a whole answer; the time that the client needs to take it counts as client-blocked."""
         self._step(ReaderEvent.ANSWER)
         self.status = 200
         self._note_blocked(blocked=True)
@@ -178,7 +178,7 @@ class BaseReader(Reader):
         self._step(ReaderEvent.FLUSHED)
 
     async def _drain(self) -> None:
-        """Wait for a blocked writer, on the reader's account."""
+        """Wait for a blocked writer; the time counts as client-blocked."""
         self._note_blocked(blocked=True)
         try:
             await self._writer.drain()
@@ -186,7 +186,7 @@ class BaseReader(Reader):
             self._note_blocked(blocked=False)
 
     async def _finish(self) -> None:
-        """End the body and wait until the reader has let go of its last bytes, on its account too."""
+        """End the body and wait until its last bytes are out; the time counts as client-blocked."""
         self._note_blocked(blocked=True)
         try:
             await self._writer.finish()
@@ -201,12 +201,12 @@ class BaseReader(Reader):
             self._changed()
 
     def _note_lag(self) -> None:
-        """What this reader has not taken is in the transport, and behind that in the journal."""
+        """Note how far this reader lags: bytes in the transport, and those behind them in the journal."""
         lag = self._writer.pending + self._channel.journal.end - self.position
         self.peak_pending = max(self.peak_pending, lag)
 
     def _rouse(self) -> None:
-        """Wake the task: there is something that only it may do."""
+        """Wake the task: it has something to do."""
         self._awake = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

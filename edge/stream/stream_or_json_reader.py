@@ -1,6 +1,6 @@
-"""A reader for a request that does not say early enough whether a stream is wanted: what the upstream does decides.
+"""A reader for an upload, whose form may ask for a stream only at its end: the upstream's answer shows which it is.
 
-In: the journal, or the answer in one piece. Out: one or the other. Must not: commit before it is known which.
+In: the journal, or the answer in one body. Out: a stream, or one response. Must not: commit before it is known which.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,11 +15,11 @@ from edge.stream.writer import Writer
 
 
 class StreamOrJsonReader(Subscriber):
-    """See the module.
+    """A reader that streams if the upstream does, and else sends one response.
 
     Args:
-        headers: Called at the commit of a stream.
-        whole_headers: Called at the commit of an answer in one piece.
+        headers: Makes the headers of a stream; called at the commit.
+        whole_headers: Makes the headers of an answer in one body; called at the commit.
     """
 
     __slots__ = ("_generation", "_whole_headers")
@@ -49,11 +49,11 @@ class StreamOrJsonReader(Subscriber):
         return await super()._run()
 
     def _decided(self) -> bool:
-        """Whatever the time: a status that is sent early says what kind of answer follows."""
+        """Wait however long it takes: the headers that go out with the status say which kind of answer follows."""
         return self._generation.handed_over or self._generation.outcome is not None
 
     def tick(self, now: float) -> None:
-        """Also notice a client that left while Edge does not read, since the upstream takes no more of its body."""
+        """Also notice that the client left while Edge reads nothing from it, because the upstream takes no more."""
         if self._writer.hung_up:
             self._writer.abort()
             self.leave()

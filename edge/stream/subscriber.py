@@ -1,9 +1,11 @@
 """A subscriber: one downstream connection that gets events as a stream.
 
-In: the journal. Out: bytes through the writer, heartbeats in silences, and an end that is clean or cannot be mistaken
-for one. Must not: change an event (but for an id before it), keep anything the journal has, or run a task of its own:
-it lives in the handler's, which wakes only when the status goes out, when the reader is slow, and at the end; in
-between, ``write`` passes on each upstream read.
+In: the journal. Out: bytes through the writer, heartbeats in silences, and an end that is either clean or cannot be
+mistaken for a clean one. Must not: change an event (except for an id before it), keep a copy of what the journal has,
+or run a task of its own.
+
+It runs in the task of the HTTP handler. That task wakes only to send the status, when the reader is slow, and at the
+end; in between, ``write`` passes on each upstream read.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,18 +21,18 @@ from edge.stream.journal import Expired
 from edge.stream.reader import BaseReader
 from edge.stream.writer import Writer
 
-# One write at the most: what a fast stream may take of a loop turn before it looks whether the reader keeps up.
+# The largest write: how much a fast stream sends before it looks whether the reader keeps up.
 _WRITE_BYTES = 32 * 1024
-# Silence before a heartbeat has to be a lively one. Claude Code gives up after 30 others in a row, which it looks for
-# every 10 s.
+# After so long a silence the heartbeat has to be a lively one. Claude Code looks for one every 10 s, and gives up after
+# 30 others in a row.
 _LIVELY_AFTER_S = 100.0
 
 
 class Subscriber(BaseReader):
-    """See the module.
+    """A reader that gets the events as a stream; see the module.
 
     Args:
-        headers: Called at the commit for the response headers, so that they hold what is known by then.
+        headers: Makes the response headers; called at the commit, when most is known.
         numbering: Puts ids on the events, for a reader that may come back.
         closes: The body may end cleanly after an error event; see ``policy.after_error``.
     """
@@ -68,10 +70,10 @@ class Subscriber(BaseReader):
         self._accepted_at = clock()
         self._commit_due = False
         self._written_at = self._accepted_at
-        self._lively_at = self._accepted_at  # the last event that every client takes for a sign of work
-        self._wrote = False  # some bytes went out since the last tick
+        self._lively_at = self._accepted_at  # the last event that all clients take as a sign of work
+        self._wrote = False  # bytes have gone out since the last tick
         self._ready = False  # status and headers are out
-        self._flowing = False  # and the task waits for nothing but a reason to stop: ``write`` may
+        self._flowing = False  # the task only waits for a reason to stop, so ``write`` may write directly
 
     async def run(self) -> web.StreamResponse:
         """Hold the status until it is known, then stream until the end.
@@ -82,11 +84,11 @@ class Subscriber(BaseReader):
         try:
             return await self._run()
         except ConnectionError:
-            # Only downstream awaits and writes are in here: it is the reader that left.
+            # Everything awaited in here is downstream, so it is the client that left.
             self.leave()
             raise
         finally:
-            # Cancelled by the server when the connection is lost; whatever got us here, the generation must know.
+            # aiohttp cancels this when the connection is lost; however it ends, the generation must know.
             self.leave()
 
     async def _run(self) -> web.StreamResponse:
@@ -107,15 +109,15 @@ class Subscriber(BaseReader):
         except ConnectionError:
             raise
         except Expired:
-            self.cut_off()  # it is further behind than anything is kept
-        except Exception as bug:  # noqa: BLE001 - a bug of ours is an in-band end like every other
+            self.cut_off()  # it is further behind than the journal reaches
+        except Exception as bug:  # noqa: BLE001 - a bug in Edge becomes an in-band error like any other
             self._channel.fail(bug)
             if self.state is ReaderState.OPEN:
                 await self._stream()
         return response
 
     def write(self, data: bytes) -> bool:
-        """Write at once, if nothing waits before it."""
+        """Write at once, unless something waits before it."""
         if not self._flowing:
             return False
         numbering = self._numbering
@@ -131,7 +133,7 @@ class Subscriber(BaseReader):
         return True
 
     def push(self) -> None:
-        """Write on what came, unless the status is still held or the reader is slow."""
+        """Write what has come, unless the status is still held or the reader is slow."""
         if self._flowing:
             try:
                 self._pump()
@@ -146,7 +148,7 @@ class Subscriber(BaseReader):
             self._rouse()
 
     def tick(self, now: float) -> None:
-        """The commit deadline, heartbeats, and the stall clock."""
+        """Check the commit deadline, heartbeats, and the stall clock."""
         super().tick(now)
         if self.state is ReaderState.HELD:
             if not self._commit_due and now - self._accepted_at >= self._settings.commit_after_s:
@@ -203,7 +205,7 @@ class Subscriber(BaseReader):
         self._channel.advanced()
 
     def _beat(self, now: float) -> None:
-        """A heartbeat, only ever between whole events, and only if the connection is idle."""
+        """Send a heartbeat, if the connection is idle: only ever between whole events."""
         behind = self.blocked or self._writer.pending or self.position < self._channel.journal.end
         if not self._ready or behind:
             return
@@ -222,7 +224,7 @@ class Subscriber(BaseReader):
         self._written_at = now
 
     async def _end(self) -> None:
-        """The one terminal signal; the terminal event has gone out by now."""
+        """End the body; the terminal event has gone out by now."""
         self._step(ReaderEvent.END)
         if self._channel.clean:
             await self._finish()
@@ -239,9 +241,9 @@ class Subscriber(BaseReader):
         self._step(ReaderEvent.FLUSHED)
 
     def _may_close(self) -> bool:
-        """The peer has the error event, and its client takes no clean end after that for a whole answer.
+        """Whether the body may end cleanly: the client has the error event, and will not take the answer for whole.
 
-        What this reader alone gets is no end of the stream: it may come back, so its connection is cut.
+        If only this reader fails, and not the stream, its connection is cut, so that it comes back.
         """
         channel = self._channel
         return self._closes and channel.error_sent and not channel.parting and not self.http10

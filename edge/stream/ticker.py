@@ -1,6 +1,6 @@
-"""The one timer of the process: every clock of every exchange is looked at in one sweep.
+"""The ticker: the one timer of the process, which checks all clocks of all exchanges in one sweep.
 
-In: things with a ``tick``. Out: ``tick(now)`` on each, a few times a second while there are any. Must not: do anything
+In: objects with a ``tick``. Out: ``tick(now)`` on each, a few times a second while there are any. Must not: do anything
 per token; an exchange costs a handful of comparisons per sweep.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from edge.settings import Settings
 from edge.settings import Stream as StreamSettings
 
-_SLOWEST_S = 0.25  # how late a deadline may be noticed
+_SLOWEST_S = 0.25  # the most by which a deadline is noticed late
 _FASTEST_S = 0.02
 
 
@@ -25,7 +25,7 @@ class Ticked:
 
 
 def interval_for(settings: StreamSettings) -> float:
-    """A fifth of the shortest clock, within bounds."""
+    """The pause between two sweeps: a fifth of the shortest clock, within bounds."""
     clocks = (
         settings.connect_s,
         settings.first_token_s,
@@ -41,7 +41,7 @@ def interval_for(settings: StreamSettings) -> float:
 
 
 class Ticker:
-    """Sweeps over what is registered; asleep while nothing is."""
+    """Ticks what is registered; sleeps while nothing is."""
 
     def __init__(self, interval_s: float, clock: Callable[[], float]) -> None:
         self._interval = interval_s
@@ -68,7 +68,7 @@ class Ticker:
         self._things.discard(thing)
 
     def close(self) -> None:
-        """Stop for good; what is still registered stays so, for whoever looks for leaks."""
+        """Stop for good. What is still registered stays, so that tests can find leaks."""
         self._closed = True
         if self._handle is not None:
             self._handle.cancel()
@@ -83,7 +83,7 @@ class Ticker:
         for thing in tuple(self._things):
             try:
                 thing.tick(now)
-            except Exception as bug:  # noqa: BLE001 - whoever breaks the promise must not stop everybody's clocks
+            except Exception as bug:  # noqa: BLE001 - one faulty object must not stop all clocks
                 context = {"message": f"{thing!r} raised in tick", "exception": bug}
                 asyncio.get_running_loop().call_exception_handler(context)
         self._handle = None

@@ -1,12 +1,14 @@
 """The one writer: bytes to one downstream connection, with flow control, and an end that cannot be mistaken.
 
-In: a request, then framed pieces of body. Out: a prepared ``StreamResponse`` whose transport is written directly.
-Everything that leans on aiohttp's server internals is here: the payload writer's ``chunked`` flag, and the protocol's
-``writing_paused`` and its waiter. Must not: buffer, know events, or wait anywhere but in ``drain`` and ``flush``.
+In: a request, then pieces of a body. Out: a prepared ``StreamResponse`` whose transport is written directly. Must not:
+buffer, know events, or wait anywhere but in ``drain`` and ``flush``.
 
-While a body is under way, SO_LINGER {1, 0} makes the kernel reset the connection whatever ends this process, SIGKILL
-included: the plain FIN that it sends otherwise is a clean end to an HTTP/1.0 reader, and so to anybody behind an nginx
-as it comes. ``finish`` takes it off once the kernel has the whole body, so that a clean end loses no byte of it.
+What depends on the inside of aiohttp's server for writing is here: the payload writer's ``chunked`` flag, and the
+protocol's ``writing_paused`` and its waiter.
+
+While a body is under way, SO_LINGER {1, 0} is set: whatever ends this process, even SIGKILL, the kernel then resets the
+connection. Otherwise it would send a plain FIN, which an HTTP/1.0 reader (such as nginx with its default settings)
+takes for a clean end. ``finish`` unsets it once the kernel has the whole body, so that a clean end loses no byte.
 """
 
 import array
@@ -24,8 +26,8 @@ from aiohttp import web
 from aiohttp.helpers import must_be_empty_body
 from aiohttp.http_writer import HttpVersion10, StreamWriter
 
-# What the transport may hold before the writer counts as blocked: nothing that the kernel does not take at once. The
-# journal holds the rest, by account. With the default (64 KiB) and a default send buffer, 3.96 MB were accepted for a
+# What the transport may hold before the writer counts as blocked: nothing. What the kernel does not take at once stays
+# in the journal, which counts it. With the default (64 KiB) and a default send buffer, 3.96 MB were accepted for a
 # loopback client that did not read; with this and SO_SNDBUF 32 KiB it is 90 KB. Besides, uvloop writes at once then,
 # and does not put each write off to the end of the loop's turn.
 HIGH_WATER = 0
@@ -34,7 +36,7 @@ SEND_BUFFER = 32 * 1024
 # reader's delayed acknowledgement (40 ms) again and again: 8 MB took 3.4 s, in writes of 64 KiB as in a single one, and
 # take 4 ms with this.
 _WIDE_SEND_BUFFER = 64 * 1024
-_PIECE_BYTES = 256 * 1024  # of a large whole answer, each written when the reader has taken the last one
+_PIECE_BYTES = 256 * 1024  # of a large whole answer; each is written when the client has taken the one before
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _END_ON_CLOSE = struct.pack("ii", 0, 0)
@@ -42,10 +44,10 @@ _FLUSH_POLL_S = 0.005
 
 
 class Writer:
-    """Writes one streamed response.
+    """Writes one response to one connection.
 
-    Writing raises ``ConnectionResetError`` once the connection is gone; the reader's side has then failed, whatever
-    happens upstream.
+    Writing raises ``ConnectionResetError`` once the connection is lost: the client's side has failed, whatever happens
+    upstream.
     """
 
     __slots__ = (
@@ -67,39 +69,39 @@ class Writer:
         self._response: web.StreamResponse | None = None
         self._payload: StreamWriter | None = None
         self._chunked = False
-        self._wide = False  # the send buffer is
-        self._resets = False  # the kernel does, if the connection is closed now
+        self._wide = False  # whether the send buffer is
+        self._resets = False  # whether the kernel resets the connection if it is closed now
         self.bytes_out = 0
 
     @property
     def http10(self) -> bool:
-        """The peer speaks HTTP/1.0: to it a plain close is a clean end."""
+        """Whether the client speaks HTTP/1.0: it takes a plain close for a clean end."""
         return self._request.version <= HttpVersion10
 
     @property
     def blocked(self) -> bool:
-        """The transport holds more than its high-water mark."""
+        """Whether the transport holds more than its high-water mark."""
         return self._protocol.writing_paused
 
     @property
     def pending(self) -> int:
-        """Bytes the transport holds because the reader does not take them."""
+        """Bytes that the transport holds because the client does not take them."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     @property
     def taken(self) -> int:
-        """Bytes that the peer has acknowledged, give or take the framing: the kernel's share moves in finer steps."""
+        """About how many bytes the client has acknowledged, framing aside."""
         unsent = 0 if self._transport is None else _unsent(self._transport)
         return self.bytes_out - self.pending - unsent
 
     @property
     def closing(self) -> bool:
-        """The connection is over, or will be as soon as the pending bytes are out: the client sent its end."""
+        """Whether the connection is over, or will be once the pending bytes are out, since the client sent its end."""
         return self._transport is None or self._transport.is_closing()
 
     @property
     def hung_up(self) -> bool:
-        """The peer has sent its end, though nothing is read just now, so that the transport does not know of it."""
+        """Whether the client has sent its end, even if the transport has not noticed because nothing is read now."""
         return self.closing or (self._transport is not None and _hung_up(self._transport))
 
     async def open(self, status: int, headers: Mapping[str, str]) -> web.StreamResponse:
@@ -128,7 +130,7 @@ class Writer:
 
         Args:
             response: Not prepared yet.
-            stall_s: A client that takes no byte for so long is reset; None if a ticker sees to that.
+            stall_s: A client that takes no byte for so long is reset; None if a ticker does that.
 
         Raises:
             ConnectionResetError: the client left, or was reset.
@@ -151,10 +153,10 @@ class Writer:
         await self.finish(stall_s)
 
     def write_nowait(self, data: bytes) -> bool:
-        """Hand ``data`` to the transport, whatever its state; returns whether the writer is blocked now.
+        """Hand ``data`` to the transport, whatever its state; whether the writer is blocked now.
 
-        Written straight to the transport: through ``StreamResponse.write`` it costs a coroutine and a second framing
-        per call, and drains only after 64 KiB.
+        It goes straight to the transport: ``StreamResponse.write`` costs a coroutine and a second framing per call, and
+        drains only after 64 KiB.
         """
         transport = self._transport
         if transport is None or transport.is_closing():
@@ -172,8 +174,8 @@ class Writer:
     async def drain(self, within_s: float | None = None) -> bool:
         """Wait until the transport is below its mark, for at most ``within_s`` seconds; whether it is.
 
-        May be cancelled, or run out of time, and be called again: aiohttp's own ``drain`` keeps one future for all who
-        wait, and once that is cancelled every later wait raises ``CancelledError`` at once.
+        It may be cancelled, or run out of time, and be called again. aiohttp's own ``drain`` has one future for all who
+        wait: once that is cancelled, every later wait raises ``CancelledError`` at once.
 
         Raises:
             ConnectionResetError: the connection is lost.
@@ -201,9 +203,9 @@ class Writer:
             taken = self.taken
 
     async def finish(self, stall_s: float | None = None) -> None:
-        """The clean end of the body, then wait until the transport has handed everything to the kernel.
+        """End the body cleanly, then wait until the transport has handed everything to the kernel.
 
-        What is left in a transport keeps its connection for ever if nobody reads: ``close`` waits for it.
+        Otherwise a client that does not read would keep its connection for ever: ``close`` waits for what is left.
 
         Args:
             stall_s: See ``give``.
@@ -215,7 +217,7 @@ class Writer:
         if response is None or payload is None or self._transport is None:
             return
         payload.set_eof()
-        await response.write_eof()  # nothing is left for it to write or to wait for
+        await response.write_eof()  # it has nothing left to write or to wait for
         if self._protocol.writing_paused:
             self._reset_on_close(on=True)
             await self._room(stall_s)
@@ -225,9 +227,9 @@ class Writer:
             _set_option(self._transport, socket.SO_SNDBUF, SEND_BUFFER)
 
     async def flush(self, deadline_s: float) -> bool:
-        """Wait until the peer's kernel has every byte, for at most ``deadline_s``; whether it has.
+        """Wait until the client's kernel has every byte, for at most ``deadline_s``; whether it has.
 
-        An abort throws away what the transport and the kernel still hold, so the last event must be out of both first.
+        An abort drops what the transport and the kernel still hold, so the last event must have left both before.
         """
         transport = self._transport
         if transport is None or transport.is_closing():
@@ -247,15 +249,15 @@ class Writer:
             _set_option(self._transport, socket.SO_LINGER, _RESET_ON_CLOSE if on else _END_ON_CLOSE)
 
     def abort(self) -> None:
-        """End with a reset, which neither an HTTP/1.1 nor an HTTP/1.0 peer takes for the end of the body."""
+        """End with a reset, which neither an HTTP/1.1 nor an HTTP/1.0 client takes for the end of the body."""
         if self._transport is not None:
             reset(self._transport)
 
 
 async def deliver(request: web.BaseRequest, response: web.Response, stall_s: float) -> None:
-    """Send a whole answer that no reader watches over; a client that takes nothing for ``stall_s`` is reset.
+    """Send a whole answer that has no reader object; a client that takes nothing for ``stall_s`` is reset.
 
-    aiohttp would wait for such a client without end, or leave bytes in a transport whose ``close`` then never ends.
+    aiohttp would wait for such a client for ever, or leave bytes in a transport whose ``close`` then never ends.
 
     Raises:
         ConnectionResetError: the client left, or was reset.
@@ -266,13 +268,13 @@ async def deliver(request: web.BaseRequest, response: web.Response, stall_s: flo
 
 
 def reset(transport: asyncio.Transport) -> None:
-    """Close at once; where there are resets, with one."""
+    """Close at once, with a reset where the transport has them."""
     _set_option(transport, socket.SO_LINGER, _RESET_ON_CLOSE)
     transport.abort()
 
 
 def _set_option(transport: asyncio.Transport, option: int, value: int | bytes) -> None:
-    """Set an option of the socket, if it is still there. A Unix socket takes SO_LINGER too, and knows no resets."""
+    """Set a socket option, if the socket still exists. A Unix socket accepts SO_LINGER too, but has no resets."""
     sock = transport.get_extra_info("socket")
     if sock is not None:
         with contextlib.suppress(OSError, ValueError):  # uvloop's socket of a closed transport raises the latter
@@ -280,13 +282,13 @@ def _set_option(transport: asyncio.Transport, option: int, value: int | bytes) -
 
 
 def _look_at(waiter: asyncio.Future[None]) -> None:
-    """The wait may be over when the connection is lost; asyncio would log that error as one that nobody looked at."""
+    """Fetch the error of a lost connection, which asyncio would otherwise log as never retrieved."""
     if not waiter.cancelled():
         waiter.exception()
 
 
 def _hung_up(transport: asyncio.Transport) -> bool:
-    """Whether the peer's end has reached the kernel; False where that cannot be asked."""
+    """Whether the client's end has reached the kernel; False where the system cannot tell."""
     sock = transport.get_extra_info("socket")
     if sys.platform != "linux" or sock is None:
         return False
@@ -296,7 +298,7 @@ def _hung_up(transport: asyncio.Transport) -> bool:
 
 
 def _unsent(transport: asyncio.Transport) -> int:
-    """Bytes in the kernel's send queue that the peer has not acknowledged; 0 where that cannot be asked."""
+    """Bytes in the kernel's send queue that the client has not acknowledged; 0 where the system cannot tell."""
     if sys.platform != "linux" or transport.is_closing():
         return 0
     sock = transport.get_extra_info("socket")

@@ -39,7 +39,7 @@ class Two:
 
     def follow(self) -> None:
         for stream in self.streams:
-            self.mux.follow(StartPoint(stream, 0, DESCRIBED), SSE_TYPE)
+            self.mux.add(StartPoint(stream, 0, DESCRIBED), SSE_TYPE)
 
     async def told(self) -> list[tuple[str, dict[str, object]]]:
         """The events so far: name, data."""
@@ -87,7 +87,7 @@ async def test_each_end_is_told_once_and_all_ends_last_of_all() -> None:
 async def test_one_that_cannot_be_read_is_told_and_the_other_goes_on() -> None:
     two = Two()
     two.mux.lose(IDS[0], Gone("not kept any more", code="stream_gone"))
-    two.mux.follow(StartPoint(two.streams[1], 0, DESCRIBED), SSE_TYPE)
+    two.mux.add(StartPoint(two.streams[1], 0, DESCRIBED), SSE_TYPE)
     two.streams[1].publish(b"data: x\n\n", 1)
     end(two.streams[1])
     told = await two.told()
