@@ -57,7 +57,7 @@ async def resume_after(
     """
     count_read(request, services)
     context = request[CONTEXT]
-    returned = ResumeRequest(
+    asked = ResumeRequest(
         request_id=context.request_id,
         stream_id=stream_id,
         principal=caller(request).name,
@@ -71,8 +71,8 @@ async def resume_after(
     def on_surface(surface: Surface) -> None:
         context.dialect = DIALECTS[surface]
 
-    attachment = await resume_one(services, returned, surface, on_surface)
-    if attachment is None:
+    reader = await resume_one(services, asked, surface, on_surface)
+    if reader is None:
         return web.Response(status=204, headers={"x-stream-id": stream_id})
     context.exchanged = True
-    return await attachment.run(request)
+    return await reader.run(request)

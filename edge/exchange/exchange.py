@@ -121,7 +121,7 @@ class Exchange(Owned, Ticked, Owner):
 
     @property
     def prepared(self) -> Prepared:
-        """The request; without its body, once no attempt can need that any more."""
+        """The request; without its body once no attempt can need it any more."""
         return self.failover.prepared
 
     @property

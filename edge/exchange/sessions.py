@@ -78,7 +78,7 @@ class Held:
 
 
 def _busy(session: str) -> Conflict:
-    return Conflict(f"the session {session!r} is being answered; send this after it", code="session_busy")
+    return Conflict(f"another request has the session {session!r}; send this one after it", code="session_busy")
 
 
 class Sessions:

@@ -207,9 +207,9 @@ class Replay(Channel):
 
 
 def gone(stream_id: str, after: int) -> Gone:
-    """The error for events that are not kept any more."""
+    """The error for events that are no longer kept."""
     return Gone(
-        f"what follows event {after} of stream {stream_id} is not kept any more (stream.journal_bytes, store.keep_s); "
+        f"events after {after} of stream {stream_id} are no longer kept (stream.journal_bytes, store.keep_s); "
         "send the request again",
         code="stream_gone",
     )
@@ -226,7 +226,7 @@ def past_the_end(state: StreamState, after: int) -> EdgeError:
 def no_event(after: int, last: int) -> BadRequest:
     """The error for an event that does not exist."""
     return BadRequest(
-        f"there is no event {after} of this stream, the last is {last}; ask for what follows one that there is",
+        f"this stream has no event {after}, its last is {last}; ask for the events after one that exists",
         param="starting_after",
         code="no_such_event",
     )

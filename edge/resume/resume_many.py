@@ -46,14 +46,14 @@ class ResumeMany(ResumedReader):
     """
 
     def __init__(
-        self, services: ExchangeServices, wanted: MuxRequest, places: Mapping[str, Place], lost: Mapping[str, EdgeError]
+        self, services: ExchangeServices, asked: MuxRequest, places: Mapping[str, Place], lost: Mapping[str, EdgeError]
     ) -> None:
         super().__init__(services)
-        self.wanted = wanted
+        self.asked = asked
         self._places = dict(places)
         self._lost = dict(lost)
         self._followed: list[tuple[Source, StartPoint]] = []
-        self._mux = Mux(wanted.request_id, services.settings.stream, MuxFormat(wanted.order, wanted.marks.seen))
+        self._mux = Mux(asked.request_id, services.settings.stream, MuxFormat(asked.order, asked.marks.seen))
 
     def __repr__(self) -> str:
         return f"<ResumeMany {self._mux!r}>"
@@ -74,12 +74,12 @@ class ResumeMany(ResumedReader):
 
     def _begin(self) -> None:
         mux, stream = self._mux, self.services.settings.stream
-        share = max(_LEAST_BYTES, stream.buffer_bytes // len(self.wanted.order))
+        share = max(_LEAST_BYTES, stream.buffer_bytes // len(self.asked.order))
         ahead = replace(stream, buffer_bytes=min(stream.buffer_bytes, share))
         for stream_id, error in self._lost.items():
             mux.lose(stream_id, error)
         for stream_id, place in self._places.items():
-            after = self.wanted.marks.seen.get(stream_id, 0)
+            after = self.asked.marks.seen.get(stream_id, 0)
             try:
                 start = begin(ahead, place, after, own_events=False)
             except Gone as gone:  # dropped since the check
@@ -91,29 +91,29 @@ class ResumeMany(ResumedReader):
         mux.wake()
 
     def _headers(self) -> Mapping[str, str]:
-        return {"x-request-id": self.wanted.request_id, **STREAM_HEADERS, "Content-Type": SSE_TYPE}
+        return {"x-request-id": self.asked.request_id, **STREAM_HEADERS, "Content-Type": SSE_TYPE}
 
     def _record(self, reader: Subscriber) -> None:
-        services, wanted, error = self.services, self.wanted, self._mux.error
+        services, asked, error = self.services, self.asked, self._mux.error
         heartbeats = reader.heartbeats
         for source, start in self._followed:
             stream_id = source.channel.id
-            returned = ResumeRequest(
-                request_id=wanted.request_id,
+            one = ResumeRequest(
+                request_id=asked.request_id,
                 stream_id=stream_id,
-                principal=wanted.principal,
-                client=wanted.client,
-                after=wanted.marks.seen.get(stream_id, 0),
-                accepted_at=wanted.accepted_at,
+                principal=asked.principal,
+                client=asked.client,
+                after=asked.marks.seen.get(stream_id, 0),
+                accepted_at=asked.accepted_at,
             )
-            facts = record(services, returned, start.described, reader)
+            facts = record(services, one, start.described, reader)
             services.observer.returned(dataclasses.replace(facts, bytes_out=source.bytes_out, heartbeats=heartbeats))
             heartbeats = 0  # they belong to no single stream, so the first record has them all
         if error is not None and error.__cause__ is not None:
-            services.observer.failed(wanted.request_id, None, error.__cause__)
+            services.observer.failed(asked.request_id, None, error.__cause__)
 
 
-async def resume_many(services: ExchangeServices, wanted: MuxRequest) -> ResumeMany | None:
+async def resume_many(services: ExchangeServices, asked: MuxRequest) -> ResumeMany | None:
     """Find the streams of a reader; None if it has seen the end of all of them.
 
     Raises:
@@ -121,13 +121,13 @@ async def resume_many(services: ExchangeServices, wanted: MuxRequest) -> ResumeM
         BadRequest: there is no such event.
         StoreUnavailable: a stream may be in a store that cannot be reached now.
     """
-    seen = wanted.marks.seen
+    seen = asked.marks.seen
     places: dict[str, Place] = {}
     lost: dict[str, EdgeError] = {}
-    left = [stream_id for stream_id in wanted.order if seen.get(stream_id) != ENDED]
-    if not left and wanted.marks.done:
+    left = [stream_id for stream_id in asked.order if seen.get(stream_id) != ENDED]
+    if not left and asked.marks.done:
         return None
-    for stream_id, place in await find_all(services, wanted.principal, left):
+    for stream_id, place in await find_all(services, asked.principal, left):
         if isinstance(place, NotFound):
             if stream_id not in seen:
                 raise place
@@ -142,4 +142,4 @@ async def resume_many(services: ExchangeServices, wanted: MuxRequest) -> ResumeM
             raise
         else:
             places[stream_id] = place
-    return ResumeMany(services, wanted, await count(places), lost)
+    return ResumeMany(services, asked, await count(places), lost)

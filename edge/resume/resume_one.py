@@ -47,24 +47,24 @@ class Resume(ResumedReader):
         start: Where it begins.
     """
 
-    def __init__(self, services: ExchangeServices, returned: ResumeRequest, start: StartPoint) -> None:
+    def __init__(self, services: ExchangeServices, asked: ResumeRequest, start: StartPoint) -> None:
         super().__init__(services)
-        self.returned = returned
+        self.asked = asked
         self._described = start.described
         self._channel = start.channel
         self._position = start.position
 
     def __repr__(self) -> str:
-        return f"<Resume {self.returned.request_id} {self._channel!r}>"
+        return f"<Resume {self.asked.request_id} {self._channel!r}>"
 
     def _make_reader(self, writer: Writer) -> Subscriber:
         services, dialect = self.services, DIALECTS[self._described.surface]
         return Subscriber(
             self._channel, writer, services.settings.stream, services.clock, self._changed,
             headers=self._headers,
-            numbering=numbering(dialect.stream_type, self.returned.stream_id, self.returned.after),
+            numbering=numbering(dialect.stream_type, self.asked.stream_id, self.asked.after),
             position=self._position,
-            closes=self.returned.after_error.closes(self._described.surface),
+            closes=self.asked.after_error.closes(self._described.surface),
         )  # fmt: skip
 
     async def _close(self) -> None:
@@ -78,51 +78,49 @@ class Resume(ResumedReader):
             self._channel.break_off(ShuttingDown("Edge is shutting down; ask for the rest again"))
 
     def _headers(self) -> Mapping[str, str]:
-        described, returned = self._described, self.returned
-        headers = {"x-request-id": returned.request_id, "x-stream-id": returned.stream_id, **STREAM_HEADERS}
+        described, asked = self._described, self.asked
+        headers = {"x-request-id": asked.request_id, "x-stream-id": asked.stream_id, **STREAM_HEADERS}
         if described.upstream is not None:
             headers["x-edge-upstream"] = described.upstream
         return {**headers, "Content-Type": DIALECTS[described.surface].stream_type}
 
     def _record(self, reader: Subscriber) -> None:
         services = self.services
-        services.observer.returned(record(services, self.returned, self._described, reader))
+        services.observer.returned(record(services, self.asked, self._described, reader))
         broken = self._channel.broken if isinstance(self._channel, Replay) else None
         if broken is not None and broken.__cause__ is not None:
-            services.observer.failed(self.returned.request_id, self.returned.stream_id, broken.__cause__)
+            services.observer.failed(self.asked.request_id, self.asked.stream_id, broken.__cause__)
 
 
-def record(
-    services: ExchangeServices, returned: ResumeRequest, described: Described, reader: Subscriber
-) -> ReturnRecord:
+def record(services: ExchangeServices, asked: ResumeRequest, described: Described, reader: Subscriber) -> ReturnRecord:
     """The record of a reader that had come back and has gone."""
     return ReturnRecord(
-        request_id=returned.request_id,
-        stream_id=returned.stream_id,
+        request_id=asked.request_id,
+        stream_id=asked.stream_id,
         surface=str(described.surface),
         model=described.model,
         session=described.session,
-        principal=returned.principal,
-        client=returned.client,
-        after=returned.after,
+        principal=asked.principal,
+        client=asked.client,
+        after=asked.after,
         source=described.source,
         status=reader.sent_status,
         reader=reader.ending,
         reconnections=described.reconnections,
         bytes_out=reader.bytes_out,
         heartbeats=reader.heartbeats,
-        total_s=max(0.0, services.clock() - returned.accepted_at),
+        total_s=max(0.0, services.clock() - asked.accepted_at),
     )
 
 
 async def resume_one(
-    services: ExchangeServices, returned: ResumeRequest, surface: Surface | None, on_surface: Callable[[Surface], None]
+    services: ExchangeServices, asked: ResumeRequest, surface: Surface | None, on_surface: Callable[[Surface], None]
 ) -> Resume | None:
     """Find the stream of a reader that comes back; None if it has ended and the reader has all of it.
 
     Args:
         services: What all exchanges share.
-        returned: Who asks for what.
+        asked: Who asks for what.
         surface: The surface of the route; None for the route that all surfaces share.
         on_surface: Called with the stream's surface once it is certain that the caller may know the stream: from then
             on errors have the shape of that surface.
@@ -133,17 +131,16 @@ async def resume_one(
         BadRequest: there is no such event, or the route belongs to another surface.
         StoreUnavailable: it may be in a store that cannot be reached now.
     """
-    place = await find(services, returned.principal, returned.stream_id)
+    place = await find(services, asked.principal, asked.stream_id)
     if surface not in (None, surface_of(place)):
         raise BadRequest(
-            f"Last-Event-ID: that stream is not one of this route's, but of {surface_of(place)}; "
-            "ask for GET /v1/streams/ID",
+            f"Last-Event-ID: that stream belongs to another route ({surface_of(place)}); use GET /v1/streams/ID",
             param="Last-Event-ID",
             code="wrong_surface",
         )
     on_surface(surface_of(place))
-    check(place, returned.after)
-    if seen_all(place, returned.after):
+    check(place, asked.after)
+    if seen_all(place, asked.after):
         return None
-    place = (await count({returned.stream_id: place}))[returned.stream_id]
-    return Resume(services, returned, begin(services.settings.stream, place, returned.after))
+    place = (await count({asked.stream_id: place}))[asked.stream_id]
+    return Resume(services, asked, begin(services.settings.stream, place, asked.after))

@@ -55,7 +55,7 @@ class RunningAttempt:
         raise NotImplementedError
 
     def release_last(self) -> None:
-        """Publish the events of the end, which have waited until what was said is kept."""
+        """Publish the events of the end, which have waited until the answer was stored."""
         raise NotImplementedError
 
     def pause(self) -> None:
@@ -362,7 +362,7 @@ class Generation(Channel):
         except Exception as bug:  # noqa: BLE001 - as in tokens
             self.error, self.clean, self.terminated = failed(bug), False, False
             outcome = Outcome.INTERNAL_ERROR
-            with contextlib.suppress(Exception):  # what is broken may be in what these go through
+            with contextlib.suppress(Exception):  # the bug may be in the code that they go through
                 self._last_words(outcome)
         self.outcome = outcome
         self._owner.changed()

@@ -179,7 +179,7 @@ async def _stop(found: StoredStream, within_s: float) -> StreamState | None:
 
 def unavailable() -> EdgeError:
     """The error when the store cannot be reached."""
-    return StoreUnavailable("what is kept of streams cannot be read at the moment; try again shortly")
+    return StoreUnavailable("stored streams cannot be read at the moment, since the store is down; try again shortly")
 
 
 def _unneeded(stored: bool) -> None:  # noqa: FBT001 - the port's signature

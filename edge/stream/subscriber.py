@@ -133,7 +133,7 @@ class Subscriber(BaseReader):
         return True
 
     def push(self) -> None:
-        """Write what has come, unless the status is still held or the reader is slow."""
+        """Write the journal's new events, unless the status is still held or the reader is slow."""
         if self._flowing:
             try:
                 self._pump()
