@@ -257,14 +257,14 @@ class Edge:
 
 
 def make_app(
-    services: ExchangeServices, face: RequestMiddleware, bodies: Bodies, talks: Sessions, metrics: Metrics
+    services: ExchangeServices, face: RequestMiddleware, bodies: Bodies, conversations: Sessions, metrics: Metrics
 ) -> web.Application:
     """The aiohttp application for clients."""
     settings = services.settings
     app = web.Application(middlewares=[face.middleware])
     app.on_response_prepare.append(face.on_response_prepare)
     app.add_routes(surfaces.routes(services, bodies))
-    app.add_routes(sessions.routes(services, bodies, talks))
+    app.add_routes(sessions.routes(services, bodies, conversations))
     app.add_routes(streams.routes(services))
     app.add_routes(ollama.routes(services.fleet, bodies))
     app.add_routes(management.routes(services, bodies))

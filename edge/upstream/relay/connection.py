@@ -83,9 +83,7 @@ class Connection(asyncio.Protocol):
         self._lost = False
         self._unasked = False  # bytes came that answer nothing
         self._tail: asyncio.TimerHandle | None = None
-        self._early: list[
-            bytes
-        ] = []  # what came before the first request: a server that is full answers whoever connects
+        self._early: list[bytes] = []  # came before the first request: a full server answers whoever connects
         self._parser: HttpResponseParser | None = None  # before that, and once it is lost
         self._begin()
 
@@ -320,8 +318,7 @@ class Connection(asyncio.Protocol):
         return 0 if self._parser is None else self._parser.get_status_code()
 
     def _report_head(self) -> None:
-        self._fresh = False
-        self._barren = 0
+        self._fresh, self._barren = False, 0
         head, self._headers = Head(self._status(), self._reason, self._headers), {}
         asker = self._asker
         if asker is not None:
@@ -358,8 +355,7 @@ class Connection(asyncio.Protocol):
             self._room.set_result(None)
 
     def _end(self, fault: Exception | None) -> None:
-        self._complete = True
-        self._fault = fault
+        self._complete, self._fault = True, fault
 
     def _finish(self) -> None:
         """Settle the connection, then notify the asker, who may use it again; not before it has taken all there is."""
