@@ -28,8 +28,8 @@ from edge.protocol.request import Prepared
 from edge.store.ports import StreamMeta
 from edge.stream.generation import Generation
 from edge.stream.json_reader import JsonReader
-from edge.stream.owner import Owner
 from edge.stream.persistence import ArchivedStream
+from edge.stream.ports import Owner
 from edge.stream.stream_or_json_reader import StreamOrJsonReader
 from edge.stream.subscriber import Subscriber
 from edge.stream.ticker import Ticked

@@ -18,7 +18,8 @@ from edge.protocol.batch import Batch
 from edge.settings import Stream as StreamSettings
 from edge.stream.deadlines import AnswerMode, Waited, overdue
 from edge.stream.endings import broken_off
-from edge.stream.generation import Generation, RunningAttempt
+from edge.stream.generation import Generation
+from edge.stream.ports import RunningAttempt
 from edge.upstream.ports import JSON_TYPE, Call, Sink, Source, Upstream
 
 # Far above any real one. A server that shows that it is alive by empty deltas may send five a second for half an hour.
@@ -223,7 +224,7 @@ class Attempt(Sink, RunningAttempt):
         except Exception as bug:  # noqa: BLE001 - as in tokens
             self._generation.fail(bug)
 
-    # --- generation.RunningAttempt ----------------------------------------------------------------------------------
+    # --- ports.RunningAttempt -----------------------------------------------------------------------------------------
 
     @property
     @override

@@ -19,60 +19,8 @@ from edge.settings import Settings
 from edge.stream.channel import Channel, Reader, Retention
 from edge.stream.deadlines import overlong
 from edge.stream.endings import ended_here, error_events, failed, unread
-from edge.stream.owner import Owner
+from edge.stream.ports import Owner, RunningAttempt
 from edge.telemetry.timeline import Gaps
-
-
-class RunningAttempt:
-    """The attempt that is under way, for its generation; ``attempt.Attempt``.
-
-    Attributes:
-        other_events: Data-bearing events without generated content.
-        clients_turn: The client is to bring more of the request's body.
-    """
-
-    __slots__ = ()
-
-    state: AttemptState
-    other_events: int
-    clients_turn: bool
-
-    @property
-    def held_events(self) -> bytes | None:
-        """The events before the first content; None if there are none, or they have gone out."""
-        raise NotImplementedError
-
-    def drop_first(self, size: int) -> None:
-        """The first of the held events, of so many bytes, has gone out by itself."""
-        raise NotImplementedError
-
-    def drop_held(self) -> bool:
-        """The held events will not go out; whether there were any."""
-        raise NotImplementedError
-
-    def release(self) -> None:
-        """Publish the held events: content has come, or an answer has ended that is nothing but its prelude."""
-        raise NotImplementedError
-
-    def release_last(self) -> None:
-        """Publish the events of the end, which have waited until the answer was stored."""
-        raise NotImplementedError
-
-    def pause(self) -> None:
-        """Do not read from the upstream."""
-        raise NotImplementedError
-
-    def resume(self) -> None:
-        """Read again."""
-        raise NotImplementedError
-
-    def tick(self, now: float, *, paused: bool) -> None:
-        """Look at the clocks. ``paused``: the upstream is not read, since the readers lag."""
-        raise NotImplementedError
-
-    def abort(self, happened: LifecycleEvent) -> None:
-        """Break it off from this side; idempotent."""
-        raise NotImplementedError
 
 
 class Generation(Channel):
