@@ -29,7 +29,7 @@ from edge.store.ports import StreamMeta
 from edge.stream.generation import Generation
 from edge.stream.json_reader import JsonReader
 from edge.stream.persistence import ArchivedStream
-from edge.stream.ports import Owner
+from edge.stream.ports import GenerationOwner
 from edge.stream.stream_or_json_reader import StreamOrJsonReader
 from edge.stream.subscriber import Subscriber
 from edge.stream.ticker import Ticked
@@ -44,7 +44,7 @@ _PHASES = {
 }
 
 
-class Exchange(Owned, Ticked, Owner):
+class Exchange(Owned, Ticked, GenerationOwner):
     """One request, its generation and its reader."""
 
     def __init__(self, services: ExchangeServices, asked: ExchangeRequest, prepared: Prepared) -> None:

@@ -20,11 +20,11 @@ from edge.stream.channel import Channel
 from edge.stream.journal import Expired
 from edge.stream.persistence import StoredStream
 
-Place = RunningExchange | StoredStream  # the stream runs here, or is in a store
+Location = RunningExchange | StoredStream  # the stream runs here, or is in a store
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
+class StreamFacts:
     """Facts about a resumed stream, for headers and the log. ``source``: ``live`` if it runs here, else ``store``."""
 
     surface: Surface
@@ -46,10 +46,10 @@ class StartPoint:
 
     channel: Channel
     position: int
-    described: Described
+    facts: StreamFacts
 
 
-async def find(services: ExchangeServices, principal: str, stream_id: str) -> Place:
+async def find(services: ExchangeServices, principal: str, stream_id: str) -> Location:
     """Find a stream of this principal.
 
     Raises:
@@ -64,13 +64,13 @@ async def find(services: ExchangeServices, principal: str, stream_id: str) -> Pl
 
 async def find_all(
     services: ExchangeServices, principal: str, streams: Sequence[str]
-) -> list[tuple[str, Place | NotFound]]:
+) -> list[tuple[str, Location | NotFound]]:
     """Find several streams of this principal at once: each with its place, or with the error that it does not exist.
 
     Raises:
         StoreUnavailable: one may be in a store that cannot be reached now.
     """
-    here: dict[str, Place] = {
+    here: dict[str, Location] = {
         stream_id: exchange
         for stream_id in streams
         if (exchange := own_exchange(services, principal, stream_id)) is not None
@@ -92,12 +92,12 @@ def unknown(stream_id: str) -> NotFound:
     return NotFound(f"there is no stream {stream_id!r}", code="stream_not_found")
 
 
-def surface_of(place: Place) -> Surface:
+def surface_of(place: Location) -> Surface:
     """The surface of the stream."""
     return Surface(place.state.meta.surface) if isinstance(place, StoredStream) else place.prepared.surface
 
 
-def check(place: Place, after: int) -> None:
+def check(place: Location, after: int) -> None:
     """Check that the stream can be read on after the event of this sequence.
 
     Raises:
@@ -121,7 +121,7 @@ def check(place: Place, after: int) -> None:
         raise past_the_end(place.state, after)
 
 
-def seen_all(place: Place, after: int) -> bool:
+def seen_all(place: Location, after: int) -> bool:
     """Whether the stream has ended with this event, so that a reader that has it needs nothing more."""
     if not isinstance(place, StoredStream):
         return place.generation.outcome is not None and after == place.generation.journal.last > 0
@@ -129,7 +129,7 @@ def seen_all(place: Place, after: int) -> bool:
     return ending is not None and after == last > 0 and ending.error != LOST
 
 
-async def count(places: Mapping[str, Place]) -> dict[str, Place]:
+async def count(places: Mapping[str, Location]) -> dict[str, Location]:
     """Count a reader that comes back to these streams: here in the stores; a generation counts it in ``begin``."""
     counted = dict(places)
     stores: dict[StreamStore, list[str]] = {}
@@ -145,7 +145,7 @@ async def count(places: Mapping[str, Place]) -> dict[str, Place]:
     return counted
 
 
-def begin(settings: StreamSettings, place: Place, after: int, *, own_events: bool = True) -> StartPoint:
+def begin(settings: StreamSettings, place: Location, after: int, *, own_events: bool = True) -> StartPoint:
     """The start point of a reader. Attach to it at once: a generation that nobody reads may end.
 
     Args:
@@ -160,21 +160,21 @@ def begin(settings: StreamSettings, place: Place, after: int, *, own_events: boo
     if not isinstance(place, StoredStream):
         position = _position(place, after)
         place.generation.return_to()
-        return StartPoint(place.generation, position, _described(place))
+        return StartPoint(place.generation, position, _facts(place))
     meta = place.state.meta
     dialect = DIALECTS[Surface(meta.surface)]
     marks = numbering(dialect.stream_type, meta.id, after)
     own = dialect.format(meta.model, meta.request_id) if own_events else None
-    return StartPoint(Replay(place, settings, after, numbering=marks, surface_format=own), 0, _described(place))
+    return StartPoint(Replay(place, settings, after, numbering=marks, surface_format=own), 0, _facts(place))
 
 
-def _described(place: Place) -> Described:
+def _facts(place: Location) -> StreamFacts:
     if not isinstance(place, StoredStream):
         prepared, again = place.prepared, place.generation.reconnections
-        return Described(prepared.surface, prepared.model, place.asked.session, place.upstream, again, "live")
+        return StreamFacts(prepared.surface, prepared.model, place.asked.session, place.upstream, again, "live")
     state, meta = place.state, place.state.meta
     surface = Surface(meta.surface)
-    return Described(surface, meta.model, meta.session, state.upstream, state.reconnections, "store")
+    return StreamFacts(surface, meta.model, meta.session, state.upstream, state.reconnections, "store")
 
 
 def _position(exchange: RunningExchange, after: int) -> int:

@@ -25,7 +25,7 @@ from edge.stream.journal import Expired
 _SLICE_BYTES = 16 * 1024
 
 
-class Source(Reader):
+class MuxedStream(Reader):
     """One of the streams: a reader of its journal, for the mux.
 
     Attributes:
@@ -49,7 +49,7 @@ class Source(Reader):
         return self.position < self.channel.journal.end
 
     def __repr__(self) -> str:
-        return f"<Source {self.channel.id} at {self.position}>"
+        return f"<MuxedStream {self.channel.id} at {self.position}>"
 
     @override
     def write(self, data: bytes) -> bool:
@@ -83,7 +83,7 @@ class Mux(Channel):
         super().__init__(name, settings)
         self.begun = True  # the streams exist, so the status can go out at once
         self._format = mux_format
-        self._sources: deque[Source] = deque()  # the next in turn comes first
+        self._sources: deque[MuxedStream] = deque()  # the next in turn comes first
         self._lost: list[tuple[str, EdgeError]] = []  # still to be reported
         self._replays: list[Replay] = []
         self._handle: asyncio.Handle | None = None
@@ -95,11 +95,11 @@ class Mux(Channel):
         end = f" {self.outcome}" if self.outcome else " paused" * self._paused
         return f"<Mux {self.id}{end} {list(self._sources)} {self.journal!r}>"
 
-    def add(self, start: StartPoint, stream_type: str) -> Source:
+    def add(self, start: StartPoint, stream_type: str) -> MuxedStream:
         """Read one more stream. The mux needs its reader before."""
         if isinstance(start.channel, Replay):
             self._replays.append(start.channel)
-        source = Source(self, start, stream_type)
+        source = MuxedStream(self, start, stream_type)
         self._sources.append(source)
         self.wake()
         return source
@@ -119,7 +119,7 @@ class Mux(Channel):
         if self._handle is None and not self._paused and self.outcome is None:
             self._handle = asyncio.get_running_loop().call_soon(self._round)
 
-    def pushed(self, source: Source) -> None:
+    def pushed(self, source: MuxedStream) -> None:
         """This source has more: pass it on at once, unless others come first. Never raises: the source calls it."""
         if self._handle is not None or self._paused or self.outcome is not None:
             return
@@ -219,7 +219,7 @@ class Mux(Channel):
                 stream.detach(source)
         return again
 
-    def _pass_on(self, source: Source) -> None:
+    def _pass_on(self, source: MuxedStream) -> None:
         """Pass on a slice of a source.
 
         Raises:

@@ -15,8 +15,8 @@ from edge.exchange.ports import STREAM_HEADERS, ExchangeServices
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.mux_events import ENDED, Marks, MuxFormat
 from edge.protocol.sse import SSE_TYPE
-from edge.resume.lookup import Place, StartPoint, begin, check, count, find_all
-from edge.resume.mux import Mux, Source
+from edge.resume.lookup import Location, StartPoint, begin, check, count, find_all
+from edge.resume.mux import Mux, MuxedStream
 from edge.resume.resume_one import ResumeRequest, record
 from edge.resume.resumed_reader import ResumedReader
 from edge.stream.subscriber import Subscriber
@@ -46,13 +46,17 @@ class ResumeMany(ResumedReader):
     """
 
     def __init__(
-        self, services: ExchangeServices, asked: MuxRequest, places: Mapping[str, Place], lost: Mapping[str, EdgeError]
+        self,
+        services: ExchangeServices,
+        asked: MuxRequest,
+        places: Mapping[str, Location],
+        lost: Mapping[str, EdgeError],
     ) -> None:
         super().__init__(services)
         self.asked = asked
         self._places = dict(places)
         self._lost = dict(lost)
-        self._followed: list[tuple[Source, StartPoint]] = []
+        self._followed: list[tuple[MuxedStream, StartPoint]] = []
         self._mux = Mux(asked.request_id, services.settings.stream, MuxFormat(asked.order, asked.marks.seen))
 
     def __repr__(self) -> str:
@@ -85,7 +89,7 @@ class ResumeMany(ResumedReader):
             except Gone as gone:  # dropped since the check
                 mux.lose(stream_id, gone)
                 continue
-            source = mux.add(start, DIALECTS[start.described.surface].stream_type)
+            source = mux.add(start, DIALECTS[start.facts.surface].stream_type)
             self._followed.append((source, start))
         self._places.clear()
         mux.wake()
@@ -106,8 +110,8 @@ class ResumeMany(ResumedReader):
                 after=asked.marks.seen.get(stream_id, 0),
                 accepted_at=asked.accepted_at,
             )
-            facts = record(services, one, start.described, reader)
-            services.observer.returned(dataclasses.replace(facts, bytes_out=source.bytes_out, heartbeats=heartbeats))
+            returned = record(services, one, start.facts, reader)
+            services.observer.returned(dataclasses.replace(returned, bytes_out=source.bytes_out, heartbeats=heartbeats))
             heartbeats = 0  # they belong to no single stream, so the first record has them all
         if error is not None and error.__cause__ is not None:
             services.observer.failed(asked.request_id, None, error.__cause__)
@@ -122,7 +126,7 @@ async def resume_many(services: ExchangeServices, asked: MuxRequest) -> ResumeMa
         StoreUnavailable: a stream may be in a store that cannot be reached now.
     """
     seen = asked.marks.seen
-    places: dict[str, Place] = {}
+    places: dict[str, Location] = {}
     lost: dict[str, EdgeError] = {}
     left = [stream_id for stream_id in asked.order if seen.get(stream_id) != ENDED]
     if not left and asked.marks.done:

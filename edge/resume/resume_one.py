@@ -15,7 +15,7 @@ from edge.policy.after_error import ALWAYS_RESETS, AfterError
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.event_ids import numbering
 from edge.protocol.surface import Surface
-from edge.resume.lookup import Described, StartPoint, begin, check, count, find, seen_all, surface_of
+from edge.resume.lookup import StartPoint, StreamFacts, begin, check, count, find, seen_all, surface_of
 from edge.resume.replay import Replay
 from edge.resume.resumed_reader import ResumedReader
 from edge.stream.subscriber import Subscriber
@@ -50,7 +50,7 @@ class Resume(ResumedReader):
     def __init__(self, services: ExchangeServices, asked: ResumeRequest, start: StartPoint) -> None:
         super().__init__(services)
         self.asked = asked
-        self._described = start.described
+        self._facts = start.facts
         self._channel = start.channel
         self._position = start.position
 
@@ -58,13 +58,13 @@ class Resume(ResumedReader):
         return f"<Resume {self.asked.request_id} {self._channel!r}>"
 
     def _make_reader(self, writer: Writer) -> Subscriber:
-        services, dialect = self.services, DIALECTS[self._described.surface]
+        services, dialect = self.services, DIALECTS[self._facts.surface]
         return Subscriber(
             self._channel, writer, services.settings.stream, services.clock, self._changed,
             headers=self._headers,
             numbering=numbering(dialect.stream_type, self.asked.stream_id, self.asked.after),
             position=self._position,
-            closes=self.asked.after_error.closes(self._described.surface),
+            closes=self.asked.after_error.closes(self._facts.surface),
         )  # fmt: skip
 
     async def _close(self) -> None:
@@ -78,35 +78,35 @@ class Resume(ResumedReader):
             self._channel.break_off(ShuttingDown("Edge is shutting down; ask for the rest again"))
 
     def _headers(self) -> Mapping[str, str]:
-        described, asked = self._described, self.asked
+        facts, asked = self._facts, self.asked
         headers = {"x-request-id": asked.request_id, "x-stream-id": asked.stream_id, **STREAM_HEADERS}
-        if described.upstream is not None:
-            headers["x-edge-upstream"] = described.upstream
-        return {**headers, "Content-Type": DIALECTS[described.surface].stream_type}
+        if facts.upstream is not None:
+            headers["x-edge-upstream"] = facts.upstream
+        return {**headers, "Content-Type": DIALECTS[facts.surface].stream_type}
 
     def _record(self, reader: Subscriber) -> None:
         services = self.services
-        services.observer.returned(record(services, self.asked, self._described, reader))
+        services.observer.returned(record(services, self.asked, self._facts, reader))
         broken = self._channel.broken if isinstance(self._channel, Replay) else None
         if broken is not None and broken.__cause__ is not None:
             services.observer.failed(self.asked.request_id, self.asked.stream_id, broken.__cause__)
 
 
-def record(services: ExchangeServices, asked: ResumeRequest, described: Described, reader: Subscriber) -> ReturnRecord:
+def record(services: ExchangeServices, asked: ResumeRequest, facts: StreamFacts, reader: Subscriber) -> ReturnRecord:
     """The record of a reader that had come back and has gone."""
     return ReturnRecord(
         request_id=asked.request_id,
         stream_id=asked.stream_id,
-        surface=str(described.surface),
-        model=described.model,
-        session=described.session,
+        surface=str(facts.surface),
+        model=facts.model,
+        session=facts.session,
         principal=asked.principal,
         client=asked.client,
         after=asked.after,
-        source=described.source,
+        source=facts.source,
         status=reader.sent_status,
         reader=reader.ending,
-        reconnections=described.reconnections,
+        reconnections=facts.reconnections,
         bytes_out=reader.bytes_out,
         heartbeats=reader.heartbeats,
         total_s=max(0.0, services.clock() - asked.accepted_at),

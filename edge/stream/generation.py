@@ -19,7 +19,7 @@ from edge.settings import Settings
 from edge.stream.channel import Channel, Reader, Retention
 from edge.stream.deadlines import overlong
 from edge.stream.endings import ended_here, error_events, failed, unread
-from edge.stream.ports import Owner, RunningAttempt
+from edge.stream.ports import GenerationOwner, RunningAttempt
 from edge.telemetry.timeline import Gaps
 
 
@@ -52,7 +52,7 @@ class Generation(Channel):
         stream_id: str,
         settings: Settings,
         clock: Callable[[], float],
-        owner: Owner,
+        owner: GenerationOwner,
         *,
         surface_format: SurfaceFormat,
         retention: Retention | None = None,

@@ -9,7 +9,7 @@ from edge.policy.lifecycle import AttemptState, LifecycleEvent, Outcome
 from edge.policy.queue.refusal import Place
 
 
-class Owner:
+class GenerationOwner:
     """The exchange, as its generation sees it."""
 
     __slots__ = ()

@@ -70,7 +70,7 @@ async def test_what_runs_here_is_read_on_in_its_journal(after: int) -> None:
     start = lookup.begin(Scene().settings.stream, place, after)
     assert start.channel is place.generation
     assert place.generation.journal.read(start.position, 1 << 20) == b"".join(map(event, range(after + 1, 4)))
-    assert start.described.source == "live"
+    assert start.facts.source == "live"
     assert place.generation.reconnections == 1
 
 
@@ -98,7 +98,7 @@ async def test_a_stream_of_a_store_is_replayed_for_this_reader_alone() -> None:
     one, two = (lookup.begin(Scene().settings.stream, place, 1) for _ in range(2))
     assert isinstance(one.channel, Replay)
     assert one.channel is not two.channel
-    assert (one.described.source, one.described.upstream) == ("store", "up")
+    assert (one.facts.source, one.facts.upstream) == ("store", "up")
 
 
 async def test_what_a_store_has_let_go_of_is_gone_and_what_it_never_had_is_a_mistake() -> None:

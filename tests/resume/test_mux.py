@@ -11,14 +11,14 @@ from edge.policy.lifecycle import Outcome
 from edge.protocol.mux_events import MuxFormat
 from edge.protocol.sse import SSE_TYPE
 from edge.protocol.surface import Surface
-from edge.resume.lookup import Described, StartPoint
+from edge.resume.lookup import StartPoint, StreamFacts
 from edge.resume.mux import Mux
 from edge.settings import Stream
 from edge.stream.channel import Retention
 
 IDS = [f"st_{digit * 32}" for digit in "ab"]
 EVENT = r"(?:event: (\w+)\n)?(?:id: \S+\n)?(?:event: (\w+)\n)?data: (.*)\n\n"
-DESCRIBED = Described(Surface.CHAT, "m", None, None, 0, "live")
+DESCRIBED = StreamFacts(Surface.CHAT, "m", None, None, 0, "live")
 
 
 async def settle() -> None:
