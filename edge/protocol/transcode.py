@@ -6,7 +6,7 @@ the client's own. Must not: know any dialect but by the tables; N + N codecs, ne
 A piece of text or thought is put as it came into the other surface's event; all else is decoded and encoded.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 import orjson
@@ -15,83 +15,19 @@ from typing_extensions import override
 from edge.errors import BadRequest, UpstreamBroken
 from edge.protocol import embeddings
 from edge.protocol.batch import Batch, Measured, Usage
-from edge.protocol.canonical import Ask, Rendering, Target
-from edge.protocol.chat import completions as chat_completions
-from edge.protocol.chat import decode as chat_decode
-from edge.protocol.chat import encode as chat_encode
-from edge.protocol.chat import parse as chat_parse
-from edge.protocol.chat import render as chat_render
+from edge.protocol.canonical import Rendering, Target
 from edge.protocol.dialect import BadStream, Codec, Collector, Said, TextCollector
+from edge.protocol.dialects import SPECS
 from edge.protocol.events import Event, Start, short
 from edge.protocol.history import settle
 from edge.protocol.json_text import dumps, loads
-from edge.protocol.messages import decode as messages_decode
-from edge.protocol.messages import encode as messages_encode
-from edge.protocol.messages import parse as messages_parse
-from edge.protocol.messages import render as messages_render
-from edge.protocol.ollama import decode as ollama_decode
-from edge.protocol.ollama import encode as ollama_encode
-from edge.protocol.ollama import parse as ollama_parse
-from edge.protocol.ollama import render as ollama_render
 from edge.protocol.request import Prepared, Translated, prepare
-from edge.protocol.responses import encode as responses_encode
-from edge.protocol.responses import parse as responses_parse
-from edge.protocol.session import encode as session_encode
-from edge.protocol.session import parse as session_parse
 from edge.protocol.sse import one_line
 from edge.protocol.surface import EMBEDS, OLLAMA, Surface
 from edge.protocol.surface_format import Opened, Progress
 from edge.protocol.transcode_ports import Answering, Decoder, Encoder, Piece
 
-# How each surface's requests are read, and how a request is written for each surface that an upstream may speak.
-_PARSE: Mapping[Surface, Callable[[dict[str, object]], Ask]] = {
-    Surface.CHAT: chat_parse.parse,
-    Surface.COMPLETIONS: chat_completions.parse,
-    Surface.MESSAGES: messages_parse.parse,
-    Surface.OLLAMA_CHAT: ollama_parse.parse_chat,
-    Surface.OLLAMA_GENERATE: ollama_parse.parse_generate,
-    Surface.RESPONSES: responses_parse.parse,
-    Surface.SESSION: session_parse.parse,
-}
-_RENDER: Mapping[Surface, Callable[[Ask, Target], Rendering]] = {
-    Surface.CHAT: chat_render.render,
-    Surface.COMPLETIONS: chat_completions.render,
-    Surface.MESSAGES: messages_render.render,
-    Surface.OLLAMA_CHAT: ollama_render.render_chat,
-    Surface.OLLAMA_GENERATE: ollama_render.render_generate,
-}
-_DECODERS: Mapping[Surface, Callable[[], Decoder]] = {
-    Surface.CHAT: chat_decode.ChatDecoder,
-    Surface.COMPLETIONS: chat_completions.CompletionsDecoder,
-    Surface.MESSAGES: messages_decode.MessagesDecoder,
-    Surface.OLLAMA_CHAT: ollama_decode.OllamaDecoder,
-    Surface.OLLAMA_GENERATE: ollama_decode.OllamaDecoder,
-}
-_ENCODERS: Mapping[Surface, Callable[[Answering], Encoder]] = {
-    Surface.CHAT: chat_encode.ChatEncoder,
-    Surface.COMPLETIONS: chat_completions.CompletionsEncoder,
-    Surface.OLLAMA_CHAT: ollama_encode.OllamaEncoder,
-    Surface.OLLAMA_GENERATE: ollama_encode.OllamaEncoder,
-    Surface.MESSAGES: messages_encode.MessagesEncoder,
-    Surface.RESPONSES: responses_encode.ResponsesEncoder,
-    Surface.SESSION: session_encode.SessionEncoder,
-}
-_CHOICES = (Surface.CHAT, Surface.COMPLETIONS)  # whose answers may have several
 _LONGEST_BYTES = 16 * 1024  # of a text that is put into one event as it is, on some surfaces twice
-_CONTINUES = (Surface.COMPLETIONS, Surface.OLLAMA_GENERATE)  # those that take a prompt as it stands
-# For a client's surface, the surfaces it may be answered through, the one that loses least first.
-_THROUGH: Mapping[Surface, tuple[Surface, ...]] = {
-    Surface.CHAT: (Surface.OLLAMA_CHAT, Surface.MESSAGES),
-    Surface.COMPLETIONS: (Surface.OLLAMA_GENERATE,),
-    Surface.MESSAGES: (Surface.CHAT, Surface.OLLAMA_CHAT),
-    Surface.RESPONSES: (Surface.CHAT, Surface.OLLAMA_CHAT, Surface.MESSAGES),
-    Surface.EMBEDDINGS: (Surface.OLLAMA_EMBED,),
-    Surface.OLLAMA_CHAT: (Surface.CHAT, Surface.MESSAGES),
-    Surface.OLLAMA_GENERATE: (Surface.CHAT, Surface.MESSAGES),
-    Surface.OLLAMA_EMBED: (Surface.EMBEDDINGS,),
-    Surface.OLLAMA_EMBEDDINGS: (Surface.EMBEDDINGS,),
-    Surface.SESSION: (Surface.CHAT, Surface.OLLAMA_CHAT, Surface.MESSAGES),
-}
 
 
 def target(surface: Surface, native: frozenset[Surface], *, raw: bool = False) -> Surface | None:
@@ -103,7 +39,7 @@ def target(surface: Surface, native: frozenset[Surface], *, raw: bool = False) -
         return surface
     if raw and Surface.COMPLETIONS in native:
         return Surface.COMPLETIONS
-    return next((through for through in _THROUGH.get(surface, ()) if through in native), None)
+    return next((through for through in SPECS[surface].through if through in native), None)
 
 
 def reachable(native: frozenset[Surface]) -> frozenset[Surface]:
@@ -123,15 +59,18 @@ def translate(prepared: Prepared, to: Target) -> Translated:
     if prepared.surface in EMBEDS:
         asked, dropped, reshape = embeddings.translate(prepared.surface, body, to)
         return Translated(dumps(asked), dropped, reshape=reshape)
-    ask = _PARSE[prepared.surface](body)
-    if ask.prompt is not None and to.surface not in _CONTINUES:
+    parse, render = SPECS[prepared.surface].parse, SPECS[to.surface].render
+    if parse is None or render is None:  # ``target`` names no such pair
+        raise NotImplementedError(f"no way from {prepared.surface} to {to.surface}")
+    ask = parse(body)
+    if ask.prompt is not None and not to.surface.facts.continues:
         raise Rendering(ask, to).refuse("prompt", f"{to.name} cannot continue a prompt as it stands")
     unthought = () if ask.thinking is None or not prepared.thoughtless else (ask.names.get("thinking", "thinking"),)
     if unthought:
         ask.thinking = None
     settled = settle(ask.messages, to)
     ask.messages = settled.messages
-    rendering = _RENDER[to.surface](ask, to)
+    rendering = render(ask, to)
     dropped = tuple(dict.fromkeys([*rendering.dropped, *settled.dropped, *unthought]))
     changed = tuple(dict.fromkeys([*prepared.changed, *settled.changed, *rendering.changed]))
     return Translated(_written(rendering), dropped, changed, echo=ask.echo)
@@ -171,7 +110,10 @@ def prepare_crossed(
 def transcoder(source: Codec, spoken: Surface, answering: Answering) -> "Transcoder":
     """A codec that reads ``spoken`` by ``source``, and gives the surface that the request came in."""
     surface = answering.prepared.surface
-    return Transcoder(source, _DECODERS[spoken](), _ENCODERS[surface](answering), one=surface not in _CHOICES)
+    decoder, encoder = SPECS[spoken].decoder, SPECS[surface].encoder
+    if decoder is None or encoder is None:
+        raise NotImplementedError(f"no way from {spoken} to {surface}")
+    return Transcoder(source, decoder(), encoder(answering), one=not surface.facts.choices)
 
 
 class Transcoder(Codec):

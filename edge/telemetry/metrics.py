@@ -37,34 +37,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OTHER = "other"  # the label value for what is outside the closed set
 NONE = "none"  # no upstream was tried
 
-_OPERATIONS: dict[str, str] = {
-    Surface.CHAT: "chat",
-    Surface.MESSAGES: "chat",
-    Surface.RESPONSES: "chat",
-    Surface.COMPLETIONS: "text_completion",
-    Surface.OLLAMA_CHAT: "chat",
-    Surface.SESSION: "chat",
-    Surface.OLLAMA_GENERATE: "text_completion",
-    Surface.OLLAMA_EMBED: "embeddings",
-    Surface.EMBEDDINGS: "embeddings",
-    Surface.COUNT_TOKENS: "count_tokens",
-    Surface.RERANK: "rerank",
-    Surface.RERANK_BARE: "rerank",
-    Surface.RERANK_V2: "rerank",
-    Surface.SCORE: "score",
-    Surface.POOLING: "embeddings",
-    Surface.CLASSIFY: "classify",
-    Surface.INFILL: "text_completion",
-    Surface.SPEECH: "speech",
-    Surface.DECISIONS: "decide",
-    Surface.SYSTEMONE: "decide",
-    Surface.INPUT_TOKENS: "count_tokens",
-    Surface.CONTROL: "control",
-    Surface.TOKENIZE: "tokenize",
-    Surface.DETOKENIZE: "detokenize",
-    Surface.TRANSCRIPTIONS: "transcription",
-    Surface.TRANSLATIONS: "transcription",
-}
+_OPERATIONS: dict[str, str] = {surface: surface.facts.operation for surface in Surface}
 _OUTCOMES = frozenset(Outcome)
 
 _DURATIONS_S = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84, 327.68]

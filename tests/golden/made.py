@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 from support.canonical import answering, joined
+from support.specs import DECODERS, ENCODERS
 
 from edge.protocol import events as canonical
 from edge.protocol.batch import Usage
@@ -20,7 +21,6 @@ from edge.protocol.codec import SseCodec
 from edge.protocol.dialects import DIALECTS
 from edge.protocol.events import Event, Finish
 from edge.protocol.surface import Surface
-from edge.protocol.transcode import _DECODERS, _ENCODERS
 
 GOLDEN = Path(__file__).parent
 MAX_EVENT = 2**20
@@ -42,13 +42,13 @@ def surface_of(path: Path) -> Surface:
 def streams() -> list[Path]:
     """Those in the surfaces that can be decoded."""
     found = [*GOLDEN.glob("*/*.sse"), *GOLDEN.glob("*/*.ndjson")]
-    return sorted(path for path in found if surface_of(path) in _DECODERS and path.stem not in NO_OBJECT)
+    return sorted(path for path in found if surface_of(path) in DECODERS and path.stem not in NO_OBJECT)
 
 
 def decoded(path: Path, *, at_once: bool) -> tuple[list[Event], Usage | None]:
     """The canonical events of a stream, in one read or in one for each event; and the usage."""
     surface, data = surface_of(path), path.read_bytes()
-    codec, decoder = DIALECTS[surface].codec(answering(surface).prepared, MAX_EVENT, frozenset()), _DECODERS[surface]()
+    codec, decoder = DIALECTS[surface].codec(answering(surface).prepared, MAX_EVENT, frozenset()), DECODERS[surface]()
     assert isinstance(codec, SseCodec)
     codec.collect(decoder)
     mark = b"\n" if path.suffix == ".ndjson" else b"\n\n"
@@ -59,7 +59,7 @@ def decoded(path: Path, *, at_once: bool) -> tuple[list[Event], Usage | None]:
 
 def in_one_body(path: Path) -> tuple[list[Event], Usage | None]:
     """The canonical events of the answer that belongs to a stream, and the usage."""
-    decoder = _DECODERS[surface_of(path)]()
+    decoder = DECODERS[surface_of(path)]()
     usage = decoder.whole(orjson.loads(path.with_suffix(".json").read_bytes()))
     return decoder.events, usage
 
@@ -67,7 +67,7 @@ def in_one_body(path: Path) -> tuple[list[Event], Usage | None]:
 def encoded(events: list[Event], usage: Usage | None) -> Iterator[tuple[Surface, bytes]]:
     """They, as each client gets them that could have asked for them."""
     choices = sum(isinstance(event, Finish) for event in events)
-    for surface, make in _ENCODERS.items():
+    for surface, make in ENCODERS.items():
         if choices > 1 and surface not in SEVERAL:
             continue
         encoder = make(answering(surface, choices))

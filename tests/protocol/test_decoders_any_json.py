@@ -9,13 +9,13 @@ from fakes import ollama
 from hypothesis import given
 from hypothesis import strategies as st
 from support.canonical import answering
+from support.specs import DECODERS, ENCODERS
 from support.streams import goldens, unhurried
 
 from edge.protocol.dialect import BadStream
 from edge.protocol.events import Event
 from edge.protocol.sse import events
 from edge.protocol.surface import Surface
-from edge.protocol.transcode import _DECODERS, _ENCODERS
 
 _CALL = {"id": "c", "function": {"index": 0, "name": "f", "arguments": {"a": 1}}}
 _OLLAMA = [ollama.said(thinking="hm", tool_calls=[_CALL]), ollama.token("a"), ollama.last()]
@@ -52,7 +52,7 @@ def replaced(value: Any, path: tuple[Any, ...], by: Any) -> Any:
     return copy
 
 
-KNOWN = {surface: payloads(surface) for surface in _DECODERS}
+KNOWN = {surface: payloads(surface) for surface in DECODERS}
 
 
 @st.composite
@@ -69,7 +69,7 @@ def streams(draw: st.DrawFn, surface: Surface) -> list[Any]:
 
 
 def decoded(surface: Surface, told: list[Any], *, whole: bool) -> list[Event]:
-    decoder = _DECODERS[surface]()
+    decoder = DECODERS[surface]()
     for payload in told:
         if whole and isinstance(payload, dict):
             decoder.whole(payload)
@@ -79,12 +79,12 @@ def decoded(surface: Surface, told: list[Any], *, whole: bool) -> list[Event]:
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["streamed", "whole"])
-@pytest.mark.parametrize("surface", list(_DECODERS), ids=str)
+@pytest.mark.parametrize("surface", list(DECODERS), ids=str)
 @unhurried
 @given(st.data())
 def test_odd_payloads_are_skipped(surface: Surface, whole: bool, data: st.DataObject) -> None:
     found = decoded(surface, data.draw(streams(surface)), whole=whole)
-    for client, make in _ENCODERS.items():
+    for client, make in ENCODERS.items():
         encoder = make(answering(client))
         try:
             told = [piece for event in found for piece in encoder.add(event)] + encoder.end(None)

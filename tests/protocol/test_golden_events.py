@@ -14,9 +14,9 @@ from golden.made import (
     surface_of,
 )
 from support.canonical import gist
+from support.specs import DECODERS
 
 from edge.protocol.events import Annotation, Event, ToolCallStart
-from edge.protocol.transcode import _DECODERS
 
 every = pytest.mark.parametrize("path", streams(), ids=lambda path: path.stem)
 HOW = "if this is meant, write them anew: PYTHONPATH=.:tests python tests/golden/made.py"
@@ -59,7 +59,7 @@ def test_the_same_answer_in_one_body_comes_to_the_same(path: Path) -> None:
 
 
 def test_every_decoder_has_golden_streams() -> None:
-    assert {surface_of(path) for path in streams()} == set(_DECODERS)
+    assert {surface_of(path) for path in streams()} == set(DECODERS)
 
 
 def test_no_made_file_is_left_over() -> None:

@@ -21,8 +21,8 @@ from edge.protocol.canonical import (
     ToolResultPart,
     ToolUsePart,
 )
+from edge.protocol.dialects import SPECS
 from edge.protocol.surface import Surface
-from edge.protocol.transcode import _PARSE, _RENDER
 
 texts = st.text(min_size=1).filter(str.strip)
 names = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=8)
@@ -86,8 +86,8 @@ def comparable(ask: Ask) -> dict[str, Any]:
 @unhurried
 @given(asks())
 def test_what_is_asked_is_what_is_read(surface: Surface, ask: Ask) -> None:
-    rendering = _RENDER[surface](ask, Target(surface))
-    read = _PARSE[surface](orjson.loads(orjson.dumps(rendering.body)))
+    rendering = SPECS[surface].render(ask, Target(surface))
+    read = SPECS[surface].parse(orjson.loads(orjson.dumps(rendering.body)))
     assert comparable(read) == comparable(ask)
     assert rendering.dropped == []
     assert read.ignored == []

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.canonical import answering, gist, joined
+from support.specs import DECODERS, ENCODERS
 from support.streams import FORGERIES, MAX_EVENT, cut, cuts, unhurried
 
 from edge.protocol.batch import Usage
@@ -29,7 +30,6 @@ from edge.protocol.events import (
     ToolCallStart,
 )
 from edge.protocol.surface import OLLAMA, Surface
-from edge.protocol.transcode import _DECODERS, _ENCODERS
 from edge.protocol.transcode_ports import Answering
 
 texts = st.text(min_size=1) | st.sampled_from(FORGERIES)
@@ -167,12 +167,12 @@ def _answering(dialect: Dialect, events: list[Event]) -> Answering:
 def streamed(dialect: Dialect, events: list[Event], usage: Usage, at: list[int]) -> tuple[list[Event], Usage | None]:
     """Encoded, cut, and decoded again."""
     told = _answering(dialect, events)
-    encoder = _ENCODERS[dialect.surface](told)
+    encoder = ENCODERS[dialect.surface](told)
     pieces = [piece for event in events for piece in encoder.add(event)] + encoder.end(usage)
     whole = b"".join(map(encoder.frame, pieces)) + encoder.format.terminator
     codec, decoder = (
         DIALECTS[dialect.surface].codec(told.prepared, MAX_EVENT, frozenset()),
-        _DECODERS[dialect.surface](),
+        DECODERS[dialect.surface](),
     )
     codec.collect(decoder)
     *_, last = [codec.feed(piece) for piece in cut(whole, at)]
@@ -184,8 +184,8 @@ def streamed(dialect: Dialect, events: list[Event], usage: Usage, at: list[int])
 def in_one_body(dialect: Dialect, events: list[Event], usage: Usage) -> tuple[list[Event], Usage | None]:
     """Encoded, collected, and decoded again."""
     told = _answering(dialect, events)
-    encoder = _ENCODERS[dialect.surface](told)
-    collector, decoder = DIALECTS[dialect.surface].collector(told.prepared), _DECODERS[dialect.surface]()
+    encoder = ENCODERS[dialect.surface](told)
+    collector, decoder = DIALECTS[dialect.surface].collector(told.prepared), DECODERS[dialect.surface]()
     for _, payload in [piece for event in events for piece in encoder.add(event)] + encoder.end(usage):
         collector.add(orjson.loads(orjson.dumps(payload)))
     reported = decoder.whole(orjson.loads(orjson.dumps(collector.answer())))

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from edge.protocol.dialects import SPECS
 from edge.protocol.events import (
     Annotation,
     Event,
@@ -21,7 +22,6 @@ from edge.protocol.events import (
 )
 from edge.protocol.request import prepare
 from edge.protocol.surface import Surface
-from edge.protocol.transcode import _PARSE
 from edge.protocol.transcode_ports import Answering
 
 Gist = dict[tuple[object, ...], Any]
@@ -89,4 +89,6 @@ def answering(surface: Surface, choices: int = 1) -> Answering:
     """What an encoder is told of such a request; always with the same id and time."""
     body = {"model": "asked", "stream": True, **ASKED[surface], **({"n": choices} if choices > 1 else {})}
     prepared = prepare(surface, orjson.dumps(body))
-    return Answering(prepared, "0123456789abcdef" * 2, 1_700_000_000, _PARSE[surface](orjson.loads(prepared.body)).echo)
+    return Answering(
+        prepared, "0123456789abcdef" * 2, 1_700_000_000, SPECS[surface].parse(orjson.loads(prepared.body)).echo
+    )
