@@ -19,6 +19,7 @@ def requests() -> dict[str, Schema]:
         "OllamaChatRequest": record(
             {
                 "messages": items(ref("OllamaMessage"), "None loads the model."),
+                "template": text("For an Ollama."),
                 "tools": items(ref("ChatTool")),
                 **_shared(),
             }
@@ -109,7 +110,8 @@ def _shared() -> dict[str, Schema]:
         "options": record(options, optional=True),
         "think": _THINK,
         "keep_alive": _KEEP_ALIVE,
-        "logprobs": flag("For an Ollama."),
+        "logprobs": flag("Of each token."),
+        "top_logprobs": whole(0, 20, "How many alternatives each token has."),
     }
 
 

@@ -51,11 +51,13 @@ class Operation:
 
 
 def operations() -> Iterator[Operation]:
-    """All of them."""
-    yield from _openai()
-    yield from _anthropic()
-    yield from _ollama()
-    yield from _relayed()
+    """All of them; a surface of which nothing is said here has at least its route and its answers' kinds."""
+    described = [*_openai(), *_anthropic(), *_ollama(), *_relayed()]
+    yield from described
+    paths = {one.path for one in described}
+    for surface in (surface for surface, path in UPSTREAM_PATHS.items() if path not in paths):
+        either = {JSON: "RelayedAnswer", EVENTS: "Events"}
+        yield _asked(surface, f"ask{surface.title()}", f"The surface {surface}.", "RelayedRequest", either)
     yield from _management()
     yield from _sessions()
     yield from _streams()

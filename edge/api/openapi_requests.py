@@ -34,8 +34,33 @@ _TOKENS = items(whole(0, needed=True), "Token numbers; for upstreams that take t
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
 
 
+# Fields that matter in a translation alone: Edge follows them, drops and names them, or refuses them by name.
+_IN_TRANSLATIONS = {
+    "ChatRequest": (
+        "audio", "function_call", "functions", "modalities", "prediction", "prompt_logprobs", "web_search_options",
+    ),
+    "ResponsesRequest": (
+        "background", "context_management", "conversation", "frequency_penalty", "include", "keep_alive", "logprobs",
+        "max_tool_calls", "min_p", "moderation", "n", "options", "presence_penalty", "previous_response_id", "prompt",
+        "prompt_cache_key", "safety_identifier", "seed", "service_tier", "stop", "top_k", "top_logprobs", "truncation",
+    ),
+    "MessagesRequest": (
+        "container", "context_management", "inference_geo", "mcp_servers", "n", "output_format", "speed",
+        "user_profile_id",
+    ),
+}  # fmt: skip
+_IN_A_TRANSLATION = "Relayed as it is. In a translation Edge follows it, drops and names it, or refuses it by name."
+
+
 def schemas() -> dict[str, Schema]:
     """All of them."""
+    found = _schemas()
+    for name, fields in _IN_TRANSLATIONS.items():
+        found[name]["properties"] |= {field: {"description": _IN_A_TRANSLATION} for field in fields}
+    return found
+
+
+def _schemas() -> dict[str, Schema]:
     return {
         "ChatRequest": _chat(),
         "ChatMessage": _chat_message(),

@@ -1,0 +1,1 @@
+"""The toy dialect: `{"say": …}` in, `{"t": …}` out."""
