@@ -15,7 +15,7 @@ from edge.policy.limits.rules import Course, Kind, Own, Reservation, Rules, cost
 from edge.protocol.batch import Usage
 from edge.protocol.request import Prepared
 from edge.protocol.surface import Surface
-from edge.protocol.whole_usage import usage_in
+from edge.protocol.whole_answer import usage_in
 from edge.settings import READS, Settings
 from edge.store.ports import CounterStore
 from edge.stream.generation import Generation

@@ -27,9 +27,8 @@ from edge import __version__
 from edge.policy.lifecycle import Outcome
 from edge.protocol.surface import Surface
 from edge.store.ports import StoreStatistics
-from edge.telemetry.queue_metrics import QueueCollector, QueueStatistics
+from edge.telemetry.collectors import QueueCollector, QueueStatistics, StoreCollector
 from edge.telemetry.record import ReturnRecord, StreamRecord, TransferRecord
-from edge.telemetry.store_metrics import StoreCollector
 
 # The format that every scraper reads; newer ones differ only in names that are not used here.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -7,7 +7,7 @@ import pytest
 
 from edge.protocol.batch import Usage
 from edge.protocol.surface import Surface
-from edge.protocol.whole_usage import usage_in
+from edge.protocol.whole_answer import usage_in
 
 S = Surface
 OPENAI = {"prompt_tokens": 7, "completion_tokens": 9, "prompt_tokens_details": {"cached_tokens": 2}}

@@ -1,7 +1,6 @@
-"""How the queues in front of upstreams are, as metrics.
+"""Metrics that are read at each scrape: the queues in front of upstreams, and the store.
 
-In: their statistics, at each scrape. Out: series by upstream, those of its queues together. Must not: take a label from
-a client.
+In: statistics, by callbacks. Out: series. Must not: take a label from a client, or query the store itself.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,22 +11,23 @@ from typing_extensions import override
 
 from edge.policy.queue.lanes import Lane
 from edge.policy.queue.queue import Statistics, Totals
+from edge.store.ports import StoreStatistics
 
 QueueStatistics = Callable[[], tuple[Iterable[Statistics], Mapping[str, Totals]]]
 
 
 class QueueCollector(Collector):
-    """See the module.
+    """The queues in front of upstreams: one series per upstream, for all its queues together.
 
     Args:
-        queues: Those that there are now, and what all of an upstream's have ever done.
+        queues: The queues that exist now, and the totals of each upstream since the start.
     """
 
     def __init__(self, queues: QueueStatistics) -> None:
         self._queues = queues
 
     def describe(self) -> Iterator[Metric]:
-        """The series' names, for the registry to see that nobody else has them."""
+        """The names of the series, which the registry checks for duplicates."""
         return iter((*_now(()), *_ever({})))
 
     @override
@@ -74,3 +74,27 @@ def _ever(totals: Mapping[str, Totals]) -> Iterator[Metric]:
         refusals.add_metric([upstream], total.refusals)
         zombie.add_metric([upstream], total.zombie_s)
     yield from (grants, refusals, zombie)
+
+
+class StoreCollector(Collector):
+    """The store, if there is one."""
+
+    def __init__(self, store: Callable[[], StoreStatistics | None]) -> None:
+        self._store = store
+
+    def describe(self) -> Iterator[Metric]:
+        """See ``QueueCollector.describe``."""
+        return self._figures(StoreStatistics(up=False, backlog_bytes=0, lag_s=0.0, failures=0))
+
+    @override
+    def collect(self) -> Iterator[Metric]:
+        known = self._store()
+        return iter(()) if known is None else self._figures(known)
+
+    def _figures(self, known: StoreStatistics) -> Iterator[Metric]:
+        yield GaugeMetricFamily("edge_store_up", "Whether the store can be written.", value=known.up)
+        yield GaugeMetricFamily(
+            "edge_store_backlog_bytes", "What is not written to the store yet.", value=known.backlog_bytes
+        )
+        yield GaugeMetricFamily("edge_store_lag_seconds", "How long the oldest of that has waited.", value=known.lag_s)
+        yield CounterMetricFamily("edge_store_failures", "Times the store could not be used.", value=known.failures)
